@@ -1,0 +1,1 @@
+//! Kubernetes, Istio and Lateen kinds as Rust types: decoding, defaulting, validation and CRD generation. No I/O.

@@ -1,0 +1,13 @@
+//! A single-node Kubernetes API server for development, with its controllers.
+//!
+//! One generic store is driven by a table of [`Resource`](resource::Resource) rows: built-in kinds come from a fixed
+//! table, every CustomResourceDefinition adds a row. A row's [`Strategy`](strategy::Strategy) says how objects of that
+//! resource are decoded, defaulted, checked and shown; everything else (storage, watches, patches, selectors,
+//! negotiation) is the same for all.
+//!
+//! Start with [`Cluster::start`].
+
+pub mod field;
+pub mod resource;
+pub mod status;
+pub mod strategy;

@@ -1,0 +1,1 @@
+//! The control plane: Kubernetes watchers, push engine, discovery endpoint and injection webhook.

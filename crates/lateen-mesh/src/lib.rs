@@ -1,0 +1,1 @@
+//! The index of services, endpoints and policies, and its translation to xDS per proxy. Pure.

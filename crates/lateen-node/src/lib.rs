@@ -1,0 +1,1 @@
+//! Pods as processes in namespaces: network, DNS, images, probes, logs and the kubelet endpoint.

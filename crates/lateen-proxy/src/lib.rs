@@ -1,0 +1,1 @@
+//! The data plane: listeners, codecs, pools, filters, statistics, access log and admin.

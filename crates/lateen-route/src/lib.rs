@@ -1,0 +1,1 @@
+//! xDS routes and load balancers compiled into matchers that decide, and explain, where a request goes.

@@ -1,0 +1,1 @@
+//! Linux system calls that safe crates cannot express: namespaces, mounts, original destination, descriptor passing.

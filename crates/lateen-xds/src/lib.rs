@@ -1,0 +1,9 @@
+//! Envoy v3 protobuf types and the aggregated discovery protocol, server and client side.
+//!
+//! Knows neither Istio nor Kubernetes. The server half is given a source of [`Resource`]s per node; the client half
+//! hands accepted updates to a handler and answers ACK or NACK.
+
+pub mod resource;
+
+pub use envoy_types::pb;
+pub use resource::{Resource, ResourceType};

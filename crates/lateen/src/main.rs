@@ -1,0 +1,2 @@
+//! An Istio-compatible service mesh in one binary.
+fn main() {}
