@@ -6,4 +6,4 @@
 pub mod resource;
 
 pub use envoy_types::pb;
-pub use resource::{Resource, ResourceType};
+pub use resource::{Names, Resource, ResourceType};

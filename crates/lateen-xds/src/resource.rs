@@ -1,5 +1,6 @@
 //! Resources of the discovery protocol and their types.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use envoy_types::pb::google::protobuf::Any;
@@ -73,4 +74,49 @@ pub struct Resource {
     pub version: String,
     /// The encoded message with its type URL.
     pub body: Any,
+}
+
+/// Which resources of a type are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// Every resource of the type (a wildcard subscription, or a change of unknown extent).
+    All,
+    /// Only those of these names.
+    Only(BTreeSet<String>),
+}
+
+impl Names {
+    /// Whether a resource of this name is meant.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(name),
+        }
+    }
+
+    /// Whether nothing is meant.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Only(names) if names.is_empty())
+    }
+
+    /// Adds what `other` means.
+    pub fn extend(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::All, _) => {}
+            (_, Self::All) => *self = Self::All,
+            (Self::Only(mine), Self::Only(theirs)) => mine.extend(theirs),
+        }
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+}
+
+impl<S: Into<String>> FromIterator<S> for Names {
+    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
+        Self::Only(names.into_iter().map(Into::into).collect())
+    }
 }
