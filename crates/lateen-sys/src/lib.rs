@@ -1,1 +1,19 @@
-//! Linux system calls that safe crates cannot express: namespaces, mounts, original destination, descriptor passing.
+//! Linux system calls that the safe crates cannot express, or express awkwardly.
+//!
+//! This is the only crate of the project that may hold `unsafe`; each block states why it is
+//! sound. Everything here is a thin wrapper: no policy, no async, no state.
+//!
+//! * [`socket`]: original destination of a redirected connection, the proxy's packet mark,
+//!   descriptor passing over Unix sockets.
+//! * [`namespace`]: joining and leaving namespaces, identity maps of a user namespace.
+//! * [`mount`]: bind mounts, tmpfs, read-only trees, changing the root.
+//! * [`process`]: fork, death of the parent, capabilities, limits.
+//! * [`spawn`]: descriptors that a child process inherits.
+
+pub mod mount;
+pub mod namespace;
+pub mod process;
+pub mod socket;
+pub mod spawn;
+
+pub use socket::{PROXY_MARK, mark_own_socket, original_dst};
