@@ -1,0 +1,38 @@
+# The two commands of the README are `make demo` and `make test`.
+# Everything is built with one profile, so the first of them compiles the dependencies for both.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+
+.PHONY: help demo build test lint format oracles clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: ## Build Lateen, show the sticky-sessions scenario, and leave the mesh running
+	@scripts/setup.sh run
+	@$(CARGO) build --package lateen
+	@target/debug/lateen demo sticky-sessions
+
+build: ## Build the binary
+	@scripts/setup.sh build
+	@$(CARGO) build --package lateen
+
+test: ## Run every test of the project; needs nothing outside the clone
+	@scripts/setup.sh test
+	@$(CARGO) test --workspace --quiet
+	@$(CARGO) xtask check
+
+lint: ## Formatting, clippy, licences of dependencies
+	@$(CARGO) fmt --all -- --check
+	@$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
+
+oracles: ## Judge the project by the originals and by ../shared
+	@scripts/setup.sh oracles
+	@conformance/run.sh ../shared
+
+format: ## Format all Rust code
+	@$(CARGO) fmt --all
+
+clean: ## Remove what was built
+	@$(CARGO) clean
