@@ -11,7 +11,7 @@ pub struct FieldError {
     pub field: String,
     /// The kind of fault.
     pub kind: FieldErrorKind,
-    /// The offending value; not shown for `Required`, `Forbidden` and `TooMany`.
+    /// The offending value; not shown for `Required`, `Forbidden`, `TooLong` and `Rule`.
     pub value: Value,
     /// Explanation, may be empty.
     pub detail: String,
@@ -26,6 +26,8 @@ pub enum FieldErrorKind {
     Forbidden,
     /// The value is wrong.
     Invalid,
+    /// As `Invalid`, for an object or list that breaks a rule: it is too large to be shown.
+    Rule,
     /// The value is not one of those that are known.
     NotSupported,
     /// The field must be given.
@@ -44,7 +46,7 @@ impl FieldErrorKind {
         match self {
             Self::Duplicate => "FieldValueDuplicate",
             Self::Forbidden => "FieldValueForbidden",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::Rule => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Required => "FieldValueRequired",
             Self::TooLong => "FieldValueTooLong",
@@ -57,7 +59,7 @@ impl FieldErrorKind {
         match self {
             Self::Duplicate => "Duplicate value",
             Self::Forbidden => "Forbidden",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid | Self::Rule | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Required => "Required value",
             Self::TooLong => "Too long",
@@ -118,6 +120,28 @@ impl FieldError {
         }
     }
 
+    /// The list or map has more than `most` entries.
+    pub fn too_many(field: impl Into<String>, entries: usize, most: u64) -> Self {
+        let noun = if most == 1 { "item" } else { "items" };
+        Self {
+            field: field.into(),
+            kind: FieldErrorKind::TooMany,
+            value: Value::from(entries),
+            detail: format!("must have at most {most} {noun}"),
+        }
+    }
+
+    /// The string is longer than `most` characters.
+    pub fn too_long(field: impl Into<String>, most: u64) -> Self {
+        let noun = if most == 1 { "byte" } else { "bytes" };
+        Self {
+            field: field.into(),
+            kind: FieldErrorKind::TooLong,
+            value: Value::Null,
+            detail: format!("may not be more than {most} {noun}"),
+        }
+    }
+
     /// The text without the field: `Invalid value: -1: must be greater than or equal to 0`.
     pub fn message(&self) -> String {
         let mut text = self.kind.label().to_owned();
@@ -125,8 +149,8 @@ impl FieldError {
             self.kind,
             FieldErrorKind::Forbidden
                 | FieldErrorKind::Required
+                | FieldErrorKind::Rule
                 | FieldErrorKind::TooLong
-                | FieldErrorKind::TooMany
         );
         if shows_value {
             text.push_str(": ");
