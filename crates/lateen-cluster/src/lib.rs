@@ -7,7 +7,14 @@
 //!
 //! Start with [`Cluster::start`].
 
+pub mod admission;
+mod clock;
 pub mod field;
+mod names;
+pub mod registry;
 pub mod resource;
+pub mod selector;
 pub mod status;
+pub mod store;
 pub mod strategy;
+pub mod user;

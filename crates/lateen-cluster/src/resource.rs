@@ -59,6 +59,16 @@ pub struct Scale {
 }
 
 impl Resource {
+    /// The name under which objects are stored, and by which messages call the resource: `plural.group`, or the plural
+    /// alone for the core group.
+    pub fn storage_key(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
     /// `apiVersion` as stored: `group/version`, or `version` for the core group.
     pub fn storage_api_version(&self) -> String {
         if self.group.is_empty() {

@@ -107,9 +107,20 @@ pub trait Strategy: Send + Sync {
     fn row(&self, object: &Value, api_version: &str, now: &str) -> Vec<Value>;
 
     /// Field selectors beyond `metadata.name` and `metadata.namespace`: the value of `path` (e.g. `spec.nodeName`), or
-    /// `None` when the kind does not support selecting by it.
+    /// `None` when the kind does not support selecting by it. An absent field is the empty string, so that an empty
+    /// object tells whether `path` is supported.
     fn selectable_field(&self, _object: &Value, _path: &str) -> Option<String> {
         None
+    }
+
+    /// Whether [`Strategy::selectable_field`] knows any field.
+    fn has_selectable_fields(&self) -> bool {
+        false
+    }
+
+    /// Whether strategic merge patches are understood. Kinds of CustomResourceDefinitions say no.
+    fn strategic_merge(&self) -> bool {
+        true
     }
 
     /// OpenAPI v3 schema of the kind in `api_version`, with its references resolved below `definitions`, keyed by full
@@ -117,7 +128,9 @@ pub trait Strategy: Send + Sync {
     fn openapi(&self, api_version: &str) -> Option<(String, serde_json::Map<String, Value>)>;
 
     /// Merge keys for strategic merge and server-side apply: schema-driven kinds answer for `path` (field names without
-    /// indexes, e.g. `["spec", "ports"]`), others `None`.
+    /// indexes, e.g. `["spec", "ports"]`), others `None`: then the table of [`crate::patch::keys`] decides for kinds with
+    /// [`Strategy::strategic_merge`], and every list is atomic for the rest. `Atomic` on a path that holds a map makes
+    /// the map atomic.
     fn list_type(&self, _path: &[&str]) -> Option<ListType> {
         None
     }
