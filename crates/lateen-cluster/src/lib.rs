@@ -13,6 +13,7 @@ pub mod field;
 mod names;
 pub mod registry;
 pub mod resource;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod store;
