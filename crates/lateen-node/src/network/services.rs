@@ -1,0 +1,1 @@
+//! Service addresses as nftables rules: what kube-proxy does.
