@@ -3,7 +3,9 @@
 //! Knows neither Istio nor Kubernetes. The server half is given a source of [`Resource`]s per node; the client half
 //! hands accepted updates to a handler and answers ACK or NACK.
 
+pub mod json;
 pub mod resource;
+pub mod server;
 
 pub use envoy_types::pb;
 pub use resource::{Names, Resource, ResourceType};
