@@ -3,6 +3,7 @@
 //! Knows neither Istio nor Kubernetes. The server half is given a source of [`Resource`]s per node; the client half
 //! hands accepted updates to a handler and answers ACK or NACK.
 
+pub mod client;
 pub mod json;
 pub mod resource;
 pub mod server;

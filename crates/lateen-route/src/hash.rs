@@ -1,0 +1,148 @@
+//! Hash policies: which properties of a request make its consistent hash.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use lateen_xds::pb::envoy::config::route::v3::route_action as pb;
+use lateen_xds::pb::envoy::config::route::v3::route_action::hash_policy::PolicySpecifier;
+use twox_hash::XxHash64;
+
+use crate::compile::duration;
+use crate::{Invalid, RequestView, Within, refuse_rest};
+
+/// xxHash64, the hash of every consistent choice.
+pub fn xx64(bytes: &[u8], seed: u64) -> u64 {
+    XxHash64::oneshot(seed, bytes)
+}
+
+/// One property; several are combined in order.
+#[derive(Debug, Clone)]
+pub struct HashPolicy {
+    source: Source,
+    /// No further policy is looked at once there is a hash.
+    terminal: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Header(HeaderName),
+    Cookie(GeneratedCookie),
+    SourceIp,
+    Query(String),
+}
+
+/// A cookie that the proxy generates when the client has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneratedCookie {
+    /// Name.
+    pub name: String,
+    /// Life time; nothing: the cookie is never generated; zero: a session cookie.
+    pub ttl: Option<Duration>,
+    /// Path attribute; may be empty.
+    pub path: String,
+}
+
+/// Where the request came from, for the policies that use it.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer<'a> {
+    /// Address of the client without port.
+    pub remote_ip: &'a str,
+    /// `ip:port` of the client.
+    pub remote: &'a str,
+    /// `ip:port` of the own end.
+    pub local: &'a str,
+}
+
+impl HashPolicy {
+    /// Compiles the protobuf form.
+    pub fn compile(mut policy: pb::HashPolicy) -> Result<Self, Invalid> {
+        let terminal = std::mem::take(&mut policy.terminal);
+        let source = match policy.policy_specifier.take() {
+            Some(PolicySpecifier::Header(mut header)) => {
+                let name = std::mem::take(&mut header.header_name);
+                refuse_rest(&header).within("header")?;
+                Source::Header(HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+                    Invalid::new(
+                        "header.header_name",
+                        format!("`{name}` is not a valid header name"),
+                    )
+                })?)
+            }
+            Some(PolicySpecifier::Cookie(mut cookie)) => {
+                let name = std::mem::take(&mut cookie.name);
+                let path = std::mem::take(&mut cookie.path);
+                let ttl = cookie
+                    .ttl
+                    .take()
+                    .map(duration)
+                    .transpose()
+                    .within("cookie.ttl")?;
+                refuse_rest(&cookie).within("cookie")?;
+                Source::Cookie(GeneratedCookie { name, ttl, path })
+            }
+            Some(PolicySpecifier::ConnectionProperties(properties)) if properties.source_ip => {
+                Source::SourceIp
+            }
+            Some(PolicySpecifier::ConnectionProperties(_)) => {
+                return Err(Invalid::new("connection_properties", "needs source_ip"));
+            }
+            Some(PolicySpecifier::QueryParameter(parameter)) => Source::Query(parameter.name),
+            Some(PolicySpecifier::FilterState(_)) => {
+                return Err(Invalid::unsupported("filter_state"));
+            }
+            None => return Err(Invalid::new("policy_specifier", "is required")),
+        };
+        Ok(Self { source, terminal })
+    }
+}
+
+/// The hash of a request under `policies`; nothing when no property is there. The second value is the cookie that the
+/// response must set, with its value.
+pub fn hash_request<'p>(
+    policies: &'p [HashPolicy],
+    request: &RequestView<'_>,
+    peer: &Peer<'_>,
+) -> (Option<u64>, Option<(&'p GeneratedCookie, String)>) {
+    let mut combined: Option<u64> = None;
+    let mut generated = None;
+    for policy in policies {
+        let hash = match &policy.source {
+            Source::Header(name) => hash_header(request, name),
+            Source::SourceIp => Some(xx64(peer.remote_ip.as_bytes(), 0)),
+            Source::Query(name) => request
+                .query_parameter(name)
+                .map(|value| xx64(value.as_bytes(), 0)),
+            Source::Cookie(cookie) => match request.cookie(&cookie.name) {
+                Some(value) if !value.is_empty() => Some(xx64(value.as_bytes(), 0)),
+                _ if cookie.ttl.is_some() => {
+                    let seed = format!("{}{}", peer.remote, peer.local);
+                    let value = format!("{:016x}", xx64(seed.as_bytes(), 0));
+                    let hash = xx64(value.as_bytes(), 0);
+                    generated = Some((cookie, value));
+                    Some(hash)
+                }
+                _ => None,
+            },
+        };
+        if let Some(hash) = hash {
+            combined = Some(combined.map_or(hash, |old| old.rotate_left(1) ^ hash));
+        }
+        if policy.terminal && combined.is_some() {
+            break;
+        }
+    }
+    (combined, generated)
+}
+
+/// A single value is hashed as it is; several are sorted and hashed one after the other, each seeded by the one before.
+fn hash_header(request: &RequestView<'_>, name: &HeaderName) -> Option<u64> {
+    let mut values = request.headers.get_all(name).iter();
+    let first = values.next()?;
+    let Some(second) = values.next() else {
+        return Some(xx64(first.as_bytes(), 0));
+    };
+    let mut all: Vec<&[u8]> = vec![first.as_bytes(), second.as_bytes()];
+    all.extend(values.map(|value| value.as_bytes()));
+    all.sort_unstable();
+    Some(all.into_iter().fold(0, |hash, value| xx64(value, hash)))
+}

@@ -1,0 +1,144 @@
+//! Header changes of routes, virtual hosts and weighted clusters.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use lateen_xds::pb::envoy::config::core::v3::HeaderValueOption;
+use lateen_xds::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+
+use crate::format::{Template, Values};
+use crate::{Invalid, Within, refuse_rest};
+
+/// Changes of request and response headers at one level of the configuration.
+#[derive(Debug, Default)]
+pub struct Mutations {
+    /// Changes of the request before it is forwarded.
+    pub request: HeaderMutations,
+    /// Changes of the response before it is sent.
+    pub response: HeaderMutations,
+}
+
+/// Headers to remove, then headers to add.
+#[derive(Debug, Default)]
+pub struct HeaderMutations {
+    remove: Vec<HeaderName>,
+    add: Vec<Addition>,
+}
+
+#[derive(Debug)]
+struct Addition {
+    name: AddedName,
+    value: Template,
+    action: HeaderAppendAction,
+    keep_empty: bool,
+}
+
+#[derive(Debug)]
+enum AddedName {
+    Field(HeaderName),
+    /// `host` or `:authority`: handled by the caller, as it is not a field of the map.
+    Host,
+}
+
+impl HeaderMutations {
+    /// Compiles the protobuf form. `add` and `remove` are the field names for error paths.
+    pub fn compile(
+        add: (&str, Vec<HeaderValueOption>),
+        remove: (&str, Vec<String>),
+    ) -> Result<Self, Invalid> {
+        let mut mutations = Self::default();
+        for (index, name) in remove.1.into_iter().enumerate() {
+            // Envoy forbids removing pseudo headers and the host.
+            if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+                return Err(Invalid::new("", format!("`{name}` cannot be removed")))
+                    .within_item(remove.0, index);
+            }
+            mutations
+                .remove
+                .push(parse_name(&name).within_item(remove.0, index)?);
+        }
+        for (index, option) in add.1.into_iter().enumerate() {
+            mutations
+                .add
+                .push(compile_addition(option).within_item(add.0, index)?);
+        }
+        Ok(mutations)
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+
+    /// Applies the changes. Returns a new host, when one is set.
+    pub fn apply(&self, headers: &mut HeaderMap, values: &dyn Values) -> Option<String> {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        let mut host = None;
+        for addition in &self.add {
+            let mut text = String::new();
+            addition.value.write(values, "", &mut text);
+            if text.is_empty() && !addition.keep_empty {
+                continue;
+            }
+            let name = match &addition.name {
+                AddedName::Field(name) => name,
+                AddedName::Host => {
+                    host = Some(text);
+                    continue;
+                }
+            };
+            let Ok(value) = HeaderValue::from_str(&text) else {
+                continue;
+            };
+            let exists = headers.contains_key(name);
+            match addition.action {
+                HeaderAppendAction::AppendIfExistsOrAdd => {
+                    headers.append(name, value);
+                }
+                HeaderAppendAction::AddIfAbsent if exists => {}
+                HeaderAppendAction::OverwriteIfExists if !exists => {}
+                HeaderAppendAction::AddIfAbsent
+                | HeaderAppendAction::OverwriteIfExists
+                | HeaderAppendAction::OverwriteIfExistsOrAdd => {
+                    headers.insert(name, value);
+                }
+            }
+        }
+        host
+    }
+}
+
+fn compile_addition(mut option: HeaderValueOption) -> Result<Addition, Invalid> {
+    let mut header = option
+        .header
+        .take()
+        .ok_or_else(|| Invalid::new("header", "is required"))?;
+    let keep_empty = std::mem::take(&mut option.keep_empty_value);
+    // The deprecated boolean says the same as the enumeration: false replaces, true appends.
+    let action = match option.append.take() {
+        Some(append) if !append.value => HeaderAppendAction::OverwriteIfExistsOrAdd,
+        _ => HeaderAppendAction::try_from(std::mem::take(&mut option.append_action))
+            .map_err(|_| Invalid::new("append_action", "is not a known action"))?,
+    };
+    refuse_rest(&option)?;
+    let key = std::mem::take(&mut header.key);
+    let value = std::mem::take(&mut header.value);
+    refuse_rest(&header).within("header")?;
+    let name = if key.eq_ignore_ascii_case("host") || key.eq_ignore_ascii_case(":authority") {
+        AddedName::Host
+    } else {
+        AddedName::Field(parse_name(&key).within("header.key")?)
+    };
+    let value = Template::parse(&value).within("header.value")?;
+    Ok(Addition {
+        name,
+        value,
+        action,
+        keep_empty,
+    })
+}
+
+fn parse_name(name: &str) -> Result<HeaderName, Invalid> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| Invalid::new("", format!("`{name}` is not a valid header name")))
+}
