@@ -1,41 +1,8 @@
-//! Names of resources: sets of them, and the names that Istio gives to clusters.
+//! Names of resources: the names that Istio gives to clusters.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
-/// Which resources of a type are meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Names {
-    /// Every resource that the proxy needs (wildcard subscription).
-    All,
-    /// The named ones; empty means none.
-    Only(BTreeSet<String>),
-}
-
-impl Names {
-    /// No resource at all.
-    pub fn none() -> Self {
-        Self::Only(BTreeSet::new())
-    }
-
-    /// Whether the name is one of them.
-    pub fn contains(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(names) => names.contains(name),
-        }
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Only(names) if names.is_empty())
-    }
-}
-
-impl<S: Into<String>> FromIterator<S> for Names {
-    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
-        Self::Only(names.into_iter().map(Into::into).collect())
-    }
-}
+pub use lateen_xds::Names;
 
 /// Direction of a cluster's traffic, seen from the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -86,6 +86,11 @@ pub enum Names {
 }
 
 impl Names {
+    /// No resource at all.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
     /// Whether a resource of this name is meant.
     pub fn contains(&self, name: &str) -> bool {
         match self {
