@@ -8,14 +8,24 @@
 //! Start with [`Cluster::start`].
 
 pub mod admission;
+mod bootstrap;
 mod clock;
+mod cluster;
 pub mod field;
 mod names;
+pub mod patch;
+mod permissive;
 pub mod registry;
 pub mod resource;
 pub mod schema;
 pub mod selector;
+pub mod server;
+mod serving;
 pub mod status;
 pub mod store;
 pub mod strategy;
+mod tokens;
 pub mod user;
+
+pub use cluster::{Cluster, Config, StartError, client};
+pub use serving::CertificateError;

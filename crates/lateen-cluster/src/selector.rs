@@ -241,7 +241,14 @@ mod tests {
 
     #[test]
     fn malformed_label_selectors_are_refused() {
-        for text in ["app in web", "=x", "app=(", "a b", "app within (a)", "a=b c"] {
+        for text in [
+            "app in web",
+            "=x",
+            "app=(",
+            "a b",
+            "app within (a)",
+            "a=b c",
+        ] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
     }

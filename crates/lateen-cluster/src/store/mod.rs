@@ -18,8 +18,8 @@ use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
 pub use disk::DiskError;
-pub use memory::{Event, Expired};
 use memory::Memory;
+pub use memory::{Event, Expired};
 use writer::{Change, Job, Writer};
 
 /// Where an object lies.

@@ -46,7 +46,10 @@ async fn objects_and_revision_survive_a_restart() {
     // The ring is not kept: what happened before the restart cannot be watched.
     assert_eq!(
         again.events("boats.sail.example", 3).unwrap_err(),
-        Expired { asked: 3, oldest: 4 }
+        Expired {
+            asked: 3,
+            oldest: 4
+        }
     );
     assert_eq!(again.events("boats.sail.example", 4).unwrap().0.len(), 1);
 }

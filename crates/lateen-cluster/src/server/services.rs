@@ -1,0 +1,356 @@
+//! Addresses and node ports of Services. What is taken is what the stored Services say; nothing else is kept.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+use parking_lot::Mutex as SyncMutex;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::target::Target;
+use crate::field::FieldError;
+use crate::status::{Result, Status};
+use crate::store::Store;
+
+/// From where Services get their addresses and ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRange {
+    /// First address of the range, e.g. 10.96.0.0.
+    pub network: Ipv4Addr,
+    /// Bits of the network part, 8..=30.
+    pub prefix: u8,
+    /// Ports that every node opens.
+    pub node_ports: RangeInclusive<u16>,
+}
+
+impl ServiceRange {
+    /// Reads `10.96.0.0/16`; `None` when it is not a range of usable size.
+    pub fn parse(text: &str, node_ports: RangeInclusive<u16>) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        let prefix: u8 = prefix.parse().ok()?;
+        let address: Ipv4Addr = address.parse().ok()?;
+        (8..=30).contains(&prefix).then(|| Self {
+            network: Ipv4Addr::from(u32::from(address) & (u32::MAX << (32 - prefix))),
+            prefix,
+            node_ports,
+        })
+    }
+
+    /// The number of addresses, the first (network) and last (broadcast) included.
+    fn size(&self) -> u32 {
+        1 << (32 - self.prefix)
+    }
+
+    /// The address at `offset`, e.g. 1 for that of the service `kubernetes`.
+    pub fn address(&self, offset: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) + offset)
+    }
+
+    fn contains(&self, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).wrapping_sub(u32::from(self.network));
+        offset > 0 && offset < self.size() - 1
+    }
+
+    /// Addresses below this offset are left for those who ask for a certain one, as in Kubernetes.
+    fn dynamic(&self) -> u32 {
+        (self.size() / 16).clamp(16, 256).min(self.size() - 2)
+    }
+}
+
+/// The allocator. Only one write of a Service is under way at a time.
+pub(super) struct Services {
+    range: ServiceRange,
+    writing: Mutex<()>,
+    /// Offsets of the last address and port given out: the next search starts behind, so that an address that was just
+    /// freed is not given to another service at once.
+    last: SyncMutex<(u32, u16)>,
+}
+
+impl Services {
+    pub(super) fn new(range: ServiceRange) -> Self {
+        let last = (range.dynamic(), 0);
+        Self {
+            range,
+            writing: Mutex::new(()),
+            last: SyncMutex::new(last),
+        }
+    }
+
+    /// The first address of the range.
+    pub(super) fn first(&self) -> Ipv4Addr {
+        self.range.address(1)
+    }
+
+    /// Keeps an updated Service's addresses and ports where the update does not name any.
+    pub(super) fn carry_over(&self, target: &Target, service: &mut Value, old: &Value) {
+        if !is_service(target) {
+            return;
+        }
+        let (spec, before) = (&mut service["spec"], &old["spec"]);
+        if has_address(spec) && has_address(before) && text(spec, "clusterIP").is_empty() {
+            spec["clusterIP"] = before["clusterIP"].clone();
+            if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) {
+                spec["clusterIPs"] = before["clusterIPs"].clone();
+            }
+        }
+        if !has_address(spec) && spec["clusterIP"] == before["clusterIP"] {
+            remove(
+                spec,
+                &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"],
+            );
+        }
+        let old_ports = before["ports"].as_array().cloned().unwrap_or_default();
+        let opens = has_node_ports(spec);
+        for port in spec["ports"].as_array_mut().into_iter().flatten() {
+            let known = old_ports.iter().find(|old| {
+                old["port"] == port["port"] && text(old, "protocol") == text(port, "protocol")
+            });
+            let Some(known) = known.and_then(|old| old.get("nodePort")) else {
+                continue;
+            };
+            if opens && port["nodePort"].as_u64().unwrap_or(0) == 0 {
+                port["nodePort"] = known.clone();
+            } else if !opens && port.get("nodePort") == Some(known) {
+                remove(port, &["nodePort"]);
+            }
+        }
+    }
+
+    /// Gives a Service the addresses and ports that it lacks, and checks those that it names. The guard must be held
+    /// until the Service is stored.
+    pub(super) async fn allocate(
+        &self,
+        store: &Store,
+        target: &Target,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Option<MutexGuard<'_, ()>>> {
+        if !is_service(target) || target.subresource == "status" {
+            return Ok(None);
+        }
+        let guard = self.writing.lock().await;
+        let (others, _) = store.list("services", None, None);
+        let own = |other: &Value| {
+            let (mine, theirs) = (&service["metadata"], &other["metadata"]);
+            mine["name"] == theirs["name"] && mine["namespace"] == theirs["namespace"]
+        };
+        let mut addresses = BTreeSet::new();
+        let mut ports = BTreeSet::new();
+        for other in others.iter().filter(|other| !own(other)) {
+            let spec = &other["spec"];
+            addresses.extend(text(spec, "clusterIP").parse::<Ipv4Addr>().ok());
+            for port in spec["ports"].as_array().into_iter().flatten() {
+                ports.extend(node_port(port).map(|number| (text(port, "protocol"), number)));
+            }
+            ports.extend(health_port(spec).map(|number| ("TCP", number)));
+        }
+        let mut errors = Vec::new();
+        self.allocate_address(&mut service["spec"], old, &addresses, &mut errors);
+        self.allocate_ports(&mut service["spec"], &ports, &mut errors);
+        if !errors.is_empty() {
+            let name = service["metadata"]["name"].as_str().unwrap_or_default();
+            return Err(Status::invalid("", "Service", name, &errors));
+        }
+        Ok(Some(guard))
+    }
+
+    fn allocate_address(
+        &self,
+        spec: &mut Value,
+        old: Option<&Value>,
+        taken: &BTreeSet<Ipv4Addr>,
+        errors: &mut Vec<FieldError>,
+    ) {
+        if !has_address(spec) {
+            return;
+        }
+        let wanted = text(spec, "clusterIP").to_owned();
+        let kept = old.is_some_and(|old| text(&old["spec"], "clusterIP") == wanted);
+        let address = match wanted.as_str() {
+            "" => match self.free_address(taken) {
+                Some(address) => address.to_string(),
+                None => {
+                    errors.push(FieldError::invalid(
+                        "spec.clusterIPs",
+                        json!([""]),
+                        "failed to allocate a serviceIP: range is full",
+                    ));
+                    return;
+                }
+            },
+            "None" => wanted,
+            _ if kept => wanted,
+            _ => {
+                let parsed: Option<Ipv4Addr> = wanted.parse().ok();
+                let why = match parsed {
+                    Some(address) if !self.range.contains(address) => Some(format!(
+                        "failed to allocate IP {wanted}: the provided network does not match the current range: provided IP is not in the valid range. The range of valid IPs is {}/{}",
+                        self.range.network, self.range.prefix
+                    )),
+                    Some(address) if taken.contains(&address) => Some(format!(
+                        "failed to allocate IP {wanted}: provided IP is already allocated"
+                    )),
+                    Some(_) => None,
+                    None => Some(format!(
+                        "failed to allocate IP {wanted}: not an IPv4 address"
+                    )),
+                };
+                if let Some(why) = why {
+                    errors.push(FieldError::invalid("spec.clusterIPs", json!([wanted]), why));
+                    return;
+                }
+                wanted
+            }
+        };
+        spec["clusterIP"] = json!(address);
+        spec["clusterIPs"] = json!([address]);
+        if spec["ipFamilies"].as_array().is_none_or(Vec::is_empty) {
+            spec["ipFamilies"] = json!(["IPv4"]);
+        }
+        if text(spec, "ipFamilyPolicy").is_empty() {
+            spec["ipFamilyPolicy"] = json!("SingleStack");
+        }
+    }
+
+    fn free_address(&self, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let last = self.range.size() - 2;
+        let first = self.range.dynamic();
+        let mut cursor = self.last.lock();
+        let offsets = (cursor.0..=last).chain(first..cursor.0).chain(1..first);
+        for offset in offsets {
+            let address = self.range.address(offset);
+            if !taken.contains(&address) {
+                cursor.0 = if offset < last { offset + 1 } else { first };
+                return Some(address);
+            }
+        }
+        None
+    }
+
+    fn allocate_ports<'a>(
+        &self,
+        spec: &mut Value,
+        taken: &BTreeSet<(&'a str, u16)>,
+        errors: &mut Vec<FieldError>,
+    ) {
+        if !has_node_ports(spec) {
+            return;
+        }
+        let range = &self.range.node_ports;
+        let wants_health =
+            text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
+        let mut given: BTreeSet<(String, u16)> = taken
+            .iter()
+            .map(|&(protocol, number)| (protocol.to_owned(), number))
+            .collect();
+        // One number serves a port of the same number under several protocols.
+        let mut by_port: Vec<(u64, u16)> = Vec::new();
+        let list = spec["ports"].as_array_mut().into_iter().flatten();
+        for (index, port) in list.enumerate() {
+            let protocol = text(port, "protocol").to_owned();
+            let number = port["port"].as_u64().unwrap_or(0);
+            let chosen = match node_port(port) {
+                Some(wanted) => {
+                    let why = if !range.contains(&wanted) {
+                        Some(format!(
+                            "provided port is not in the valid range. The range of valid ports is {}-{}",
+                            range.start(),
+                            range.end()
+                        ))
+                    } else if given.contains(&(protocol.clone(), wanted)) {
+                        Some("provided port is already allocated".to_owned())
+                    } else {
+                        None
+                    };
+                    if let Some(why) = why {
+                        errors.push(FieldError::invalid(
+                            format!("spec.ports[{index}].nodePort"),
+                            json!(wanted),
+                            why,
+                        ));
+                        continue;
+                    }
+                    wanted
+                }
+                None => {
+                    let shared = by_port
+                        .iter()
+                        .find(|(known, _)| *known == number)
+                        .map(|(_, node)| *node)
+                        .filter(|node| !given.contains(&(protocol.clone(), *node)));
+                    let Some(free) = shared.or_else(|| self.free_port(&given)) else {
+                        errors.push(FieldError::invalid(
+                            format!("spec.ports[{index}].nodePort"),
+                            json!(0),
+                            "failed to allocate a nodePort: range is full",
+                        ));
+                        continue;
+                    };
+                    port["nodePort"] = json!(free);
+                    free
+                }
+            };
+            by_port.push((number, chosen));
+            given.insert((protocol, chosen));
+        }
+        if wants_health
+            && health_port(spec).is_none()
+            && let Some(free) = self.free_port(&given)
+        {
+            spec["healthCheckNodePort"] = json!(free);
+        }
+    }
+
+    /// A port that no protocol uses.
+    fn free_port(&self, given: &BTreeSet<(String, u16)>) -> Option<u16> {
+        let range = &self.range.node_ports;
+        let mut cursor = self.last.lock();
+        let start = cursor.1.max(*range.start());
+        let found = (start..=*range.end())
+            .chain(*range.start()..start)
+            .find(|number| given.iter().all(|(_, taken)| taken != number))?;
+        cursor.1 = found.saturating_add(1);
+        Some(found)
+    }
+}
+
+fn is_service(target: &Target) -> bool {
+    target.is("", "services")
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+fn has_address(spec: &Value) -> bool {
+    text(spec, "type") != "ExternalName"
+}
+
+fn has_node_ports(spec: &Value) -> bool {
+    match text(spec, "type") {
+        "NodePort" => true,
+        "LoadBalancer" => spec["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    }
+}
+
+fn node_port(port: &Value) -> Option<u16> {
+    let number = port["nodePort"].as_u64().filter(|number| *number > 0)?;
+    u16::try_from(number).ok()
+}
+
+fn health_port(spec: &Value) -> Option<u16> {
+    let number = spec["healthCheckNodePort"]
+        .as_u64()
+        .filter(|number| *number > 0)?;
+    u16::try_from(number).ok()
+}
+
+fn remove(value: &mut Value, fields: &[&str]) {
+    if let Some(map) = value.as_object_mut() {
+        for field in fields {
+            map.shift_remove(*field);
+        }
+    }
+}
