@@ -103,7 +103,10 @@ impl Cluster {
         let tokens = Arc::new(Tokens::open(&config.state_dir)?);
         let store = Store::open(&config.state_dir.join("store.redb"))?;
         let registry = Registry::new(crate::permissive::rows());
+        registry.insert(crate::extension::definition::resource());
         let api = Api::new(store, registry, range);
+        let mut definitions = crate::extension::controller::Definitions::new(api.clone());
+        definitions.restore();
         let stopping = CancellationToken::new();
         crate::bootstrap::run(&api)
             .await
@@ -116,6 +119,7 @@ impl Cluster {
             stopping.clone(),
         );
         let mut tasks = JoinSet::new();
+        tasks.spawn(definitions.run(stopping.clone()));
         for listener in config.listeners {
             listener
                 .set_nonblocking(true)

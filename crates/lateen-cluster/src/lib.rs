@@ -11,6 +11,8 @@ pub mod admission;
 mod bootstrap;
 mod clock;
 mod cluster;
+mod expression;
+pub mod extension;
 pub mod field;
 mod names;
 pub mod patch;

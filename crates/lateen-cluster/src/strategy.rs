@@ -118,6 +118,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Finalizers that an object gets when its deletion is asked for.
+    fn deletion_finalizers(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether strategic merge patches are understood. Kinds of CustomResourceDefinitions say no.
     fn strategic_merge(&self) -> bool {
         true

@@ -221,6 +221,9 @@ fn mark(target: &Target, current: &Value, options: &Options) -> Result<Value> {
         ));
     }
     set_policy_finalizer(&mut object, options.propagation);
+    if !deleting {
+        add_finalizers(&mut object, target.resource.strategy.deletion_finalizers());
+    }
     let grace = grace_period(target, current, options.grace);
     let before = current["metadata"]["deletionGracePeriodSeconds"].as_u64();
     // A second delete may shorten what is left, never lengthen it.
@@ -263,6 +266,20 @@ fn grace_period(target: &Target, pod: &Value, asked: Option<u64>) -> u64 {
     asked
         .or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64())
         .unwrap_or(30)
+}
+
+fn add_finalizers(object: &mut Value, added: &[&str]) {
+    if added.is_empty() {
+        return;
+    }
+    let present = &mut object["metadata"]["finalizers"];
+    let mut finalizers = present.as_array().cloned().unwrap_or_default();
+    for name in added {
+        if !finalizers.iter().any(|present| present == name) {
+            finalizers.push(json!(name));
+        }
+    }
+    *present = Value::Array(finalizers);
 }
 
 /// The garbage collector works off these two finalizers.
