@@ -102,7 +102,7 @@ impl Cluster {
         let certificates = Certificates::open(&config.state_dir, &names)?;
         let tokens = Arc::new(Tokens::open(&config.state_dir)?);
         let store = Store::open(&config.state_dir.join("store.redb"))?;
-        let registry = Registry::new(crate::permissive::rows());
+        let registry = Registry::new(crate::builtin::rows());
         registry.insert(crate::extension::definition::resource());
         let api = Api::new(store, registry, range);
         let mut definitions = crate::extension::controller::Definitions::new(api.clone());

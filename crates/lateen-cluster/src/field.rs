@@ -28,6 +28,8 @@ pub enum FieldErrorKind {
     Invalid,
     /// As `Invalid`, for an object or list that breaks a rule: it is too large to be shown.
     Rule,
+    /// What the value refers to does not exist.
+    NotFound,
     /// The value is not one of those that are known.
     NotSupported,
     /// The field must be given.
@@ -47,6 +49,7 @@ impl FieldErrorKind {
             Self::Duplicate => "FieldValueDuplicate",
             Self::Forbidden => "FieldValueForbidden",
             Self::Invalid | Self::Rule => "FieldValueInvalid",
+            Self::NotFound => "FieldValueNotFound",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Required => "FieldValueRequired",
             Self::TooLong => "FieldValueTooLong",
@@ -60,6 +63,7 @@ impl FieldErrorKind {
             Self::Duplicate => "Duplicate value",
             Self::Forbidden => "Forbidden",
             Self::Invalid | Self::Rule | Self::TypeInvalid => "Invalid value",
+            Self::NotFound => "Not found",
             Self::NotSupported => "Unsupported value",
             Self::Required => "Required value",
             Self::TooLong => "Too long",

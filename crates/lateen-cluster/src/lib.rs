@@ -9,6 +9,7 @@
 
 pub mod admission;
 mod bootstrap;
+pub mod builtin;
 mod clock;
 mod cluster;
 mod expression;
@@ -16,7 +17,6 @@ pub mod extension;
 pub mod field;
 mod names;
 pub mod patch;
-mod permissive;
 pub mod registry;
 pub mod resource;
 pub mod schema;

@@ -57,6 +57,29 @@ pub fn documents(root: &str) -> Map<String, Value> {
     found
 }
 
+/// The description of a field, by the path from a definition; empty when there is none.
+pub fn description(root: &str, path: &[&str]) -> String {
+    let mut name = root.to_owned();
+    let mut text = String::new();
+    for (index, field) in path.iter().enumerate() {
+        let Some(document) = document(&name) else {
+            break;
+        };
+        let property = &document["properties"][*field];
+        if index + 1 == path.len() {
+            text = property["description"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+        }
+        let mut wanted = Vec::new();
+        references(property, &mut wanted);
+        let Some(next) = wanted.pop() else { break };
+        name = next;
+    }
+    text
+}
+
 /// Documents describe the kinds of Kubernetes' present groups; for types of legacy groups the structure is shown.
 fn document(name: &str) -> Option<Value> {
     let text = DOCUMENTS.find(name).or_else(|| TYPES.find(name))?;

@@ -1,0 +1,606 @@
+//! The table of built-in kinds, as Kubernetes lists them in discovery documents.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::kind::{Form, Kind};
+use super::read::{at, int, text};
+use super::table::{self, Table};
+use super::validate::{self, Check, text as rule};
+use super::{convert, defaults, prepare};
+use crate::field::FieldError;
+use crate::resource::{Resource, Scale, Version};
+
+const VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+
+/// Namespaces go one by one.
+const VERBS_OF_NAMESPACES: &[&str] = &[
+    "create", "delete", "get", "list", "patch", "update", "watch",
+];
+
+/// All built-in resources but CustomResourceDefinitions, which bring a row of their own.
+///
+/// Left out, and refused: kinds that need a controller which is not there (StatefulSet, DaemonSet, Job, Ingress, ...) and
+/// kinds whose rules nobody would apply (NetworkPolicy, ResourceQuota, LimitRange, volumes and their classes). Stored
+/// without an effect: Role, ClusterRole and their bindings (every client may do everything), PodDisruptionBudget
+/// (evictions are not held back) and PriorityClass (there is one node and no preemption).
+pub fn rows() -> Vec<Resource> {
+    let mut rows = core();
+    rows.extend(apps());
+    rows.extend(scaling());
+    rows.extend(access());
+    rows.extend(machinery());
+    rows
+}
+
+fn core() -> Vec<Resource> {
+    vec![
+        Row {
+            short: &["ns"],
+            namespaced: false,
+            status: true,
+            name_rule: rule::dns_label,
+            default: defaults::namespace,
+            create: prepare::create_namespace,
+            update: prepare::update_namespace,
+            validate: validate::namespace,
+            fields: &[
+                ("status.phase", |namespace| {
+                    text(namespace, "/status/phase").to_owned()
+                }),
+                ("name", |namespace| {
+                    text(namespace, "/metadata/name").to_owned()
+                }),
+            ],
+            verbs: VERBS_OF_NAMESPACES,
+            ..Row::new("", "v1", "Namespace", "namespaces", table::NAMESPACE)
+        }
+        .build(),
+        Row {
+            short: &["no"],
+            namespaced: false,
+            status: true,
+            default: defaults::node,
+            fields: &[("spec.unschedulable", |node| {
+                (node["spec"]["unschedulable"] == true).to_string()
+            })],
+            ..Row::new("", "v1", "Node", "nodes", table::NODE)
+        }
+        .build(),
+        Row {
+            short: &["po"],
+            categories: &["all"],
+            status: true,
+            generation: true,
+            default: defaults::pod,
+            create: prepare::create_pod,
+            validate: validate::pod,
+            fields: POD_FIELDS,
+            ..Row::new("", "v1", "Pod", "pods", table::POD)
+        }
+        .build(),
+        Row {
+            short: &["svc"],
+            categories: &["all"],
+            status: true,
+            name_rule: rule::dns_1035_label,
+            default: defaults::service,
+            create: prepare::create_service,
+            update: prepare::update_service,
+            validate: validate::service,
+            fields: &[
+                ("spec.clusterIP", |service| {
+                    text(service, "/spec/clusterIP").to_owned()
+                }),
+                ("spec.type", |service| {
+                    text(service, "/spec/type").to_owned()
+                }),
+            ],
+            ..Row::new("", "v1", "Service", "services", table::SERVICE)
+        }
+        .build(),
+        Row {
+            short: &["ep"],
+            default: defaults::endpoints,
+            validate: validate::endpoints,
+            singular: "endpoints",
+            deprecation: Some(
+                "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+            ),
+            ..Row::new("", "v1", "Endpoints", "endpoints", table::ENDPOINTS)
+        }
+        .build(),
+        Row {
+            short: &["cm"],
+            validate: validate::config_map,
+            ..Row::new("", "v1", "ConfigMap", "configmaps", table::CONFIG_MAP)
+        }
+        .build(),
+        Row {
+            default: defaults::secret,
+            validate: validate::secret,
+            fields: &[("type", |secret| text(secret, "/type").to_owned())],
+            ..Row::new("", "v1", "Secret", "secrets", table::SECRET)
+        }
+        .build(),
+        Row {
+            short: &["sa"],
+            ..Row::new(
+                "",
+                "v1",
+                "ServiceAccount",
+                "serviceaccounts",
+                table::ACCOUNT,
+            )
+        }
+        .build(),
+        Row {
+            short: &["ev"],
+            validate: validate::event,
+            fields: EVENT_FIELDS,
+            others: vec![Other {
+                group: "events.k8s.io",
+                version: "v1",
+                definition: "io.k8s.api.events.v1.Event",
+                to_storage: convert::event_from_events,
+                from_storage: convert::event_to_events,
+                deprecation: None,
+            }],
+            ..Row::new("", "v1", "Event", "events", table::EVENT)
+        }
+        .build(),
+    ]
+}
+
+const POD_FIELDS: &[(&str, fn(&Value) -> String)] = &[
+    ("spec.nodeName", |pod| {
+        text(pod, "/spec/nodeName").to_owned()
+    }),
+    ("spec.restartPolicy", |pod| {
+        text(pod, "/spec/restartPolicy").to_owned()
+    }),
+    ("spec.schedulerName", |pod| {
+        text(pod, "/spec/schedulerName").to_owned()
+    }),
+    ("spec.serviceAccountName", |pod| {
+        text(pod, "/spec/serviceAccountName").to_owned()
+    }),
+    ("spec.hostNetwork", |pod| {
+        (pod["spec"]["hostNetwork"] == true).to_string()
+    }),
+    ("status.phase", |pod| text(pod, "/status/phase").to_owned()),
+    ("status.podIP", |pod| text(pod, "/status/podIP").to_owned()),
+    ("status.podIPs", |pod| text(pod, "/status/podIP").to_owned()),
+    ("status.nominatedNodeName", |pod| {
+        text(pod, "/status/nominatedNodeName").to_owned()
+    }),
+];
+
+const EVENT_FIELDS: &[(&str, fn(&Value) -> String)] = &[
+    ("involvedObject.kind", |event| {
+        text(event, "/involvedObject/kind").to_owned()
+    }),
+    ("involvedObject.namespace", |event| {
+        text(event, "/involvedObject/namespace").to_owned()
+    }),
+    ("involvedObject.name", |event| {
+        text(event, "/involvedObject/name").to_owned()
+    }),
+    ("involvedObject.uid", |event| {
+        text(event, "/involvedObject/uid").to_owned()
+    }),
+    ("involvedObject.apiVersion", |event| {
+        text(event, "/involvedObject/apiVersion").to_owned()
+    }),
+    ("involvedObject.resourceVersion", |event| {
+        text(event, "/involvedObject/resourceVersion").to_owned()
+    }),
+    ("involvedObject.fieldPath", |event| {
+        text(event, "/involvedObject/fieldPath").to_owned()
+    }),
+    ("regarding.kind", |event| {
+        text(event, "/involvedObject/kind").to_owned()
+    }),
+    ("regarding.namespace", |event| {
+        text(event, "/involvedObject/namespace").to_owned()
+    }),
+    ("regarding.name", |event| {
+        text(event, "/involvedObject/name").to_owned()
+    }),
+    ("regarding.uid", |event| {
+        text(event, "/involvedObject/uid").to_owned()
+    }),
+    ("reason", |event| text(event, "/reason").to_owned()),
+    ("reportingComponent", |event| {
+        text(event, "/reportingComponent").to_owned()
+    }),
+    ("source", |event| match text(event, "/source/component") {
+        "" => text(event, "/reportingComponent").to_owned(),
+        component => component.to_owned(),
+    }),
+    ("type", |event| text(event, "/type").to_owned()),
+];
+
+fn apps() -> Vec<Resource> {
+    let scale = || {
+        Some(Scale {
+            spec_replicas: ".spec.replicas".to_owned(),
+            status_replicas: ".status.replicas".to_owned(),
+            label_selector: Some(".spec.selector".to_owned()),
+        })
+    };
+    vec![
+        Row {
+            short: &["deploy"],
+            categories: &["all"],
+            status: true,
+            generation: true,
+            default: defaults::deployment,
+            validate: validate::deployment,
+            scale: scale(),
+            others: vec![
+                Other {
+                    group: "apps",
+                    version: "v1beta1",
+                    definition: "io.k8s.api.apps.v1beta1.Deployment",
+                    to_storage: convert::from_apps_beta,
+                    from_storage: convert::same,
+                    deprecation: Some(
+                        "apps/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
+                    ),
+                },
+                Other {
+                    group: "extensions",
+                    version: "v1beta1",
+                    definition: "io.k8s.api.extensions.v1beta1.Deployment",
+                    to_storage: convert::from_extensions,
+                    from_storage: convert::same,
+                    deprecation: Some(
+                        "extensions/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
+                    ),
+                },
+            ],
+            ..Row::new("apps", "v1", "Deployment", "deployments", table::DEPLOYMENT)
+        }
+        .build(),
+        Row {
+            short: &["rs"],
+            categories: &["all"],
+            status: true,
+            generation: true,
+            default: defaults::replica_set,
+            validate: validate::replica_set,
+            scale: scale(),
+            fields: &[("status.replicas", |set| int(set, "/status/replicas").to_string())],
+            others: vec![Other {
+                group: "extensions",
+                version: "v1beta1",
+                definition: "io.k8s.api.extensions.v1beta1.ReplicaSet",
+                to_storage: convert::from_extensions_replica_set,
+                from_storage: convert::same,
+                deprecation: Some(
+                    "extensions/v1beta1 ReplicaSet is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 ReplicaSet",
+                ),
+            }],
+            ..Row::new("apps", "v1", "ReplicaSet", "replicasets", table::REPLICA_SET)
+        }
+        .build(),
+    ]
+}
+
+fn scaling() -> Vec<Resource> {
+    vec![
+        Row {
+            short: &["hpa"],
+            categories: &["all"],
+            status: true,
+            default: defaults::autoscaler,
+            validate: validate::autoscaler,
+            others: vec![Other {
+                group: "autoscaling",
+                version: "v1",
+                definition: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
+                to_storage: convert::autoscaler_from_v1,
+                from_storage: convert::autoscaler_to_v1,
+                deprecation: None,
+            }],
+            ..Row::new(
+                "autoscaling",
+                "v2",
+                "HorizontalPodAutoscaler",
+                "horizontalpodautoscalers",
+                table::AUTOSCALER,
+            )
+        }
+        .build(),
+        Row {
+            short: &["pdb"],
+            status: true,
+            generation: true,
+            validate: validate::disruption_budget,
+            ..Row::new(
+                "policy",
+                "v1",
+                "PodDisruptionBudget",
+                "poddisruptionbudgets",
+                table::DISRUPTION_BUDGET,
+            )
+        }
+        .build(),
+        Row {
+            short: &["pc"],
+            namespaced: false,
+            generation: true,
+            default: defaults::priority_class,
+            validate: validate::priority_class,
+            ..Row::new(
+                "scheduling.k8s.io",
+                "v1",
+                "PriorityClass",
+                "priorityclasses",
+                table::PRIORITY_CLASS,
+            )
+        }
+        .build(),
+    ]
+}
+
+fn access() -> Vec<Resource> {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    let role = |kind, plural, namespaced| {
+        Row {
+            namespaced,
+            name_rule: rule::path_segment,
+            validate: validate::role,
+            ..Row::new(GROUP, "v1", kind, plural, table::PLAIN)
+        }
+        .build()
+    };
+    let binding = |kind, plural, namespaced| {
+        Row {
+            namespaced,
+            name_rule: rule::path_segment,
+            default: defaults::binding,
+            validate: validate::role_binding,
+            ..Row::new(GROUP, "v1", kind, plural, table::BINDING)
+        }
+        .build()
+    };
+    vec![
+        role("ClusterRole", "clusterroles", false),
+        binding("ClusterRoleBinding", "clusterrolebindings", false),
+        role("Role", "roles", true),
+        binding("RoleBinding", "rolebindings", true),
+    ]
+}
+
+fn machinery() -> Vec<Resource> {
+    const ADMISSION: &str = "admissionregistration.k8s.io";
+    let admission = |kind, plural, table, default, validate, status| {
+        Row {
+            categories: &["api-extensions"],
+            namespaced: false,
+            generation: true,
+            status,
+            default,
+            validate,
+            ..Row::new(ADMISSION, "v1", kind, plural, table)
+        }
+        .build()
+    };
+    vec![
+        Row {
+            generation: true,
+            default: defaults::endpoint_slice,
+            validate: validate::endpoint_slice,
+            ..Row::new(
+                "discovery.k8s.io",
+                "v1",
+                "EndpointSlice",
+                "endpointslices",
+                table::ENDPOINT_SLICE,
+            )
+        }
+        .build(),
+        Row {
+            validate: validate::lease,
+            fields: &[("spec.holderIdentity", |lease| {
+                at(lease, "/spec/holderIdentity")
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            })],
+            ..Row::new("coordination.k8s.io", "v1", "Lease", "leases", table::LEASE)
+        }
+        .build(),
+        admission(
+            "MutatingWebhookConfiguration",
+            "mutatingwebhookconfigurations",
+            table::WEBHOOKS,
+            defaults::webhooks as fn(&mut Value),
+            validate::webhooks as fn(&Check<'_>) -> Vec<FieldError>,
+            false,
+        ),
+        admission(
+            "ValidatingAdmissionPolicy",
+            "validatingadmissionpolicies",
+            table::POLICY,
+            defaults::policy,
+            validate::policy,
+            true,
+        ),
+        admission(
+            "ValidatingAdmissionPolicyBinding",
+            "validatingadmissionpolicybindings",
+            table::POLICY_BINDING,
+            defaults::policy_binding,
+            validate::none,
+            false,
+        ),
+        admission(
+            "ValidatingWebhookConfiguration",
+            "validatingwebhookconfigurations",
+            table::WEBHOOKS,
+            defaults::webhooks,
+            validate::webhooks,
+            false,
+        ),
+    ]
+}
+
+/// A row in the making: what differs from the plain stored object.
+struct Row {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short: &'static [&'static str],
+    categories: &'static [&'static str],
+    verbs: &'static [&'static str],
+    namespaced: bool,
+    status: bool,
+    generation: bool,
+    name_rule: fn(&str) -> Vec<String>,
+    default: fn(&mut Value),
+    create: fn(&mut Value),
+    update: fn(&mut Value, &Value),
+    validate: fn(&Check<'_>) -> Vec<FieldError>,
+    table: Table,
+    fields: &'static [(&'static str, fn(&Value) -> String)],
+    scale: Option<Scale>,
+    deprecation: Option<&'static str>,
+    others: Vec<Other>,
+}
+
+/// A version beside the stored one, perhaps of an old group.
+struct Other {
+    group: &'static str,
+    version: &'static str,
+    definition: &'static str,
+    to_storage: fn(&mut Value),
+    from_storage: fn(&mut Value),
+    deprecation: Option<&'static str>,
+}
+
+impl Row {
+    fn new(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+        table: Table,
+    ) -> Self {
+        Self {
+            group,
+            version,
+            kind,
+            plural,
+            singular: "",
+            short: &[],
+            categories: &[],
+            verbs: VERBS,
+            namespaced: true,
+            status: false,
+            generation: false,
+            name_rule: rule::dns_subdomain,
+            default: defaults::none,
+            create: prepare::nothing,
+            update: prepare::keep,
+            validate: validate::none,
+            table,
+            fields: &[],
+            scale: None,
+            deprecation: None,
+            others: Vec::new(),
+        }
+    }
+
+    fn build(self) -> Resource {
+        let mut versions = vec![Version {
+            group: self.group.to_owned(),
+            name: self.version.to_owned(),
+            deprecation: self.deprecation.map(str::to_owned),
+        }];
+        let mut forms = vec![Form {
+            api_version: api_version(self.group, self.version),
+            definition: definition(self.group, self.version, self.kind),
+            to_storage: convert::same,
+            from_storage: convert::same,
+        }];
+        for other in self.others {
+            versions.push(Version {
+                group: other.group.to_owned(),
+                name: other.version.to_owned(),
+                deprecation: other.deprecation.map(str::to_owned),
+            });
+            forms.push(Form {
+                api_version: api_version(other.group, other.version),
+                definition: other.definition.to_owned(),
+                to_storage: other.to_storage,
+                from_storage: other.from_storage,
+            });
+        }
+        let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Resource {
+            group: self.group.to_owned(),
+            kind: self.kind.to_owned(),
+            plural: self.plural.to_owned(),
+            singular: match self.singular {
+                "" => self.kind.to_lowercase(),
+                singular => singular.to_owned(),
+            },
+            short_names: texts(self.short),
+            categories: texts(self.categories),
+            namespaced: self.namespaced,
+            versions,
+            storage_version: self.version.to_owned(),
+            verbs: self.verbs.to_vec(),
+            status_subresource: self.status,
+            scale: self.scale,
+            strategy: Arc::new(Kind {
+                name: self.kind,
+                forms,
+                namespaced: self.namespaced,
+                generation: self.generation,
+                status: self.status,
+                name_rule: self.name_rule,
+                default: self.default,
+                create: self.create,
+                update: self.update,
+                validate: self.validate,
+                table: self.table,
+                fields: self.fields,
+            }),
+        }
+    }
+}
+
+fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
+}
+
+/// Name of a kind's definition: `io.k8s.api.` with the first label of the group.
+fn definition(group: &str, version: &str, kind: &str) -> String {
+    match group {
+        "" => format!("io.k8s.api.core.{version}.{kind}"),
+        group => {
+            let label = group.split('.').next().unwrap_or(group);
+            format!("io.k8s.api.{label}.{version}.{kind}")
+        }
+    }
+}
