@@ -1,9 +1,10 @@
 //! A running server: store, handler, listeners and what else runs beside them.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::{self, Controllers, ControllersConfig};
 use crate::registry::Registry;
 use crate::server::{Api, Body, BodyError, ServiceRange};
 use crate::serving::{CertificateError, Certificates, Front, Guard};
@@ -77,6 +79,9 @@ const OWN_NAMES: [&str; 7] = [
     "::1",
 ];
 
+/// How long a node has to be gone before its pods are removed, as in Kubernetes.
+const LOST_NODE_GRACE: Duration = Duration::from_secs(40);
+
 /// A running cluster.
 pub struct Cluster {
     api: Arc<Api>,
@@ -84,6 +89,7 @@ pub struct Cluster {
     ca_pem: String,
     stopping: CancellationToken,
     tasks: JoinSet<()>,
+    controllers: Controllers,
 }
 
 impl Cluster {
@@ -118,6 +124,7 @@ impl Cluster {
             TlsAcceptor::from(certificates.config),
             stopping.clone(),
         );
+        let api_address = address_for_pods(&config.listeners);
         let mut tasks = JoinSet::new();
         tasks.spawn(definitions.run(stopping.clone()));
         for listener in config.listeners {
@@ -128,7 +135,16 @@ impl Cluster {
                 tokio::net::TcpListener::from_std(listener).map_err(StartError::Listener)?;
             tasks.spawn(front.clone().serve(listener));
         }
+        let controllers = controllers::start(
+            client(&api, User::admin()),
+            ControllersConfig {
+                api_address,
+                root_ca_pem: certificates.ca_pem.clone(),
+                lost_node_grace: LOST_NODE_GRACE,
+            },
+        );
         Ok(Self {
+            controllers,
             api,
             tokens,
             ca_pem: certificates.ca_pem,
@@ -178,11 +194,24 @@ impl Cluster {
 
     /// Ends watches and connections, then closes the store.
     pub async fn shutdown(mut self) {
+        self.controllers.shutdown().await;
         self.api.stop();
         self.stopping.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.api.store().close();
     }
+}
+
+/// The address by which pods reach the API server: the first listener's that is not on the loopback interface, which
+/// pods have for themselves; if there is none, the first.
+fn address_for_pods(listeners: &[TcpListener]) -> Option<SocketAddr> {
+    let addresses = || {
+        listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+    };
+    let outside = addresses().find(|address| !address.ip().is_loopback());
+    outside.or_else(|| addresses().next())
 }
 
 /// A client of `api` as `user`, within this process.

@@ -12,6 +12,7 @@ mod bootstrap;
 pub mod builtin;
 mod clock;
 mod cluster;
+pub mod controllers;
 mod expression;
 pub mod extension;
 pub mod field;
