@@ -63,7 +63,7 @@ impl Protocol for Delta {
                 asked.again.insert(name.clone());
             }
             asked.names.extend(Names::from_iter([name.clone()]));
-            watch.names.insert(name);
+            watch.revision += u64::from(watch.names.insert(name));
         }
         let mut narrowed = false;
         for name in request.resource_names_unsubscribe {
@@ -71,7 +71,7 @@ impl Protocol for Delta {
                 narrowed |= std::mem::replace(&mut watch.wildcard, false);
                 continue;
             }
-            watch.names.remove(&name);
+            watch.revision += u64::from(watch.names.remove(&name));
             if watch.wildcard {
                 // Still covered by the wildcard: the client has to learn which it is, there or gone.
                 asked.again.insert(name.clone());

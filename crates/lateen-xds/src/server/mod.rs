@@ -63,6 +63,9 @@ pub trait Session: Send + Sync + 'static {
     /// Told about everything that was sent and answered, for status and metrics.
     fn progress(&self, kind: ResourceType, progress: Progress<'_>);
 
+    /// Told what the client wants of a type, whenever that changed.
+    fn subscribed(&self, _kind: ResourceType, _names: &Names) {}
+
     /// The answer to a request for a type that is not a [`ResourceType`], such as a debug type.
     fn other(&self, _type_url: &str, _names: &[String]) -> Vec<Any> {
         Vec::new()

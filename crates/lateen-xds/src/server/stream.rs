@@ -149,10 +149,15 @@ impl<P: Protocol, T: Session> Stream<'_, P, T> {
             };
             self.session.progress(kind, progress);
         }
-        let Some(asked) = P::subscribe(watch, request, stale) else {
+        let before = (watch.wildcard, watch.revision);
+        let asked = P::subscribe(watch, request, stale);
+        if before != (watch.wildcard, watch.revision) {
+            watch.check_size(self.names_limit)?;
+            self.session.subscribed(kind, &watch.wanted());
+        }
+        let Some(asked) = asked else {
             return Ok(());
         };
-        watch.check_size(self.names_limit)?;
         let Some(reply) = P::answer(watch, &self.session, &asked) else {
             return Ok(());
         };

@@ -25,6 +25,8 @@ pub(super) struct Watch {
     pub(super) explicit: bool,
     /// The names wanted besides.
     pub(super) names: BTreeSet<String>,
+    /// Counts the changes of `names`.
+    pub(super) revision: u64,
     /// Version of each resource that the client was sent, or said that it has.
     pub(super) held: HashMap<String, String>,
     /// Nonce of the latest response.
@@ -59,6 +61,7 @@ impl Watch {
             wildcard: false,
             explicit: false,
             names: BTreeSet::new(),
+            revision: 0,
             held: HashMap::new(),
             nonce: String::new(),
         }
@@ -85,7 +88,7 @@ impl Watch {
     /// # Errors
     /// When the subscription grew past `limit` names.
     pub(super) fn check_size(&self, limit: usize) -> Result<(), Status> {
-        if self.names.len() > limit || (!self.wildcard && self.held.len() > limit) {
+        if self.names.len() > limit {
             let message = format!("more than {limit} {} names on one stream", self.kind);
             return Err(Status::resource_exhausted(message));
         }

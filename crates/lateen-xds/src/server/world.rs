@@ -1,5 +1,7 @@
 //! The state-of-the-world variant: every request lists all names, listeners and clusters come all at once.
 
+use std::collections::BTreeSet;
+
 use envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node};
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::google::protobuf::Any;
@@ -47,7 +49,11 @@ impl Protocol for World {
         watch.explicit |= names.iter().any(|name| name != WILDCARD);
         let legacy = names.is_empty() && watch.kind.is_wildcard() && !watch.explicit;
         watch.wildcard = legacy || names.iter().any(|name| name == WILDCARD);
-        watch.names = names.into_iter().filter(|name| name != WILDCARD).collect();
+        let named: BTreeSet<String> = names.into_iter().filter(|name| name != WILDCARD).collect();
+        if named != watch.names {
+            watch.names = named;
+            watch.revision += 1;
+        }
         if !watch.wildcard {
             watch.held.retain(|name, _| watch.names.contains(name));
         }
