@@ -18,6 +18,7 @@ pub mod extension;
 pub mod field;
 mod names;
 pub mod patch;
+pub mod protobuf;
 pub mod registry;
 pub mod resource;
 pub mod schema;

@@ -25,7 +25,7 @@ pub use compile::CompileError;
 pub use decode::decode;
 pub use duplicates::duplicate_fields;
 pub use go::normalize;
-pub(crate) use go::parse_time;
+pub(crate) use go::{format_micros, format_seconds, parse_time};
 pub use node::{Additional, Format, Schema, Type};
 
 #[cfg(test)]

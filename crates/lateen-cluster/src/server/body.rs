@@ -6,6 +6,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use serde_json::Value;
 
+use crate::protobuf;
 use crate::status::{Result, Status};
 
 /// An error of a body in transit. A type of its own, because futures that hold a boxed error across an await are not
@@ -62,11 +63,12 @@ pub(crate) fn decode(bytes: &Bytes, media: &str) -> Result<Value> {
     match media {
         "application/yaml" => yaml(bytes),
         "application/json" | "" => json(bytes),
+        protobuf::MEDIA_TYPE => protobuf::decode(bytes),
         other => Err(Status::new(
             415,
             "UnsupportedMediaType",
             format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; got {other:?}"
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf; got {other:?}"
             ),
         )),
     }
