@@ -9,9 +9,9 @@ use k8s_openapi::api::{
 use lateen_api::{
     DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
 };
-use lateen_xds::ResourceType;
+use lateen_xds::{Names, ResourceType};
 
-use crate::{Names, Proxy, names::ClusterName};
+use crate::{Proxy, names::ClusterName};
 
 /// One object that appeared, changed or went.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,7 +176,7 @@ impl Impact {
                 .cloned()
                 .collect(),
             (ResourceType::Endpoint, Names::All) if !self.endpoints.is_empty() => Names::All,
-            _ => Names::none(),
+            _ => Names::default(),
         }
     }
 }

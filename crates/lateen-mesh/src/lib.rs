@@ -21,6 +21,5 @@ mod translate;
 pub use change::{Change, Impact, Key, ObjectKind, Scope};
 pub use index::Index;
 pub use mesh_config::MeshConfig;
-pub use names::Names;
 pub use proxy::{NodeError, Proxy, ProxyKind};
 pub use resources::resources;

@@ -1,8 +1,6 @@
-//! Names of resources: the names that Istio gives to clusters.
+//! The names that Istio gives to clusters.
 
 use std::fmt;
-
-pub use lateen_xds::Names;
 
 /// Direction of a cluster's traffic, seen from the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,188 @@
+//! Endpoints of services.
+
+use std::collections::BTreeSet;
+
+use lateen_api::common::labels_match;
+
+use super::{
+    Index,
+    service::{Discovery, Service, ServicePort, TargetPort},
+    workload::{Endpoint, Locality, SliceEndpoint, TLS_MODE_LABEL, Workload},
+};
+use crate::Key;
+
+impl Index {
+    /// The endpoints behind a port of a service that take new requests, sorted by address.
+    pub fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
+        let mut endpoints = match &service.discovery {
+            Discovery::Slices => self.endpoints_of_slices(service, port),
+            Discovery::Workloads(labels) => self
+                .pods
+                .iter()
+                .filter(|(key, pod)| {
+                    key.namespace == service.namespace && labels_match(labels, &pod.labels)
+                })
+                .filter_map(|(key, pod)| {
+                    self.endpoint_of_pod(key, pod, pod.addresses.first()?, target(port, Some(pod))?)
+                })
+                .collect(),
+            Discovery::Static(entries)
+            | Discovery::Dns {
+                endpoints: entries, ..
+            } if !entries.is_empty() => entries
+                .iter()
+                .map(|entry| Endpoint {
+                    address: entry.address.clone(),
+                    port: entry
+                        .ports
+                        .get(&port.name)
+                        .copied()
+                        .or_else(|| target(port, None))
+                        .unwrap_or(port.number),
+                    labels: entry.labels.clone(),
+                    identity: match entry.service_account.as_str() {
+                        "" => String::new(),
+                        account => self.identity(&service.namespace, account),
+                    },
+                    locality: Locality::parse(&entry.locality),
+                    weight: entry.weight.max(1),
+                    mutual_tls: entry
+                        .labels
+                        .get(TLS_MODE_LABEL)
+                        .is_some_and(|mode| mode == "istio"),
+                })
+                .collect(),
+            Discovery::Dns { .. } => vec![Endpoint {
+                address: service.host.clone(),
+                port: target(port, None).unwrap_or(port.number),
+                labels: Default::default(),
+                identity: String::new(),
+                locality: Locality::default(),
+                weight: 1,
+                mutual_tls: false,
+            }],
+            Discovery::Static(_) | Discovery::Original => Vec::new(),
+        };
+        endpoints.sort_by(|a, b| (&a.address, a.port).cmp(&(&b.address, b.port)));
+        endpoints
+    }
+
+    fn endpoints_of_slices(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
+        let slices = self
+            .slices
+            .get(&service.key())
+            .into_iter()
+            .flat_map(|slices| slices.values());
+        let mut seen = BTreeSet::new();
+        let mut endpoints = Vec::new();
+        for slice in slices {
+            let Some(&number) = slice.ports.get(&port.name) else {
+                continue;
+            };
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
+                if seen.insert((endpoint.address.as_str(), number)) {
+                    endpoints.push(self.endpoint_of_slice(service, endpoint, number));
+                }
+            }
+        }
+        endpoints
+    }
+
+    fn endpoint_of_slice(
+        &self,
+        service: &Service,
+        endpoint: &SliceEndpoint,
+        port: u32,
+    ) -> Endpoint {
+        let key = match &endpoint.pod {
+            Some(pod) => Some(Key::new(&*service.namespace, pod)),
+            None => self.addresses.get(&endpoint.address).cloned(),
+        };
+        let known = key
+            .as_ref()
+            .and_then(|key| Some((key, self.pods.get(key)?)));
+        known
+            .and_then(|(key, pod)| self.endpoint_of_pod(key, pod, &endpoint.address, port))
+            .unwrap_or_else(|| Endpoint {
+                address: endpoint.address.clone(),
+                port,
+                labels: Default::default(),
+                identity: String::new(),
+                locality: self.nodes.get(&endpoint.node).cloned().unwrap_or_default(),
+                weight: 1,
+                mutual_tls: false,
+            })
+    }
+
+    fn endpoint_of_pod(
+        &self,
+        key: &Key,
+        pod: &Workload,
+        address: &str,
+        port: u32,
+    ) -> Option<Endpoint> {
+        let locality = match pod.labels.get("istio-locality") {
+            // A label cannot hold slashes, so Istio writes dots.
+            Some(label) => Locality::parse(&label.replace('.', "/")),
+            None => self.nodes.get(&pod.node).cloned().unwrap_or_default(),
+        };
+        Some(Endpoint {
+            address: address.to_owned(),
+            port,
+            identity: self.identity(&key.namespace, &pod.service_account),
+            locality,
+            weight: 1,
+            mutual_tls: pod
+                .labels
+                .get(TLS_MODE_LABEL)
+                .is_some_and(|mode| mode == "istio"),
+            labels: pod.labels.clone(),
+        })
+    }
+
+    /// Identities of all workloads behind a service, on any port, sorted.
+    pub fn identities(&self, service: &Service) -> BTreeSet<String> {
+        let endpoints = service
+            .ports
+            .iter()
+            .flat_map(|port| self.endpoints(service, port));
+        endpoints
+            .map(|endpoint| endpoint.identity)
+            .filter(|identity| !identity.is_empty())
+            .collect()
+    }
+
+    /// The identity of a service account.
+    pub fn identity(&self, namespace: &str, account: &str) -> String {
+        format!(
+            "spiffe://{}/ns/{namespace}/sa/{account}",
+            self.mesh.trust_domain
+        )
+    }
+
+    /// Services of a namespace that select pods with these labels, sorted by name.
+    pub fn services_selecting<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a std::collections::BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Service> {
+        self.services
+            .range(Key::new(namespace, "")..)
+            .take_while(move |(key, _)| key.namespace == namespace)
+            .map(|(_, service)| service.as_ref())
+            .filter(move |service| {
+                service
+                    .selector
+                    .as_ref()
+                    .is_some_and(|selector| labels_match(selector, labels))
+            })
+    }
+}
+
+/// The number of a target port, looked up in the pod when it is a name.
+pub(crate) fn target(port: &ServicePort, pod: Option<&Workload>) -> Option<u32> {
+    match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => pod?.ports.get(name).copied(),
+    }
+}

@@ -1,0 +1,425 @@
+//! Which services and rules a proxy sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lateen_api::{
+    DestinationRule, PeerAuthentication, Sidecar, VirtualService,
+    common::labels_match,
+    networking::{destination_rule::Subset, sidecar::OutboundMode, traffic_policy::TrafficPolicy},
+    security::MutualTlsMode,
+};
+
+use super::{Index, Service};
+use crate::{Key, Proxy, ProxyKind};
+
+/// Destination rules for one host, taken together.
+#[derive(Debug, Clone)]
+pub struct MergedRule<'a> {
+    /// The rule that others were added to: it names the whole.
+    pub first: &'a DestinationRule,
+    /// Settings for all endpoints.
+    pub policy: Option<&'a TrafficPolicy>,
+    /// Named groups of endpoints; the first of a name wins.
+    pub subsets: Vec<&'a Subset>,
+}
+
+impl Index {
+    /// The services that a proxy may send to, older ones first, one for each host.
+    pub fn visible_services(&self, proxy: &Proxy) -> Vec<&Service> {
+        let egress = self.egress_hosts(proxy);
+        let mut services: Vec<&Service> = self
+            .hosts
+            .keys()
+            .filter_map(|host| self.service_seen_from(host, &proxy.namespace))
+            .filter(|service| {
+                egress
+                    .as_ref()
+                    .is_none_or(|egress| egress.iter().any(|e| e.imports(service)))
+            })
+            .collect();
+        services.sort_by(|a, b| (a.created, &a.host).cmp(&(b.created, &b.host)));
+        services
+    }
+
+    /// The service of a host as a namespace sees it: its own one first, else the first that is exported to it.
+    pub fn service_seen_from(&self, host: &str, namespace: &str) -> Option<&Service> {
+        let declarations = self.hosts.get(host)?;
+        let services = || {
+            declarations
+                .iter()
+                .filter_map(|declaration| self.declared(host, declaration))
+        };
+        let seen = |service: &&Service| exported(&service.export_to, &service.namespace, namespace);
+        services()
+            .find(|service| service.namespace == namespace && seen(service))
+            .or_else(|| services().find(seen))
+    }
+
+    fn declared(&self, host: &str, declaration: &super::Declaration) -> Option<&Service> {
+        if declaration.entry {
+            self.entries
+                .get(&declaration.key)?
+                .iter()
+                .find(|service| service.host == host)
+                .map(AsRef::as_ref)
+        } else {
+            self.services.get(&declaration.key).map(AsRef::as_ref)
+        }
+    }
+
+    /// The virtual services of one gateway (`namespace/name`, or `mesh`) that a proxy sees, older ones first.
+    pub fn virtual_services(&self, proxy: &Proxy, gateway: &str) -> Vec<&VirtualService> {
+        let mut found: Vec<&VirtualService> = self
+            .virtual_services
+            .values()
+            .map(AsRef::as_ref)
+            .filter(|rules| {
+                exported(&rules.spec.export_to, rules.namespace(), &proxy.namespace)
+                    && bound_to(rules, gateway)
+            })
+            .collect();
+        if gateway == "mesh"
+            && let Some(egress) = self.egress_hosts(proxy)
+        {
+            found.retain(|rules| {
+                let mut hosts = rules
+                    .spec
+                    .hosts
+                    .iter()
+                    .map(|host| self.resolve(host, rules.namespace()));
+                hosts.any(|host| {
+                    egress
+                        .iter()
+                        .any(|e| e.imports_host(&host, rules.namespace()))
+                })
+            });
+        }
+        found.sort_by_key(|rules| {
+            (
+                rules.created(),
+                rules.name().to_owned(),
+                rules.namespace().to_owned(),
+            )
+        });
+        found
+    }
+
+    /// The destination rule for a service, as a client sees it: of the client's namespace, else of the service's,
+    /// else of the root namespace. The most specific host wins.
+    pub fn destination_rule(&self, proxy: &Proxy, service: &Service) -> Option<MergedRule<'_>> {
+        let root = self.mesh.root_namespace.as_str();
+        let own = (proxy.namespace != root).then_some(proxy.namespace.as_str());
+        let levels = [own, Some(&*service.namespace), Some(root)];
+        for (index, namespace) in levels.iter().enumerate() {
+            let Some(namespace) = *namespace else {
+                continue;
+            };
+            if levels[..index].contains(&Some(namespace)) {
+                continue;
+            }
+            if let Some(rule) = self.rule_in(namespace, proxy, &service.host) {
+                return Some(rule);
+            }
+        }
+        None
+    }
+
+    fn rule_in(&self, namespace: &str, proxy: &Proxy, host: &str) -> Option<MergedRule<'_>> {
+        let mut candidates: Vec<(String, &DestinationRule)> = self
+            .destination_rules
+            .range(Key::new(namespace, "")..)
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, rule)| rule.as_ref())
+            .filter(|rule| exported(&rule.spec.export_to, namespace, &proxy.namespace))
+            .filter(|rule| match &rule.spec.workload_selector {
+                Some(selector) => {
+                    namespace == proxy.namespace
+                        && labels_match(&selector.match_labels, &proxy.labels)
+                }
+                None => true,
+            })
+            .map(|rule| (self.resolve(&rule.spec.host, namespace), rule))
+            .filter(|(rule_host, _)| host_matches(rule_host, host))
+            .collect();
+        // Longest host first (an exact one is the longest that can match), selected ones first, then by age.
+        candidates.sort_by_key(|(rule_host, rule)| {
+            let selected = rule.spec.workload_selector.is_some();
+            (
+                std::cmp::Reverse(rule_host.len()),
+                !selected,
+                rule.created(),
+                rule.name().to_owned(),
+            )
+        });
+        let (best_host, first) = candidates.first()?.clone();
+        let same: Vec<&DestinationRule> = candidates
+            .iter()
+            .filter(|(rule_host, _)| *rule_host == best_host)
+            .map(|(_, rule)| *rule)
+            .collect();
+        let mut names = BTreeSet::new();
+        let subsets = same
+            .iter()
+            .flat_map(|rule| &rule.spec.subsets)
+            .filter(|subset| names.insert(&subset.name));
+        Some(MergedRule {
+            first,
+            policy: same
+                .iter()
+                .find_map(|rule| rule.spec.traffic_policy.as_ref()),
+            subsets: subsets.collect(),
+        })
+    }
+
+    /// The Sidecar that applies to a proxy: one that selects it, else that of its namespace, else of the root namespace.
+    pub fn sidecar(&self, proxy: &Proxy) -> Option<&Sidecar> {
+        if proxy.kind != ProxyKind::Sidecar {
+            return None;
+        }
+        let in_namespace = |namespace: &str| {
+            let mut all: Vec<&Sidecar> = self
+                .sidecars
+                .values()
+                .map(AsRef::as_ref)
+                .filter(|sidecar| sidecar.namespace() == namespace)
+                .collect();
+            all.sort_by_key(|sidecar| (sidecar.created(), sidecar.name().to_owned()));
+            all
+        };
+        let own = in_namespace(&proxy.namespace);
+        let selecting = |sidecar: &&Sidecar| {
+            sidecar
+                .spec
+                .workload_selector
+                .as_ref()
+                .is_some_and(|selector| labels_match(&selector.labels, &proxy.labels))
+        };
+        let general = |sidecar: &&Sidecar| sidecar.spec.workload_selector.is_none();
+        own.iter()
+            .find(|sidecar| selecting(sidecar))
+            .or_else(|| own.iter().find(|sidecar| general(sidecar)))
+            .copied()
+            .or_else(|| {
+                in_namespace(&self.mesh.root_namespace)
+                    .into_iter()
+                    .find(general)
+            })
+    }
+
+    /// Whether a proxy lets traffic to unknown destinations pass.
+    pub fn allows_any(&self, proxy: &Proxy) -> bool {
+        match self
+            .sidecar(proxy)
+            .and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref())
+        {
+            Some(policy) => policy.mode.unwrap_or_default() == OutboundMode::AllowAny,
+            None => self.mesh.allow_any,
+        }
+    }
+
+    /// What a workload accepts on one of its own ports.
+    pub fn mutual_tls_mode(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        port: u32,
+    ) -> MutualTlsMode {
+        let policies = |namespace: &str| {
+            let mut all: Vec<&PeerAuthentication> = self
+                .peer_authentications
+                .values()
+                .map(AsRef::as_ref)
+                .filter(|policy| policy.namespace() == namespace)
+                .collect();
+            all.sort_by_key(|policy| (policy.created(), policy.name().to_owned()));
+            all
+        };
+        let mode = |policy: &PeerAuthentication| {
+            policy
+                .spec
+                .mtls
+                .as_ref()
+                .map(|mtls| mtls.mode)
+                .filter(|mode| *mode != MutualTlsMode::Unset)
+        };
+        let own = policies(namespace);
+        let selecting = own.iter().find(|policy| {
+            policy.spec.selector.as_ref().is_some_and(|selector| {
+                !selector.match_labels.is_empty() && labels_match(&selector.match_labels, labels)
+            })
+        });
+        let general = |policy: &&&PeerAuthentication| {
+            policy
+                .spec
+                .selector
+                .as_ref()
+                .is_none_or(|selector| selector.match_labels.is_empty())
+        };
+        let port_level = selecting
+            .and_then(|policy| policy.spec.port_level_mtls.get(&port.to_string()))
+            .map(|mtls| mtls.mode)
+            .filter(|mode| *mode != MutualTlsMode::Unset);
+        port_level
+            .or_else(|| selecting.and_then(|policy| mode(policy)))
+            .or_else(|| own.iter().find(general).and_then(|policy| mode(policy)))
+            .or_else(|| {
+                policies(&self.mesh.root_namespace)
+                    .iter()
+                    .find(general)
+                    .and_then(|policy| mode(policy))
+            })
+            .unwrap_or(MutualTlsMode::Permissive)
+    }
+
+    /// The full host of a name in a namespace's configuration.
+    pub fn resolve(&self, host: &str, namespace: &str) -> String {
+        resolve_host(host, namespace, &self.mesh.domain)
+    }
+
+    /// Hosts that a Sidecar lets a proxy see; `None` when there is no such limit.
+    fn egress_hosts(&self, proxy: &Proxy) -> Option<Vec<EgressHost>> {
+        let sidecar = self.sidecar(proxy)?;
+        if sidecar.spec.egress.is_empty() {
+            return None;
+        }
+        let hosts = sidecar
+            .spec
+            .egress
+            .iter()
+            .flat_map(|listener| &listener.hosts);
+        Some(
+            hosts
+                .filter_map(|host| EgressHost::parse(host, &proxy.namespace))
+                .collect(),
+        )
+    }
+}
+
+/// A host that a Sidecar lets through: `namespace/host`.
+struct EgressHost {
+    /// `*` for all.
+    namespace: String,
+    host: String,
+}
+
+impl EgressHost {
+    fn parse(text: &str, own: &str) -> Option<Self> {
+        let (namespace, host) = text.split_once('/')?;
+        match namespace {
+            "~" => None,
+            "." => Some(Self {
+                namespace: own.to_owned(),
+                host: host.to_owned(),
+            }),
+            _ => Some(Self {
+                namespace: namespace.to_owned(),
+                host: host.to_owned(),
+            }),
+        }
+    }
+
+    fn imports(&self, service: &Service) -> bool {
+        self.imports_host(&service.host, &service.namespace)
+    }
+
+    fn imports_host(&self, host: &str, namespace: &str) -> bool {
+        (self.namespace == "*" || self.namespace == namespace) && host_matches(&self.host, host)
+    }
+}
+
+/// Whether `pattern` (a host, `*.domain` or `*`) covers `host`, which may be a wildcard itself.
+pub fn host_matches(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some("") => true,
+        Some(suffix) => host.strip_prefix('*').unwrap_or(host).ends_with(suffix),
+        None => pattern == host,
+    }
+}
+
+/// The full host of a name in a namespace's configuration: names without a dot are services of the namespace.
+pub fn resolve_host(host: &str, namespace: &str, domain: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    if host.contains('.') || host.starts_with('*') {
+        host
+    } else {
+        format!("{host}.{namespace}.svc.{domain}")
+    }
+}
+
+/// Whether something that a namespace exports is seen from another.
+fn exported(export_to: &[String], owner: &str, viewer: &str) -> bool {
+    if export_to.is_empty() {
+        return true;
+    }
+    export_to.iter().any(|target| match target.as_str() {
+        "*" => true,
+        "." => owner == viewer,
+        "~" => false,
+        namespace => namespace == viewer,
+    })
+}
+
+/// Whether rules are bound to a gateway: by name in their own namespace or by `namespace/name`.
+fn bound_to(rules: &VirtualService, gateway: &str) -> bool {
+    if rules.spec.gateways.is_empty() {
+        return gateway == "mesh";
+    }
+    rules
+        .spec
+        .gateways
+        .iter()
+        .any(|name| gateway_name(name, rules.namespace()) == gateway)
+}
+
+/// `namespace/name` of a gateway that rules of a namespace refer to; `mesh` stays.
+pub(crate) fn gateway_name(name: &str, namespace: &str) -> String {
+    if name == "mesh" || name.contains('/') {
+        name.to_owned()
+    } else {
+        format!("{namespace}/{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_match_by_suffix() {
+        let check = |pattern, host, expected| {
+            assert_eq!(host_matches(pattern, host), expected, "{pattern} {host}")
+        };
+        check("*", "a.example.com", true);
+        check("*.example.com", "a.example.com", true);
+        check("*.example.com", "example.com", false);
+        check("*.example.com", "*.b.example.com", true);
+        check("a.example.com", "a.example.com", true);
+        check("a.example.com", "b.example.com", false);
+    }
+
+    #[test]
+    fn short_names_are_of_the_namespace() {
+        let check =
+            |host, expected| assert_eq!(resolve_host(host, "shop", "cluster.local"), expected);
+        check("reviews", "reviews.shop.svc.cluster.local");
+        check("Reviews.Other", "reviews.other");
+        check("*", "*");
+    }
+
+    #[test]
+    fn exports_follow_export_to() {
+        let check = |list: &[&str], viewer, expected| {
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                exported(&list, "owner", viewer),
+                expected,
+                "{list:?} {viewer}"
+            );
+        };
+        check(&[], "x", true);
+        check(&["."], "x", false);
+        check(&["."], "owner", true);
+        check(&["~"], "owner", false);
+        check(&["a", "x"], "x", true);
+    }
+}

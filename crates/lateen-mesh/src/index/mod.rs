@@ -1,0 +1,88 @@
+//! The objects of the mesh, indexed for translation.
+
+mod endpoints;
+mod lookup;
+mod service;
+mod update;
+mod workload;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use lateen_api::{
+    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
+};
+
+pub(crate) use lookup::gateway_name;
+pub use lookup::{MergedRule, host_matches, resolve_host};
+pub use service::{Discovery, Service, ServicePort, TargetPort};
+pub use workload::{Endpoint, Locality, TLS_MODE_LABEL, Workload};
+
+use crate::{Key, MeshConfig};
+use workload::Slice;
+
+/// The objects of the mesh.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    mesh: MeshConfig,
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    nodes: BTreeMap<String, Locality>,
+    pods: BTreeMap<Key, Workload>,
+    /// Pods by address; also finds the pod of an endpoint that names none.
+    addresses: BTreeMap<String, Key>,
+    /// Services of Kubernetes by name, and those of service entries by name, each with its hosts.
+    services: BTreeMap<Key, Arc<Service>>,
+    entries: BTreeMap<Key, Vec<Arc<Service>>>,
+    /// Declarations of each host.
+    hosts: BTreeMap<String, BTreeSet<Declaration>>,
+    /// Endpoint slices by service, then by name.
+    slices: BTreeMap<Key, BTreeMap<String, Slice>>,
+    /// Service of each endpoint slice, to find it when only the name is known.
+    slice_owners: BTreeMap<Key, Key>,
+    gateways: BTreeMap<Key, Arc<Gateway>>,
+    virtual_services: BTreeMap<Key, Arc<VirtualService>>,
+    destination_rules: BTreeMap<Key, Arc<DestinationRule>>,
+    service_entries: BTreeMap<Key, Arc<ServiceEntry>>,
+    sidecars: BTreeMap<Key, Arc<Sidecar>>,
+    peer_authentications: BTreeMap<Key, Arc<PeerAuthentication>>,
+}
+
+/// Who declares a host; Kubernetes comes before service entries, older before younger.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Declaration {
+    entry: bool,
+    created: i64,
+    key: Key,
+}
+
+impl Index {
+    /// An empty mesh.
+    pub fn new(mesh: MeshConfig) -> Self {
+        Self {
+            mesh,
+            ..Self::default()
+        }
+    }
+
+    /// Settings of the mesh.
+    pub fn mesh(&self) -> &MeshConfig {
+        &self.mesh
+    }
+
+    /// The pod of a proxy, when it is known.
+    pub fn workload(&self, namespace: &str, name: &str) -> Option<&Workload> {
+        self.pods.get(&Key::new(namespace, name))
+    }
+
+    /// Gateways, sorted by namespace and name.
+    pub fn gateways(&self) -> impl Iterator<Item = &Gateway> {
+        self.gateways.values().map(Arc::as_ref)
+    }
+
+    /// Labels of a namespace, when it is known.
+    pub fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(namespace)
+    }
+}

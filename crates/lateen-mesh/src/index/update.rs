@@ -1,0 +1,381 @@
+//! Changes and whom they may concern.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use lateen_api::{Kind, Object, common::labels_match};
+use lateen_xds::ResourceType;
+
+use super::{
+    Declaration, Index,
+    service::{Discovery, Service},
+    workload::{Locality, Slice, Workload},
+};
+use crate::{Change, Impact, Key, ObjectKind, Scope};
+
+/// Label of an endpoint slice that names its service.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// All that a service or a rule for one can touch.
+const ROUTING: [ResourceType; 4] = [
+    ResourceType::Cluster,
+    ResourceType::Endpoint,
+    ResourceType::Listener,
+    ResourceType::Route,
+];
+
+impl Index {
+    /// Takes a change over and says whom it may concern. Costs work in proportion to the change.
+    pub fn apply(&mut self, change: Change) -> Impact {
+        match change {
+            Change::Namespace(namespace) => {
+                let labels = namespace.metadata.labels.clone().unwrap_or_default();
+                self.namespaces.insert(name_of(&namespace.metadata), labels);
+                Impact::none()
+            }
+            Change::Node(node) => {
+                let locality =
+                    Locality::of_labels(node.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()));
+                self.set_node(name_of(&node.metadata), Some(locality))
+            }
+            Change::Pod(pod) => self.set_pod(key_of(&pod.metadata), Some(Workload::of_pod(&pod))),
+            Change::Service(service) => {
+                let key = key_of(&service.metadata);
+                let service = Service::of_kubernetes(&service, &self.mesh.domain);
+                self.set_service(key, Some(service))
+            }
+            Change::EndpointSlice(slice) => {
+                let key = key_of(&slice.metadata);
+                let owner = slice
+                    .metadata
+                    .labels
+                    .as_ref()
+                    .and_then(|labels| labels.get(SERVICE_NAME_LABEL));
+                match owner {
+                    Some(service) => {
+                        let service = Key::new(&*key.namespace, service);
+                        self.set_slice(key, Some((service, Slice::of(&slice))))
+                    }
+                    None => self.set_slice(key, None),
+                }
+            }
+            Change::ServiceEntry(entry) => {
+                let key = object_key(&entry);
+                let services = Service::of_entry(&entry)
+                    .into_iter()
+                    .map(Arc::new)
+                    .collect();
+                self.service_entries.insert(key.clone(), Arc::new(entry));
+                self.set_entry(key, services)
+            }
+            Change::Gateway(gateway) => {
+                let key = object_key(&gateway);
+                let selector = gateway.spec.selector.clone();
+                let old = self.gateways.insert(key, Arc::new(gateway));
+                let mut impact = gateway_impact(selector);
+                if let Some(old) = old {
+                    impact.merge(gateway_impact(old.spec.selector.clone()));
+                }
+                impact
+            }
+            Change::VirtualService(rules) => {
+                let impact = virtual_service_impact();
+                replace(&mut self.virtual_services, rules, impact)
+            }
+            Change::DestinationRule(rule) => {
+                let impact = Impact::of(Scope::All, ROUTING);
+                replace(&mut self.destination_rules, rule, impact)
+            }
+            Change::Sidecar(sidecar) => {
+                let impact = self.namespaced(sidecar.namespace());
+                replace(&mut self.sidecars, sidecar, impact)
+            }
+            Change::PeerAuthentication(policy) => {
+                let impact = self.namespaced(policy.namespace());
+                replace(&mut self.peer_authentications, policy, impact)
+            }
+            Change::Deleted(kind, key) => self.delete(kind, key),
+        }
+    }
+
+    fn delete(&mut self, kind: ObjectKind, key: Key) -> Impact {
+        match kind {
+            ObjectKind::Namespace => {
+                self.namespaces.remove(&key.name);
+                Impact::none()
+            }
+            ObjectKind::Node => self.set_node(key.name, None),
+            ObjectKind::Pod => self.set_pod(key, None),
+            ObjectKind::Service => self.set_service(key, None),
+            ObjectKind::EndpointSlice => self.set_slice(key, None),
+            ObjectKind::ServiceEntry => {
+                self.service_entries.remove(&key);
+                self.set_entry(key, Vec::new())
+            }
+            ObjectKind::Gateway => match self.gateways.remove(&key) {
+                Some(gateway) => gateway_impact(gateway.spec.selector.clone()),
+                None => Impact::none(),
+            },
+            ObjectKind::VirtualService => {
+                removed(&mut self.virtual_services, &key, virtual_service_impact())
+            }
+            ObjectKind::DestinationRule => removed(
+                &mut self.destination_rules,
+                &key,
+                Impact::of(Scope::All, ROUTING),
+            ),
+            ObjectKind::Sidecar => {
+                let impact = self.namespaced(&key.namespace);
+                removed(&mut self.sidecars, &key, impact)
+            }
+            ObjectKind::PeerAuthentication => {
+                let impact = self.namespaced(&key.namespace);
+                removed(&mut self.peer_authentications, &key, impact)
+            }
+        }
+    }
+
+    /// Configuration of a namespace concerns its proxies; that of the root namespace concerns all.
+    fn namespaced(&self, namespace: &str) -> Impact {
+        let scope = if namespace == self.mesh.root_namespace {
+            Scope::All
+        } else {
+            Scope::Namespace(namespace.to_owned())
+        };
+        Impact::of(scope, ROUTING)
+    }
+
+    fn set_node(&mut self, name: String, locality: Option<Locality>) -> Impact {
+        let locality = locality.unwrap_or_default();
+        let old = self
+            .nodes
+            .insert(name.clone(), locality.clone())
+            .unwrap_or_default();
+        if old == locality {
+            return Impact::none();
+        }
+        // Rare: a node's place is known before its pods start.
+        let pods: Vec<Key> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.node == name)
+            .map(|(key, _)| key.clone())
+            .collect();
+        let mut impact = Impact::none();
+        for pod in pods {
+            impact.merge(self.endpoints_of_pod(&pod));
+        }
+        impact
+    }
+
+    fn set_pod(&mut self, key: Key, pod: Option<Workload>) -> Impact {
+        if self.pods.get(&key) == pod.as_ref() {
+            return Impact::none();
+        }
+        let mut impact = self.endpoints_of_pod(&key);
+        let old = self.pods.remove(&key);
+        for address in old.iter().flat_map(|pod| &pod.addresses) {
+            if self.addresses.get(address) == Some(&key) {
+                self.addresses.remove(address);
+            }
+        }
+        // What the pod's own proxy accepts follows from its labels: the services that select it.
+        let shape = |pod: &Workload| {
+            (
+                pod.labels.clone(),
+                pod.service_account.clone(),
+                pod.ports.clone(),
+            )
+        };
+        let reshaped = old.as_ref().map(shape) != pod.as_ref().map(shape);
+        if let Some(pod) = pod {
+            for address in &pod.addresses {
+                self.addresses.insert(address.clone(), key.clone());
+            }
+            self.pods.insert(key.clone(), pod);
+        }
+        impact.merge(self.endpoints_of_pod(&key));
+        if reshaped {
+            let own = [
+                ResourceType::Cluster,
+                ResourceType::Listener,
+                ResourceType::Route,
+            ];
+            impact.merge(Impact::of(Scope::Workload(key), own));
+        }
+        impact
+    }
+
+    /// Services that have the pod's address among their endpoints.
+    fn endpoints_of_pod(&self, key: &Key) -> Impact {
+        let mut impact = Impact::none();
+        let Some(pod) = self.pods.get(key) else {
+            return impact;
+        };
+        for service in self.services_selecting(&key.namespace, &pod.labels) {
+            let known = self
+                .slices
+                .get(&service.key())
+                .into_iter()
+                .flat_map(|slices| slices.values());
+            let mut addresses = known
+                .flat_map(|slice| &slice.endpoints)
+                .map(|endpoint| &endpoint.address);
+            if addresses.any(|address| pod.addresses.contains(address)) {
+                impact.merge(Impact::endpoints(&*service.host));
+            }
+        }
+        for service in self.entries.values().flatten() {
+            let selected = matches!(&service.discovery, Discovery::Workloads(labels) if labels_match(labels, &pod.labels));
+            if selected && service.namespace == key.namespace {
+                impact.merge(Impact::endpoints(&*service.host));
+            }
+        }
+        impact
+    }
+
+    fn set_service(&mut self, key: Key, service: Option<Service>) -> Impact {
+        let service = service.map(Arc::new);
+        if self.services.get(&key) == service.as_ref() {
+            return Impact::none();
+        }
+        if let Some(old) = self.services.remove(&key) {
+            self.undeclare(&old);
+        }
+        if let Some(service) = service {
+            self.declare(&service);
+            self.services.insert(key, service);
+        }
+        Impact::of(Scope::All, ROUTING)
+    }
+
+    fn set_entry(&mut self, key: Key, services: Vec<Arc<Service>>) -> Impact {
+        for old in self.entries.remove(&key).into_iter().flatten() {
+            self.undeclare(&old);
+        }
+        for service in &services {
+            self.declare(service);
+        }
+        if !services.is_empty() {
+            self.entries.insert(key, services);
+        }
+        Impact::of(Scope::All, ROUTING)
+    }
+
+    fn declare(&mut self, service: &Service) {
+        self.hosts
+            .entry(service.host.clone())
+            .or_default()
+            .insert(declaration(service));
+    }
+
+    fn undeclare(&mut self, service: &Service) {
+        if let Some(declarations) = self.hosts.get_mut(&service.host) {
+            declarations.remove(&declaration(service));
+            if declarations.is_empty() {
+                self.hosts.remove(&service.host);
+            }
+        }
+    }
+
+    fn set_slice(&mut self, key: Key, slice: Option<(Key, Slice)>) -> Impact {
+        let mut owners = Vec::new();
+        let same = match (&slice, self.slice_owners.get(&key)) {
+            (Some((service, slice)), Some(owner)) if owner == service => {
+                self.slices
+                    .get(owner)
+                    .and_then(|slices| slices.get(&key.name))
+                    == Some(slice)
+            }
+            _ => false,
+        };
+        if same {
+            return Impact::none();
+        }
+        if let Some(owner) = self.slice_owners.remove(&key) {
+            if let Some(slices) = self.slices.get_mut(&owner) {
+                slices.remove(&key.name);
+            }
+            owners.push(owner);
+        }
+        if let Some((service, slice)) = slice {
+            self.slices
+                .entry(service.clone())
+                .or_default()
+                .insert(key.name.clone(), slice);
+            self.slice_owners.insert(key, service.clone());
+            owners.push(service);
+        }
+        let mut impact = Impact::none();
+        for owner in owners {
+            let Some(service) = self.services.get(&owner) else {
+                continue;
+            };
+            impact.merge(Impact::endpoints(&*service.host));
+            if service.is_headless() {
+                // Listeners of headless services name the addresses of the pods.
+                impact.merge(Impact::of(Scope::All, ROUTING));
+            }
+        }
+        impact
+    }
+}
+
+fn declaration(service: &Service) -> Declaration {
+    Declaration {
+        entry: !service.kubernetes,
+        created: service.created,
+        key: service.key(),
+    }
+}
+
+fn virtual_service_impact() -> Impact {
+    Impact::of(Scope::All, [ResourceType::Listener, ResourceType::Route])
+}
+
+fn gateway_impact(selector: BTreeMap<String, String>) -> Impact {
+    Impact::of(
+        Scope::Gateways(selector),
+        [ResourceType::Listener, ResourceType::Route],
+    )
+}
+
+/// Inserts an object; nobody is concerned when its specification and labels are what they were.
+fn replace<S: Kind>(
+    objects: &mut BTreeMap<Key, Arc<Object<S>>>,
+    object: Object<S>,
+    impact: Impact,
+) -> Impact {
+    let old = objects.get(&object_key(&object));
+    let same = old.is_some_and(|old| {
+        old.spec == object.spec && old.metadata.labels == object.metadata.labels
+    });
+    objects.insert(object_key(&object), Arc::new(object));
+    if same { Impact::none() } else { impact }
+}
+
+fn removed<S: Kind>(
+    objects: &mut BTreeMap<Key, Arc<Object<S>>>,
+    key: &Key,
+    impact: Impact,
+) -> Impact {
+    if objects.remove(key).is_some() {
+        impact
+    } else {
+        Impact::none()
+    }
+}
+
+fn object_key<S: Kind>(object: &Object<S>) -> Key {
+    Key::new(object.namespace(), object.name())
+}
+
+fn key_of(metadata: &ObjectMeta) -> Key {
+    Key::new(
+        metadata.namespace.clone().unwrap_or_default(),
+        name_of(metadata),
+    )
+}
+
+fn name_of(metadata: &ObjectMeta) -> String {
+    metadata.name.clone().unwrap_or_default()
+}

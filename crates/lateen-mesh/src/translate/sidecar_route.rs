@@ -1,0 +1,191 @@
+//! Route configurations of sidecars: by port, or for one service whose protocol is told from the first bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lateen_api::VirtualService;
+use lateen_xds::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
+
+use super::{
+    http_route::{self, Place},
+    route_config::{
+        configuration as route_configuration, unknown_hosts, virtual_host, without_duplicates,
+    },
+};
+use crate::{
+    Index, Proxy,
+    index::{Service, host_matches},
+    protocol::Protocol,
+};
+
+/// Port on which hosts of virtual services are served that no service is known for.
+const DEFAULT_PORT: u32 = 80;
+
+/// A route configuration by name: `8000`, or `httpbin.default.svc.cluster.local:8000`.
+pub(super) fn configuration(
+    index: &Index,
+    proxy: &Proxy,
+    name: &str,
+) -> Option<RouteConfiguration> {
+    let (only, port) = match name.rsplit_once(':') {
+        Some((host, port)) => (Some(host), port),
+        None => (None, name),
+    };
+    let port: u32 = port.parse().ok()?;
+    let mut services: Vec<&Service> = index
+        .visible_services(proxy)
+        .into_iter()
+        .filter(|service| match only {
+            Some(host) => service.host == host && service.port(port).is_some(),
+            // Sniffed services with an address have a route configuration of their own.
+            None => service.port(port).is_some_and(|port| {
+                port.protocol.is_http()
+                    || (port.protocol == Protocol::Auto && service.addresses.is_empty())
+            }),
+        })
+        .collect();
+    services.sort_by(|a, b| a.host.cmp(&b.host));
+    if only.is_some() && services.is_empty() {
+        return None;
+    }
+    let known: BTreeMap<&str, &Service> = services
+        .iter()
+        .map(|service| (service.host.as_str(), *service))
+        .collect();
+    let lookup = |host: &str| known.get(host).copied();
+    let mesh = ["mesh".to_owned()];
+    let place = Place {
+        index,
+        proxy,
+        gateways: &mesh,
+        port,
+        services: &lookup,
+    };
+
+    let mut hosts = Vec::new();
+    let mut taken: BTreeSet<&str> = BTreeSet::new();
+    let rules = index.virtual_services(proxy, "mesh");
+    for service in &services {
+        if let Some(rules) = rules_for(index, &rules, &service.host) {
+            let routes = http_route::routes(&place, rules);
+            if !routes.is_empty() {
+                hosts.push(service_host(proxy, service, port, routes, only.is_some()));
+                taken.insert(&service.host);
+            }
+        }
+    }
+    if only.is_none() && port == DEFAULT_PORT {
+        hosts.extend(unknown_hosts_of_rules(&place, &rules, &known));
+    }
+    for service in &services {
+        if !taken.contains(service.host.as_str()) {
+            let route = http_route::default_route(index, proxy, service, port);
+            hosts.push(service_host(
+                proxy,
+                service,
+                port,
+                vec![route],
+                only.is_some(),
+            ));
+        }
+    }
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    if only.is_none() {
+        hosts.push(unknown_hosts(index.allows_any(proxy)));
+    }
+    Some(route_configuration(name, without_duplicates(hosts)))
+}
+
+/// The virtual service for a host: the most specific host wins, then the oldest. Nothing is merged for sidecars.
+fn rules_for<'a>(
+    index: &Index,
+    rules: &[&'a VirtualService],
+    host: &str,
+) -> Option<&'a VirtualService> {
+    let mut best: Option<(usize, &VirtualService)> = None;
+    for candidate in rules.iter().filter(|rules| !rules.spec.http.is_empty()) {
+        for pattern in &candidate.spec.hosts {
+            let pattern = index.resolve(pattern, candidate.namespace());
+            if host_matches(&pattern, host) && best.is_none_or(|(length, _)| pattern.len() > length)
+            {
+                best = Some((pattern.len(), candidate));
+            }
+        }
+    }
+    best.map(|(_, rules)| rules)
+}
+
+/// Virtual hosts for the hosts of virtual services that no service of the port has.
+fn unknown_hosts_of_rules(
+    place: &Place<'_, '_>,
+    rules: &[&VirtualService],
+    known: &BTreeMap<&str, &Service>,
+) -> Vec<VirtualHost> {
+    let mut seen = BTreeSet::new();
+    let mut hosts = Vec::new();
+    for rules in rules.iter().filter(|rules| !rules.spec.http.is_empty()) {
+        let names = rules
+            .spec
+            .hosts
+            .iter()
+            .map(|host| place.index.resolve(host, rules.namespace()));
+        let unknown: Vec<String> = names
+            .filter(|host| !known.keys().any(|known| host_matches(host, known)))
+            .filter(|host| seen.insert(host.clone()))
+            .collect();
+        if unknown.is_empty() {
+            continue;
+        }
+        let routes = http_route::routes(place, rules);
+        if routes.is_empty() {
+            continue;
+        }
+        for host in unknown {
+            hosts.push(virtual_host(
+                format!("{host}:{}", place.port),
+                vec![host],
+                routes.clone(),
+            ));
+        }
+    }
+    hosts
+}
+
+fn service_host(
+    proxy: &Proxy,
+    service: &Service,
+    port: u32,
+    routes: Vec<Route>,
+    sniffed: bool,
+) -> VirtualHost {
+    let domains = if sniffed {
+        vec!["*".to_owned()]
+    } else {
+        domains(proxy, service)
+    };
+    virtual_host(format!("{}:{port}", service.host), domains, routes)
+}
+
+/// The names that a client may use for a service.
+fn domains(proxy: &Proxy, service: &Service) -> Vec<String> {
+    let host = &service.host;
+    let mut names = vec![host.clone(), format!("{host}.")];
+    if service.kubernetes {
+        let (name, namespace) = (&service.name, &service.namespace);
+        if *namespace == proxy.namespace {
+            names.push(name.clone());
+        }
+        names.push(format!("{name}.{namespace}.svc"));
+        names.push(format!("{name}.{namespace}"));
+    }
+    if host.starts_with('*') {
+        // A wildcard with a dot at its end is no domain that Envoy knows.
+        names.retain(|name| !name.ends_with('.'));
+    }
+    if service.is_headless() {
+        // Pods of headless services have names of their own.
+        let below: Vec<String> = names.iter().map(|name| format!("*.{name}")).collect();
+        names.extend(below);
+    }
+    names.extend(service.addresses.iter().cloned());
+    names
+}
