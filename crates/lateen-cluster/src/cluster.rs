@@ -111,6 +111,9 @@ impl Cluster {
         let registry = Registry::new(crate::builtin::rows());
         registry.insert(crate::extension::definition::resource());
         let api = Api::new(store, registry, range);
+        api.add_admission(Arc::new(crate::admission::Webhooks::new(
+            api.store().clone(),
+        )));
         let mut definitions = crate::extension::controller::Definitions::new(api.clone());
         definitions.restore();
         let stopping = CancellationToken::new();

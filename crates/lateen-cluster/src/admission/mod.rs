@@ -3,6 +3,8 @@
 //! The server calls all hooks' [`Admission::mutate`] in order, applies defaults again, validates, and then calls all
 //! hooks' [`Admission::validate`]. The first refusal ends the request.
 
+mod webhook;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -11,6 +13,8 @@ use serde_json::Value;
 use crate::resource::Resource;
 use crate::status::Result;
 use crate::user::User;
+
+pub use webhook::Webhooks;
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! The table form of custom resources.
 
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use crate::builtin::human_duration;
+use crate::schema;
 use crate::strategy::Column;
 
 use super::path::Path;
@@ -118,53 +118,17 @@ fn cell(type_: &str, value: &Value, now: &str) -> Value {
     }
 }
 
-/// The time from `since` to `now` as kubectl shows it (`apimachinery/pkg/util/duration`).
+/// The time from `since` to `now` as kubectl shows it.
 fn age(since: &str, now: &str) -> String {
-    let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
-    let (Some(since), Some(now)) = (parse(since), parse(now)) else {
-        return "<invalid>".to_owned();
-    };
-    let seconds = (now - since).whole_seconds();
-    let (minutes, hours) = (seconds / 60, seconds / 3600);
-    let (days, years) = (hours / 24, hours / 24 / 365);
-    let pair = |big: i64, unit: char, small: i64, smaller: char| match small {
-        0 => format!("{big}{unit}"),
-        _ => format!("{big}{unit}{small}{smaller}"),
-    };
-    match seconds {
-        ..=-2 => "<invalid>".to_owned(),
-        -1 => "0s".to_owned(),
-        0..120 => format!("{seconds}s"),
-        _ if minutes < 10 => pair(minutes, 'm', seconds % 60, 's'),
-        _ if minutes < 180 => format!("{minutes}m"),
-        _ if hours < 8 => pair(hours, 'h', minutes % 60, 'm'),
-        _ if hours < 48 => format!("{hours}h"),
-        _ if hours < 24 * 8 => pair(days, 'd', hours % 24, 'h'),
-        _ if hours < 24 * 365 * 2 => format!("{days}d"),
-        _ if hours < 24 * 365 * 8 => pair(years, 'y', days % 365, 'd'),
-        _ => format!("{years}y"),
+    match (schema::parse_time(since), schema::parse_time(now)) {
+        (Some(since), Some(now)) => human_duration(now - since),
+        _ => "<invalid>".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages_shorten_as_they_grow() {
-        let check = |since: &str, expected: &str| {
-            assert_eq!(age(since, "2026-11-21T12:00:00Z"), expected, "{since}");
-        };
-        check("2026-11-21T11:59:58Z", "2s");
-        check("2026-11-21T11:58:01Z", "119s");
-        check("2026-11-21T11:55:00Z", "5m");
-        check("2026-11-21T11:54:30Z", "5m30s");
-        check("2026-11-21T08:30:00Z", "3h30m");
-        check("2026-11-19T00:00:00Z", "2d12h");
-        check("2026-01-01T00:00:00Z", "324d");
-        check("2023-01-01T00:00:00Z", "3y325d");
-        check("2026-11-21T12:00:09Z", "<invalid>");
-    }
 
     #[test]
     fn cells_follow_the_type_of_their_column() {
