@@ -9,6 +9,7 @@ mod defaults;
 mod kind;
 mod prepare;
 mod read;
+mod row;
 mod rows;
 mod table;
 mod validate;

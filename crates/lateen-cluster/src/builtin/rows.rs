@@ -1,27 +1,14 @@
 //! The table of built-in kinds, as Kubernetes lists them in discovery documents.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
-use super::kind::{Form, Kind};
 use super::read::{at, int, text};
-use super::table::{self, Table};
+use super::row::{Other, Row};
+use super::table;
 use super::validate::{self, Check, text as rule};
 use super::{convert, defaults, prepare};
 use crate::field::FieldError;
-use crate::resource::{Resource, Scale, Version};
-
-const VERBS: &[&str] = &[
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
+use crate::resource::{Resource, Scale};
 
 /// Namespaces go one by one.
 const VERBS_OF_NAMESPACES: &[&str] = &[
@@ -456,151 +443,4 @@ fn machinery() -> Vec<Resource> {
             false,
         ),
     ]
-}
-
-/// A row in the making: what differs from the plain stored object.
-struct Row {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-    singular: &'static str,
-    short: &'static [&'static str],
-    categories: &'static [&'static str],
-    verbs: &'static [&'static str],
-    namespaced: bool,
-    status: bool,
-    generation: bool,
-    name_rule: fn(&str) -> Vec<String>,
-    default: fn(&mut Value),
-    create: fn(&mut Value),
-    update: fn(&mut Value, &Value),
-    validate: fn(&Check<'_>) -> Vec<FieldError>,
-    table: Table,
-    fields: &'static [(&'static str, fn(&Value) -> String)],
-    scale: Option<Scale>,
-    deprecation: Option<&'static str>,
-    others: Vec<Other>,
-}
-
-/// A version beside the stored one, perhaps of an old group.
-struct Other {
-    group: &'static str,
-    version: &'static str,
-    definition: &'static str,
-    to_storage: fn(&mut Value),
-    from_storage: fn(&mut Value),
-    deprecation: Option<&'static str>,
-}
-
-impl Row {
-    fn new(
-        group: &'static str,
-        version: &'static str,
-        kind: &'static str,
-        plural: &'static str,
-        table: Table,
-    ) -> Self {
-        Self {
-            group,
-            version,
-            kind,
-            plural,
-            singular: "",
-            short: &[],
-            categories: &[],
-            verbs: VERBS,
-            namespaced: true,
-            status: false,
-            generation: false,
-            name_rule: rule::dns_subdomain,
-            default: defaults::none,
-            create: prepare::nothing,
-            update: prepare::keep,
-            validate: validate::none,
-            table,
-            fields: &[],
-            scale: None,
-            deprecation: None,
-            others: Vec::new(),
-        }
-    }
-
-    fn build(self) -> Resource {
-        let mut versions = vec![Version {
-            group: self.group.to_owned(),
-            name: self.version.to_owned(),
-            deprecation: self.deprecation.map(str::to_owned),
-        }];
-        let mut forms = vec![Form {
-            api_version: api_version(self.group, self.version),
-            definition: definition(self.group, self.version, self.kind),
-            to_storage: convert::same,
-            from_storage: convert::same,
-        }];
-        for other in self.others {
-            versions.push(Version {
-                group: other.group.to_owned(),
-                name: other.version.to_owned(),
-                deprecation: other.deprecation.map(str::to_owned),
-            });
-            forms.push(Form {
-                api_version: api_version(other.group, other.version),
-                definition: other.definition.to_owned(),
-                to_storage: other.to_storage,
-                from_storage: other.from_storage,
-            });
-        }
-        let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Resource {
-            group: self.group.to_owned(),
-            kind: self.kind.to_owned(),
-            plural: self.plural.to_owned(),
-            singular: match self.singular {
-                "" => self.kind.to_lowercase(),
-                singular => singular.to_owned(),
-            },
-            short_names: texts(self.short),
-            categories: texts(self.categories),
-            namespaced: self.namespaced,
-            versions,
-            storage_version: self.version.to_owned(),
-            verbs: self.verbs.to_vec(),
-            status_subresource: self.status,
-            scale: self.scale,
-            strategy: Arc::new(Kind {
-                name: self.kind,
-                forms,
-                namespaced: self.namespaced,
-                generation: self.generation,
-                status: self.status,
-                name_rule: self.name_rule,
-                default: self.default,
-                create: self.create,
-                update: self.update,
-                validate: self.validate,
-                table: self.table,
-                fields: self.fields,
-            }),
-        }
-    }
-}
-
-fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
-}
-
-/// Name of a kind's definition: `io.k8s.api.` with the first label of the group.
-fn definition(group: &str, version: &str, kind: &str) -> String {
-    match group {
-        "" => format!("io.k8s.api.core.{version}.{kind}"),
-        group => {
-            let label = group.split('.').next().unwrap_or(group);
-            format!("io.k8s.api.{label}.{version}.{kind}")
-        }
-    }
 }

@@ -32,7 +32,7 @@ pub fn definition(name: &str) -> Option<&'static Schema> {
     let (name, cell) = COMPILED.get_key_value(name)?;
     cell.get_or_init(|| {
         let document: Value = serde_json::from_str(TYPES.find(name)?).ok()?;
-        let mut schema = Schema::compile(&document).ok()?;
+        let mut schema = Schema::compile(&document);
         special(name, &mut schema);
         Some(schema)
     })
@@ -148,7 +148,6 @@ fn special(name: &str, schema: &mut Schema) {
     };
     schema.type_ = type_;
     schema.format = format;
-    schema.one_of.clear();
 }
 
 /// A table of `name TAB json` lines.

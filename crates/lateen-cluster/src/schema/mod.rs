@@ -1,32 +1,24 @@
-//! Structural schemas: what the fields of an object are, and what to do about those that are wrong, unknown or missing.
+//! The types of built-in kinds: what the fields of an object are, and what happens to those that are wrong or unknown.
 //!
-//! One compiled form, [`Schema`], serves built-in kinds (from the committed tables, see [`definitions`]) and custom
-//! resources (from the `openAPIV3Schema` of a CustomResourceDefinition). Two families of operations work on it, because
-//! Kubernetes treats the two differently:
-//!
-//! * built-in kinds are decoded into Go structs: [`decode`] words type errors as Go does, refuses or drops unknown
-//!   fields, and [`normalize`] gives the object the form that a Go struct has when it is written back;
-//! * custom resources stay trees: [`Schema::prune`], [`Schema::apply_defaults`] and [`Schema::validate`] follow the rules
-//!   for structural schemas.
+//! Built-in kinds behave as if they were decoded into Go structs, because that is what their clients know: [`decode`]
+//! words type errors as Go does and drops unknown fields, and [`normalize`] gives an object the form that a Go struct
+//! has when it is written back. The types come from the committed tables, see [`definitions`]. (Custom resources stay
+//! trees; their schemas are in [`crate::extension`].)
 
 mod compile;
 mod decode;
-mod defaults;
 pub mod definitions;
 mod duplicates;
 mod go;
 mod lists;
 mod node;
-mod prune;
 pub mod quantity;
-mod validate;
 
-pub use compile::CompileError;
 pub use decode::decode;
 pub use duplicates::duplicate_fields;
 pub use go::normalize;
 pub(crate) use go::{format_micros, format_seconds, parse_time};
-pub use node::{Additional, Format, Schema, Type};
+pub use node::{Additional, Format, GoField, Schema, Type};
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ mod admission;
 mod autoscaling;
 mod container;
 mod endpoints;
+mod environment;
 mod pod;
 mod service;
 mod small;
