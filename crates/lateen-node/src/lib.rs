@@ -13,13 +13,25 @@
 //! ```
 //!
 //! The hidden subcommands `lateen inside`, `lateen container` and `lateen init` are
-//! [`enter::inside`], `container::main() -> ExitCode` and `redirect::main(arguments) -> ExitCode`.
+//! [`enter::inside`], [`container::main`] and [`redirect::main`].
 
+pub mod container;
+mod dns;
 pub mod enter;
+mod events;
+mod expose;
+mod images;
+mod kubelet;
+mod logs;
 pub mod network;
 mod node;
 pub mod outside;
+mod pods;
+pub mod redirect;
+mod registration;
+mod world;
 
+pub use expose::HOST_ADDRESS;
 pub use network::Network;
 pub use network::hosts::HostAddresses;
 pub use node::{Node, NodeConfig, StartError};

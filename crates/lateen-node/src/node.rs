@@ -2,11 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
+use tokio::task::JoinSet;
 
-use crate::network::hosts::HostAddresses;
-use crate::{Network, Outside};
+use crate::events::Events;
+use crate::images::Catalogue;
+use crate::network::services;
+use crate::pods::{Context, Pods};
+use crate::world::World;
+use crate::{HostAddresses, Network, Outside, dns, expose, kubelet, registration};
 
 /// What a node needs to start.
 #[derive(Clone)]
@@ -28,6 +35,8 @@ pub struct NodeConfig {
     /// This program: containers run it as `lateen container`, and the built-in images are its
     /// subcommands.
     pub executable: PathBuf,
+    /// Certificate (PEM) of the API server's authority, for pods' service-account volumes.
+    pub ca: String,
     /// Domain of service names; `cluster.local`.
     pub cluster_domain: String,
     /// Address of the cluster DNS service, within the service range; `10.96.0.10`.
@@ -68,10 +77,14 @@ pub enum StartError {
     Images(String),
 }
 
-/// The running node.
+/// How long containers have to end when the node goes down.
+const DOWN_TIME: Duration = Duration::from_secs(2);
+
+/// The running node. Dropping it stops its tasks, and leaves containers to the kernel.
 #[derive(Debug)]
 pub struct Node {
-    tasks: tokio::task::JoinSet<()>,
+    pods: Arc<Pods>,
+    tasks: JoinSet<()>,
 }
 
 impl Node {
@@ -85,14 +98,53 @@ impl Node {
             path: config.state_dir.clone(),
             source,
         })?;
-        Ok(Self {
-            tasks: tokio::task::JoinSet::new(),
-        })
+        let catalogue = Catalogue::built_in().map_err(StartError::Images)?;
+        let world = World::new();
+        let node_address = config.network.node_address();
+        let dns = dns::Server::bind(node_address, world.clone(), &config.cluster_domain);
+        let dns = dns.await.map_err(|source| StartError::Listen {
+            address: SocketAddr::new(node_address.into(), 53),
+            source,
+        })?;
+        let events = Events::start(config.client.clone(), config.name.clone());
+        let context = Context {
+            config: config.clone(),
+            catalogue,
+            events,
+            world: world.clone(),
+        };
+        let pods = Pods::new(Arc::new(context));
+        let kubelet =
+            kubelet::Server::bind(&config.kubelet_socket, pods.clone()).map_err(|source| {
+                StartError::State {
+                    path: config.kubelet_socket.clone(),
+                    source,
+                }
+            })?;
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(world.clone().follow(config.client.clone()));
+        tasks.spawn(dns.serve());
+        tasks.spawn(kubelet.serve());
+        tasks.spawn(services::follow(world.clone(), node_address));
+        registration::register(&config)
+            .await
+            .map_err(StartError::Register)?;
+        tasks.spawn(expose::follow(
+            world,
+            config.outside.clone(),
+            config.hosts,
+            config.client.clone(),
+        ));
+        tasks.spawn(registration::renew(config));
+        tasks.spawn(pods.clone().follow());
+        Ok(Self { pods, tasks })
     }
 
-    /// Ends every container (SIGTERM, then SIGKILL after at most two seconds), keeping the pods'
-    /// objects: they start again with the next `lateen up`.
+    /// Ends every container (SIGTERM, then SIGKILL after two seconds), keeping the pods' objects:
+    /// they start again with the next `lateen up`.
     pub async fn shutdown(mut self) {
+        self.pods.shut_down(DOWN_TIME).await;
         self.tasks.shutdown().await;
     }
 }

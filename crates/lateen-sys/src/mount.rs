@@ -143,6 +143,21 @@ pub fn set_read_only(target: &Path) -> io::Result<()> {
     )?)
 }
 
+/// Makes the mount at `target` read-only, but nothing that is mounted below it.
+///
+/// # Errors
+/// What `mount(2)` says.
+pub fn set_read_only_alone(target: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
+    Ok(mount(
+        NOTHING,
+        target,
+        NOTHING,
+        flags | MsFlags::MS_NODEV,
+        NOTHING,
+    )?)
+}
+
 /// Makes the mount point `new_root` the root of this mount namespace and lets go of the old one.
 ///
 /// # Errors
@@ -154,4 +169,12 @@ pub fn change_root(new_root: &Path) -> io::Result<()> {
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     Ok(chdir("/")?)
+}
+
+/// Takes the mount at `target` away, even while something still uses it.
+///
+/// # Errors
+/// What `umount2(2)` says.
+pub fn unmount(target: &Path) -> io::Result<()> {
+    Ok(umount2(target, MntFlags::MNT_DETACH)?)
 }

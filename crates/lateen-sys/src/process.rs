@@ -25,6 +25,8 @@ pub enum Forked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Capability {
+    /// Send signals to processes of other users.
+    Kill = 5,
     /// Bind to ports below 1024 (where the namespace asks for it).
     NetBindService = 10,
     /// Change rules, addresses and routes; set packet marks.
@@ -130,6 +132,20 @@ pub fn keep_capabilities(keep: &[Capability]) -> io::Result<()> {
 /// What `prctl(2)` says.
 pub fn keep_capabilities_over_user_change() -> io::Result<()> {
     Ok(prctl::set_keepcaps(true)?)
+}
+
+/// Makes the terminal on standard input the controlling one of this session.
+///
+/// # Errors
+/// When standard input is no terminal, or another session has it.
+pub fn take_terminal() -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer and touches no memory of ours.
+    let result = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A descriptor that stands for the process `pid`, readable when it ends.

@@ -1,0 +1,234 @@
+//! Which program an image name stands for: the catalogue in `data/images.yaml`.
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::container::EXECUTABLE;
+
+/// The catalogue that is built in; its head documents the format.
+const BUILT_IN: &str = include_str!("../data/images.yaml");
+
+/// Why an image cannot be run. The message is what `kubectl describe` shows.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub(crate) enum ImageError {
+    /// No row of the catalogue matches.
+    #[error(
+        "image {0:?} is not known here: lateen pulls no images; use `image: host` with a command to \
+         run a program of this machine, a sample (lateen.dev/samples/NAME:1, see `lateen sample \
+         --help`), or a well-known image name (docs: images)"
+    )]
+    Unknown(String),
+    /// The row has nothing to run and the pod gives no command either.
+    #[error("image {0:?} runs the host's programs: give the container a command")]
+    NoCommand(String),
+}
+
+/// What a container is to run.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
+    /// Variables that the image sets; the container's own come after them.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// Keep the right to mark packets and change the pod's network?
+    pub(crate) network_admin: bool,
+}
+
+/// The rows, in order.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    rows: Vec<(Vec<Regex>, Row)>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    images: Vec<String>,
+    #[serde(default)]
+    entrypoint: Vec<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    programs: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    fixed: bool,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    network_admin: bool,
+}
+
+impl Catalogue {
+    /// The catalogue that is built in.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where: a mistake in this repository.
+    pub(crate) fn built_in() -> Result<Self, String> {
+        Self::read(BUILT_IN)
+    }
+
+    fn read(yaml: &str) -> Result<Self, String> {
+        let rows: Vec<Row> = serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?;
+        let compile = |pattern: &String| {
+            Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())
+        };
+        let compiled = rows.into_iter().map(|row| {
+            let patterns = row.images.iter().map(compile).collect::<Result<_, _>>()?;
+            Ok((patterns, row))
+        });
+        Ok(Self {
+            rows: compiled.collect::<Result<_, String>>()?,
+        })
+    }
+
+    /// The program for a container with this image, `command` and `args`.
+    ///
+    /// # Errors
+    /// When the image is not known or leaves nothing to run.
+    pub(crate) fn program(
+        &self,
+        image: &str,
+        command: &[String],
+        args: &[String],
+    ) -> Result<Program, ImageError> {
+        let name = normal(image);
+        let (row, pattern) = self
+            .find(&name)
+            .ok_or_else(|| ImageError::Unknown(image.into()))?;
+        let fill = |words: &[String]| -> Vec<String> {
+            let words = words
+                .iter()
+                .map(|word| pattern.replace(&name, word.as_str()).into_owned());
+            words.collect()
+        };
+        let mut words = fill(&row.entrypoint);
+        match (row.fixed, command, args) {
+            (true, ..) | (false, [], []) => words.extend(fill(&row.args)),
+            (false, [], args) => words.extend_from_slice(args),
+            (false, command, args) => words = [command, args].concat(),
+        }
+        let Some(first) = words.first() else {
+            return Err(ImageError::NoCommand(image.into()));
+        };
+        if let Some(replacement) = row.programs.get(first) {
+            words.splice(..1, replacement.iter().cloned());
+        }
+        if words[0] == "lateen" {
+            EXECUTABLE.clone_into(&mut words[0]);
+        }
+        Ok(Program {
+            command: words,
+            environment: row.env.clone(),
+            network_admin: row.network_admin,
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<(&Row, &Regex)> {
+        self.rows.iter().find_map(|(patterns, row)| {
+            let pattern = patterns.iter().find(|pattern| pattern.is_match(name))?;
+            Some((row, pattern))
+        })
+    }
+}
+
+/// An image name without what does not tell images apart, and always with a tag.
+fn normal(image: &str) -> String {
+    let name = image.split('@').next().unwrap_or(image);
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let name = name.strip_prefix("library/").unwrap_or(name);
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if last.contains(':') {
+        name.to_owned()
+    } else {
+        format!("{name}:latest")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn check(image: &str, command: &[&str], args: &[&str], expected: &[&str]) {
+        let catalogue = Catalogue::built_in().unwrap();
+        let program = catalogue
+            .program(image, &words(command), &words(args))
+            .unwrap();
+        assert_eq!(
+            program.command,
+            words(expected),
+            "{image} {command:?} {args:?}"
+        );
+    }
+
+    #[test]
+    fn well_known_images_become_samples() {
+        for n in ["1", "2", "3"] {
+            let image = format!("kaleeswarankaruppusamy/k8s:backend{n}");
+            let name = format!("backend-{n}");
+            check(&image, &[], &[], &[EXECUTABLE, "sample", "backend", &name]);
+        }
+        let sample = [EXECUTABLE, "sample", "backend", "backend-2"];
+        check("lateen.dev/samples/backend:1", &[], &["backend-2"], &sample);
+    }
+
+    #[test]
+    fn lateen_runs_with_the_arguments_given() {
+        let expected = [EXECUTABLE, "proxy", "sidecar"];
+        check(
+            "lateen.dev/lateen:0.1.0",
+            &[],
+            &["proxy", "sidecar"],
+            &expected,
+        );
+        check(
+            "lateen.dev/lateen:0.1.0",
+            &["lateen"],
+            &["proxy", "sidecar"],
+            &expected,
+        );
+    }
+
+    #[test]
+    fn a_command_replaces_entry_point_and_arguments_as_in_kubernetes() {
+        check("curlimages/curl", &[], &["-s", "x"], &["curl", "-s", "x"]);
+        check("curlimages/curl:8", &["sleep"], &["1"], &["sleep", "1"]);
+        check("docker.io/library/busybox", &[], &[], &["sh"]);
+        check("host", &["sleep", "1"], &[], &["sleep", "1"]);
+        check("busybox@sha256:00", &["true"], &[], &["true"]);
+    }
+
+    #[test]
+    fn a_fixed_row_ignores_the_pods_command_and_programs_are_renamed() {
+        let yaml = "- {images: ['a:.*'], entrypoint: [lateen, sample, a], args: [x], fixed: true}\n\
+                    - {images: ['b:.*'], programs: {/bin/b: [lateen, sample, b]}}\n";
+        let catalogue = Catalogue::read(yaml).unwrap();
+        let a = catalogue
+            .program("a", &words(&["gunicorn"]), &words(&["y"]))
+            .unwrap();
+        assert_eq!(a.command, words(&[EXECUTABLE, "sample", "a", "x"]));
+        let b = catalogue
+            .program("b", &words(&["/bin/b"]), &words(&["9000"]))
+            .unwrap();
+        assert_eq!(b.command, words(&[EXECUTABLE, "sample", "b", "9000"]));
+    }
+
+    #[test]
+    fn what_cannot_run_says_what_to_do() {
+        let catalogue = Catalogue::built_in().unwrap();
+        let unknown = catalogue
+            .program("example.com/app:1", &[], &[])
+            .unwrap_err();
+        assert_eq!(unknown, ImageError::Unknown("example.com/app:1".into()));
+        assert!(unknown.to_string().contains("image: host"));
+        let nothing = catalogue.program("host", &[], &[]).unwrap_err();
+        assert_eq!(nothing, ImageError::NoCommand("host".into()));
+    }
+}
