@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controllers::{self, Controllers, ControllersConfig};
 use crate::registry::Registry;
-use crate::server::{Api, Body, BodyError, ServiceRange};
+use crate::server::{Api, Body, BodyError, Kubelet, ServiceRange};
 use crate::serving::{CertificateError, Certificates, Front, Guard};
 use crate::store::{DiskError, Store};
 use crate::tokens::Tokens;
@@ -85,7 +85,6 @@ const LOST_NODE_GRACE: Duration = Duration::from_secs(40);
 /// A running cluster.
 pub struct Cluster {
     api: Arc<Api>,
-    tokens: Arc<Tokens>,
     ca_pem: String,
     stopping: CancellationToken,
     tasks: JoinSet<()>,
@@ -106,11 +105,17 @@ impl Cluster {
             }
         }
         let certificates = Certificates::open(&config.state_dir, &names)?;
-        let tokens = Arc::new(Tokens::open(&config.state_dir)?);
+        let tokens = Tokens::open(&config.state_dir)?;
         let store = Store::open(&config.state_dir.join("store.redb"))?;
         let registry = Registry::new(crate::builtin::rows());
+        for row in crate::server::review_rows() {
+            registry.insert(row);
+        }
         registry.insert(crate::extension::definition::resource());
-        let api = Api::new(store, registry, range);
+        let kubelet = Kubelet {
+            socket: config.kubelet_socket,
+        };
+        let api = Api::new(store, registry, range, tokens, kubelet);
         api.add_admission(Arc::new(crate::admission::Webhooks::new(
             api.store().clone(),
         )));
@@ -122,7 +127,6 @@ impl Cluster {
             .map_err(StartError::Bootstrap)?;
         let front = Front::new(
             api.clone(),
-            tokens.clone(),
             Guard::new(&names),
             TlsAcceptor::from(certificates.config),
             stopping.clone(),
@@ -149,7 +153,6 @@ impl Cluster {
         Ok(Self {
             controllers,
             api,
-            tokens,
             ca_pem: certificates.ca_pem,
             stopping,
             tasks,
@@ -174,7 +177,7 @@ impl Cluster {
                     "certificate-authority-data": STANDARD.encode(&self.ca_pem),
                 },
             }],
-            "users": [{"name": "admin", "user": {"token": self.tokens.admin()}}],
+            "users": [{"name": "admin", "user": {"token": self.api.tokens.admin()}}],
             "contexts": [{
                 "name": "lateen",
                 "context": {"cluster": "lateen", "user": "admin", "namespace": "default"},

@@ -8,6 +8,7 @@
 //! Start with [`Cluster::start`].
 
 pub mod admission;
+mod apply;
 mod bootstrap;
 pub mod builtin;
 mod clock;

@@ -15,9 +15,11 @@ use crate::resource::{Resource, Version};
 #[derive(Default)]
 pub struct Table {
     rows: Vec<Arc<Resource>>,
+    /// For every row the generation in which it came to be.
+    serials: Vec<u64>,
     /// (group, version, plural) as it stands in request paths.
     paths: HashMap<(String, String, String), usize>,
-    /// Raised with every change; discovery and OpenAPI documents are cached by it.
+    /// Raised with every change.
     generation: u64,
 }
 
@@ -62,12 +64,24 @@ impl Table {
         })
     }
 
+    /// A number that is another one after the row was replaced; 0 when there is no such row.
+    pub fn serial(&self, group: &str, plural: &str) -> u64 {
+        let is_wanted = |row: &Arc<Resource>| row.group == group && row.plural == plural;
+        let index = self.rows.iter().position(is_wanted);
+        index.map_or(0, |index| self.serials[index])
+    }
+
     /// Raised with every change of the table.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    fn from_rows(rows: Vec<Arc<Resource>>, generation: u64) -> Self {
+    fn from_rows(rows: Vec<Arc<Resource>>, generation: u64, before: &Self) -> Self {
+        let serial = |row: &Arc<Resource>| {
+            let known = before.rows.iter().position(|old| Arc::ptr_eq(old, row));
+            known.map_or(generation, |index| before.serials[index])
+        };
+        let serials = rows.iter().map(serial).collect();
         let mut paths = HashMap::new();
         for (index, row) in rows.iter().enumerate() {
             for version in &row.versions {
@@ -81,6 +95,7 @@ impl Table {
         }
         Self {
             rows,
+            serials,
             paths,
             generation,
         }
@@ -108,7 +123,7 @@ impl Registry {
         registry
             .shared
             .table
-            .store(Arc::new(Table::from_rows(rows, 1)));
+            .store(Arc::new(Table::from_rows(rows, 1, &Table::default())));
         registry
     }
 
@@ -141,8 +156,10 @@ impl Registry {
         let before = self.shared.table.load();
         let mut rows = before.rows.clone();
         edit(&mut rows);
-        self.shared
-            .table
-            .store(Arc::new(Table::from_rows(rows, before.generation + 1)));
+        self.shared.table.store(Arc::new(Table::from_rows(
+            rows,
+            before.generation + 1,
+            &before,
+        )));
     }
 }

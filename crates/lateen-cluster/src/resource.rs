@@ -48,7 +48,7 @@ pub struct Version {
 }
 
 /// JSON paths of the `scale` subresource, with dots, e.g. `.spec.replicas`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scale {
     /// Path of the wished number of replicas.
     pub spec_replicas: String,

@@ -15,7 +15,7 @@ use crate::registry::Table;
 use crate::resource::{Resource, Version};
 
 /// The Kubernetes version whose behaviour the server follows.
-const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0");
+pub(super) const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0");
 
 /// What anybody may ask, without saying who they are.
 pub(super) fn public(path: &str) -> Option<Response<Body>> {
@@ -53,7 +53,7 @@ fn architecture() -> &'static str {
 }
 
 /// Discovery for users; `None` for paths that are something else.
-pub(super) fn answer(_api: &Arc<Api>, table: &Table, parts: &Parts) -> Option<Response<Body>> {
+pub(super) fn answer(api: &Arc<Api>, table: &Table, parts: &Parts) -> Option<Response<Body>> {
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return None;
     }
@@ -86,6 +86,19 @@ pub(super) fn answer(_api: &Arc<Api>, table: &Table, parts: &Parts) -> Option<Re
                 legacy_groups(table)
             }
         }
+        ["openapi", "v3"] => return Some(api.documents.index(table)),
+        ["openapi", "v3", "api", version] => return api.documents.document(table, "", version),
+        ["openapi", "v3", "apis", group, version] => {
+            return api.documents.document(table, group, version);
+        }
+        [".well-known", "openid-configuration"] => json!({
+            "issuer": crate::tokens::ISSUER,
+            "jwks_uri": format!("{}/openid/v1/jwks", crate::tokens::ISSUER),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }),
+        ["openid", "v1", "jwks"] => api.tokens.key_set(),
         ["api", version] => legacy_resources(table, "", version)?,
         ["apis", group] => legacy_group(table, group)?,
         ["apis", group, version] => legacy_resources(table, group, version)?,
@@ -146,7 +159,7 @@ fn rank(version: &str) -> (u8, u32, u32) {
 }
 
 /// Rows that are served in a group's version.
-fn served<'t>(
+pub(super) fn served<'t>(
     table: &'t Table,
     group: &'t str,
     version: &'t str,

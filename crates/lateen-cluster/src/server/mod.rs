@@ -9,13 +9,17 @@ mod accept;
 mod body;
 mod delete;
 mod discovery;
+mod kubelet;
 mod metadata;
 mod namespaces;
+mod openapi;
 mod query;
 mod read;
 mod respond;
+mod review;
 mod route;
 mod services;
+mod subresource;
 mod target;
 mod watch;
 mod write;
@@ -29,15 +33,18 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub use body::{Body, BodyError};
+pub(crate) use kubelet::Kubelet;
 use services::Services;
 
 use crate::admission::Admission;
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::store::Store;
+use crate::tokens::Tokens;
 use crate::user::User;
 
 pub(crate) use body::full;
+pub(crate) use review::rows as review_rows;
 pub use services::ServiceRange;
 
 /// The API server's state, shared by all requests.
@@ -46,18 +53,30 @@ pub struct Api {
     pub(crate) registry: Registry,
     admission: ArcSwap<Vec<Arc<dyn Admission>>>,
     services: Services,
+    pub(crate) tokens: Tokens,
+    kubelet: Kubelet,
+    documents: openapi::Documents,
     /// Ends watches and other long answers when the server stops.
     stopping: CancellationToken,
 }
 
 impl Api {
     /// A server over `store` that serves the rows of `registry`.
-    pub fn new(store: Store, registry: Registry, range: ServiceRange) -> Arc<Self> {
+    pub(crate) fn new(
+        store: Store,
+        registry: Registry,
+        range: ServiceRange,
+        tokens: Tokens,
+        kubelet: Kubelet,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             registry,
             admission: ArcSwap::default(),
             services: Services::new(range),
+            tokens,
+            kubelet,
+            documents: openapi::Documents::new(),
             stopping: CancellationToken::new(),
         })
     }

@@ -28,6 +28,15 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The parameters whose names are wanted, encoded again.
+    pub(crate) fn encoded(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let pairs = self.0.iter().filter(|(name, _)| wanted(name));
+        let parts: Vec<String> = pairs
+            .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+            .collect();
+        parts.join("&")
+    }
+
     pub(crate) fn flag(&self, name: &str) -> bool {
         matches!(self.get(name), Some("true" | "1" | "True"))
     }
@@ -86,4 +95,17 @@ pub(crate) fn decode(text: &str, plus_is_space: bool) -> String {
         index += 1;
     }
     String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// Percent encoding of everything but unreserved characters (RFC 3986).
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::HeaderMap;
 use http::{Method, Request, Response};
+use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 
 use super::accept::Accepted;
@@ -12,9 +13,13 @@ use super::query::Query;
 use super::respond::{Include, Shape, encoded};
 use super::target::{Path, Target};
 use super::write::{Source, Write};
-use super::{Api, delete, discovery, read, watch};
+use super::{Api, delete, discovery, read, review, subresource, watch};
+use crate::apply::Manager;
+use crate::field::FieldError;
 use crate::patch;
+use crate::schema;
 use crate::status::{Result, Status};
+use crate::strategy::{FieldValidation, Strategy};
 use crate::user::User;
 
 /// One request about a resource.
@@ -43,7 +48,8 @@ pub(super) async fn route(
     warnings: &mut Vec<String>,
 ) -> Result<Response<Body>> {
     let table = api.registry.table();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let path = parts.uri.path();
     if let Some(answer) = discovery::public(path) {
@@ -76,7 +82,7 @@ pub(super) async fn route(
     } else if call.target.subresource.is_empty() || call.target.subresource == "status" {
         object(call, &parts.method, body).await
     } else {
-        Err(no_such_path())
+        subresource::answer(call, &parts.method, body, upgrade).await
     }
 }
 
@@ -87,7 +93,10 @@ async fn collection(mut call: Call<'_>, method: &Method, body: Body) -> Result<R
         Method::POST => {
             allow(&call.target, "create")?;
             let bytes = body::read(body).await?;
-            let object = body::decode(&bytes, &body::media_type(&call.headers))?;
+            let object = object_of(&mut call, &bytes)?;
+            if review::is_review(&call.target) {
+                return review::answer(call.api, &call.target, &call.user, object);
+            }
             let stored = writing(&mut call)?.create(object).await?;
             call.answer(201, &stored)
         }
@@ -110,7 +119,7 @@ async fn object(mut call: Call<'_>, method: &Method, body: Body) -> Result<Respo
         Method::PUT => {
             allow(&call.target, "update")?;
             let bytes = body::read(body).await?;
-            let object = body::decode(&bytes, &body::media_type(&call.headers))?;
+            let object = object_of(&mut call, &bytes)?;
             let stored = writing(&mut call)?.update(Source::Replace(&object)).await?;
             call.answer(200, &stored)
         }
@@ -131,28 +140,86 @@ async fn object(mut call: Call<'_>, method: &Method, body: Body) -> Result<Respo
     }
 }
 
-async fn patch_object(call: &mut Call<'_>, bytes: &bytes::Bytes) -> Result<Response<Body>> {
-    let strategy = call.target.resource.strategy.clone();
+/// Decodes an object that is to be stored. A field that stands twice is an error or a warning, as the client wishes.
+fn object_of(call: &mut Call<'_>, bytes: &bytes::Bytes) -> Result<Value> {
     let media = body::media_type(&call.headers);
-    let stored = match media.as_str() {
+    let object = body::decode(bytes, &media)?;
+    let validation = call.query.field_validation()?;
+    if validation == FieldValidation::Ignore || media != "application/json" {
+        return Ok(object);
+    }
+    let repeated: Vec<String> = schema::duplicate_fields(bytes)
+        .iter()
+        .map(|field| format!("duplicate field {field:?}"))
+        .collect();
+    if repeated.is_empty() {
+        return Ok(object);
+    }
+    if validation == FieldValidation::Strict {
+        let (kind, version) = (&call.target.resource.kind, &call.target.version);
+        return Err(Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
+            repeated.join(", ")
+        )));
+    }
+    call.warnings.extend(repeated);
+    Ok(object)
+}
+
+async fn patch_object(call: &mut Call<'_>, bytes: &bytes::Bytes) -> Result<Response<Body>> {
+    let media = body::media_type(&call.headers);
+    let force = call.query.get("force").map(|text| text == "true");
+    if media == "application/apply-patch+yaml" {
+        if call.query.get("fieldManager").is_none() {
+            return Err(invalid_option(&FieldError::required(
+                "fieldManager",
+                "is required for apply patch",
+            )));
+        }
+        let config = body::yaml(bytes)?;
+        let (stored, created) = writing(call)?
+            .apply(&config, force.unwrap_or(false))
+            .await?;
+        return call.answer(if created { 201 } else { 200 }, &stored);
+    }
+    if force.is_some() {
+        return Err(invalid_option(&FieldError::forbidden(
+            "force",
+            "may not be specified for non-apply patch",
+        )));
+    }
+    let strategy = call.target.resource.strategy.clone();
+    let edit = patch_of(&media, bytes, strategy.as_ref())?;
+    let stored = writing(call)?.update(Source::Edit(&edit)).await?;
+    call.answer(200, &stored)
+}
+
+/// A change of an object, as a patch describes it.
+pub(super) type Edit<'s> = Box<dyn Fn(&mut Value) -> Result<()> + Send + Sync + 's>;
+
+/// Reads a patch of the given media type.
+pub(super) fn patch_of<'s>(
+    media: &str,
+    bytes: &bytes::Bytes,
+    strategy: &'s dyn Strategy,
+) -> Result<Edit<'s>> {
+    match media {
         "application/json-patch+json" => {
             let patch = body::json(bytes)?;
-            let edit = |object: &mut Value| patch::json_patch(object, &patch);
-            writing(call)?.update(Source::Edit(&edit)).await?
+            Ok(Box::new(move |object| patch::json_patch(object, &patch)))
         }
         "application/merge-patch+json" => {
             let patch = body::json(bytes)?;
-            let edit = |object: &mut Value| {
+            Ok(Box::new(move |object| {
                 patch::merge(object, &patch);
                 Ok(())
-            };
-            writing(call)?.update(Source::Edit(&edit)).await?
+            }))
         }
         "application/strategic-merge-patch+json" if strategy.strategic_merge() => {
             let patch = body::json(bytes)?;
-            let edit =
-                |object: &mut Value| patch::strategic_merge(object, &patch, strategy.as_ref());
-            writing(call)?.update(Source::Edit(&edit)).await?
+            Ok(Box::new(move |object| {
+                patch::strategic_merge(object, &patch, strategy)
+            }))
         }
         _ => {
             let strategic = if strategy.strategic_merge() {
@@ -160,16 +227,24 @@ async fn patch_object(call: &mut Call<'_>, bytes: &bytes::Bytes) -> Result<Respo
             } else {
                 ""
             };
-            return Err(Status::new(
+            Err(Status::new(
                 415,
                 "UnsupportedMediaType",
                 format!(
                     "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml{strategic}"
                 ),
-            ));
+            ))
         }
-    };
-    call.answer(200, &stored)
+    }
+}
+
+fn invalid_option(error: &FieldError) -> Status {
+    Status::invalid(
+        "meta.k8s.io",
+        "PatchOptions",
+        "",
+        std::slice::from_ref(error),
+    )
 }
 
 /// The write that this call asks for, with its options.
@@ -180,7 +255,12 @@ pub(super) fn writing<'c>(call: &'c mut Call<'_>) -> Result<Write<'c>> {
         user: &call.user,
         dry_run: call.query.dry_run()?,
         validation: call.query.field_validation()?,
-        manager: manager(&call.query, &call.headers)?,
+        manager: Manager {
+            name: manager(&call.query, &call.headers)?,
+            applies: false,
+            subresource: call.target.subresource.clone(),
+            api_version: call.target.api_version(),
+        },
         warnings: call.warnings,
     })
 }

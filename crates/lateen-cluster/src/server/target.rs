@@ -22,8 +22,6 @@ pub(crate) struct Target {
     pub(crate) name: String,
     /// Empty for the object itself.
     pub(crate) subresource: String,
-    /// What is left behind the subresource (of `proxy`), with its leading slash.
-    pub(crate) rest: String,
     pub(crate) deprecation: Option<String>,
 }
 
@@ -64,7 +62,9 @@ impl Path {
         let mut rest = rest.iter();
         let name = rest.next().copied().unwrap_or_default();
         let subresource = rest.next().copied().unwrap_or_default();
-        let behind: String = rest.map(|part| format!("/{part}")).collect();
+        if rest.next().is_some() {
+            return Self::Unserved;
+        }
         Self::Resource(Box::new(Target {
             resource: resource.clone(),
             group: group.to_owned(),
@@ -72,7 +72,6 @@ impl Path {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: subresource.to_owned(),
-            rest: behind,
             deprecation: served.deprecation.clone(),
         }))
     }

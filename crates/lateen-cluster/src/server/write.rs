@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::target::Target;
 use super::{Api, meta, metadata, namespaces, respond, store_failure};
 use crate::admission::{Admission, Attributes, Operation};
+use crate::apply::{self, Managed, Manager};
 use crate::field::FieldError;
 use crate::names;
 use crate::status::{Result, Status};
@@ -27,6 +28,13 @@ pub(super) enum Source<'a> {
     Replace(&'a Value),
     /// The client sent a change.
     Edit(&'a (dyn Fn(&mut Value) -> Result<()> + Sync)),
+    /// The client sent the fields that it wants to own.
+    Apply {
+        /// The fields.
+        config: &'a Value,
+        /// Whether they are taken from other managers.
+        force: bool,
+    },
 }
 
 /// One write request.
@@ -37,13 +45,91 @@ pub(super) struct Write<'a> {
     pub(super) dry_run: bool,
     pub(super) validation: FieldValidation,
     /// Who owns the fields that this write sets.
-    pub(super) manager: String,
+    pub(super) manager: Manager,
     pub(super) warnings: &'a mut Vec<String>,
 }
 
 impl Write<'_> {
     /// Stores a new object and returns it.
-    pub(super) async fn create(&mut self, mut object: Value) -> Result<Arc<Value>> {
+    pub(super) async fn create(&mut self, object: Value) -> Result<Arc<Value>> {
+        self.create_managed(object, None).await
+    }
+
+    /// Applies `config` for the manager; returns the object and whether it is new.
+    pub(super) async fn apply(
+        &mut self,
+        config: &Value,
+        force: bool,
+    ) -> Result<(Arc<Value>, bool)> {
+        self.manager.applies = true;
+        let config = self.applied_part(config)?;
+        let exists = self.api.store.get(&self.target.key()).is_some();
+        if !exists && self.target.subresource.is_empty() {
+            let strategy = self.target.resource.strategy.clone();
+            let (object, managed) =
+                apply::apply(&json!({}), &config, &self.manager, force, strategy.as_ref())?;
+            match self.create_managed(object, Some(managed)).await {
+                // Someone else was faster: there is an object to apply to.
+                Err(status) if status.reason == "AlreadyExists" => {}
+                done => return done.map(|stored| (stored, true)),
+            }
+        }
+        let source = Source::Apply {
+            config: &config,
+            force,
+        };
+        self.update(source).await.map(|stored| (stored, false))
+    }
+
+    /// The fields of an applied object that this request may set.
+    fn applied_part(&self, config: &Value) -> Result<Value> {
+        let mut config = config.clone();
+        let metadata = metadata::ensure(&mut config)?;
+        if metadata
+            .get("managedFields")
+            .is_some_and(|list| !list.is_null())
+        {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        metadata
+            .entry("name")
+            .or_insert_with(|| json!(self.target.name));
+        for field in ["apiVersion", "kind"] {
+            if config[field].as_str().unwrap_or_default().is_empty() {
+                return Err(Status::bad_request(format!(
+                    "{field} must be set in the applied object"
+                )));
+            }
+        }
+        let Value::Object(fields) = &mut config else {
+            return Ok(config);
+        };
+        if self.target.subresource == "status" {
+            fields.retain(|field, _| {
+                matches!(
+                    field.as_str(),
+                    "apiVersion" | "kind" | "metadata" | "status"
+                )
+            });
+            if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.retain(|field, _| {
+                    matches!(
+                        field.as_str(),
+                        "name" | "namespace" | "uid" | "resourceVersion"
+                    )
+                });
+            }
+        } else if self.target.resource.status_subresource {
+            fields.shift_remove("status");
+        }
+        Ok(config)
+    }
+
+    async fn create_managed(
+        &mut self,
+        mut object: Value,
+        managed: Option<Managed>,
+    ) -> Result<Arc<Value>> {
         self.take_in(&mut object)?;
         let namespace = self.namespace_of(&mut object)?;
         let base = meta(&object, "generateName").to_owned();
@@ -74,6 +160,11 @@ impl Write<'_> {
         if namespaces::is_namespace(self.target) {
             namespaces::for_create(&mut object);
         }
+        let managed = managed.unwrap_or_else(|| {
+            let nothing = json!({});
+            Managed::default().updated(&self.manager, &nothing, &object, strategy.as_ref())
+        });
+        managed.write(&mut object);
         self.check(&object, None)?;
         let _allocating = self
             .api
@@ -127,8 +218,17 @@ impl Write<'_> {
         source: Source<'_>,
         current: &Arc<Value>,
     ) -> Result<Arc<Value>, Failure> {
+        let strategy = self.target.resource.strategy.clone();
+        let mut applied = None;
         let mut object = match source {
             Source::Replace(object) => object.clone(),
+            Source::Apply { config, force } => {
+                let live = respond::converted(self.target, current)?;
+                let (object, managed) =
+                    apply::apply(&live, config, &self.manager, force, strategy.as_ref())?;
+                applied = Some(managed);
+                object
+            }
             Source::Edit(edit) => {
                 let mut object = respond::converted(self.target, current)?;
                 edit(&mut object)?;
@@ -145,12 +245,20 @@ impl Write<'_> {
         let name = self.target.name.clone();
         self.mutate(Operation::Update, &name, &mut object, Some(current))
             .await?;
-        let strategy = self.target.resource.strategy.clone();
         strategy.default(&mut object);
         strategy.prepare_update(&mut object, current, info);
         self.api
             .services
             .carry_over(self.target, &mut object, current);
+        let managed = applied.unwrap_or_else(|| {
+            self.managed_before(&object, current).updated(
+                &self.manager,
+                current,
+                &object,
+                strategy.as_ref(),
+            )
+        });
+        managed.write(&mut object);
         self.check(&object, Some(current))?;
         let _allocating = self
             .api
@@ -175,6 +283,14 @@ impl Write<'_> {
             WriteError::Changed | WriteError::Missing => Failure::Raced,
             other => Failure::Refused(store_failure(&other)),
         })
+    }
+
+    /// The owners that a plain write starts from: those that the client sent, if any. Clients may clean up this way.
+    fn managed_before(&self, object: &Value, current: &Value) -> Managed {
+        match object["metadata"]["managedFields"].as_array() {
+            Some(list) if !list.is_empty() => Managed::of(object),
+            _ => Managed::of(current),
+        }
     }
 
     /// Checks types and brings a client's object to the storage version with all defaults.
@@ -386,7 +502,7 @@ impl Write<'_> {
             options["dryRun"] = json!(["All"]);
         }
         if operation != Operation::Delete {
-            options["fieldManager"] = json!(self.manager);
+            options["fieldManager"] = json!(self.manager.name);
         }
         options
     }

@@ -22,7 +22,6 @@ pub(crate) use certificates::{Certificates, read, write_private};
 pub(crate) use guard::Guard;
 
 use crate::server::{Api, Body, BodyError};
-use crate::tokens::Tokens;
 
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -36,7 +35,6 @@ const CONNECTIONS: usize = 4096;
 /// What all connections share.
 pub(crate) struct Front {
     pub(crate) api: Arc<Api>,
-    pub(crate) tokens: Arc<Tokens>,
     pub(crate) guard: Guard,
     pub(crate) tls: TlsAcceptor,
     pub(crate) stopping: CancellationToken,
@@ -46,14 +44,12 @@ pub(crate) struct Front {
 impl Front {
     pub(crate) fn new(
         api: Arc<Api>,
-        tokens: Arc<Tokens>,
         guard: Guard,
         tls: TlsAcceptor,
         stopping: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             api,
-            tokens,
             guard,
             tls,
             stopping,
@@ -133,7 +129,11 @@ impl Front {
         if let Err(status) = self.guard.check(&request) {
             return crate::server::refuse(&status);
         }
-        let user = match self.tokens.authenticate(request.headers(), &self.api) {
+        let user = match self
+            .api
+            .tokens
+            .authenticate(request.headers(), &self.api.store)
+        {
             Ok(user) => user,
             Err(status) => return crate::server::refuse(&status),
         };
