@@ -86,6 +86,7 @@ pub(super) fn answer(api: &Arc<Api>, table: &Table, parts: &Parts) -> Option<Res
                 legacy_groups(table)
             }
         }
+        ["openapi", "v2"] => return Some(super::openapi::version_2(&parts.headers)),
         ["openapi", "v3"] => return Some(api.documents.index(table)),
         ["openapi", "v3", "api", version] => return api.documents.document(table, "", version),
         ["openapi", "v3", "apis", group, version] => {
@@ -265,18 +266,26 @@ fn discovered(row: &Resource, group: &str, version: &str) -> Value {
         "singularResource": row.singular,
         "verbs": row.verbs,
     });
+    add_short_forms(&mut resource, row, group);
+    if !subresources.is_empty() {
+        resource["subresources"] = json!(subresources);
+    }
+    resource
+}
+
+/// Short names and categories belong to the present group only: kubectl would warn of them under an old one.
+fn add_short_forms(entry: &mut Value, row: &Resource, group: &str) {
+    if row.group != group {
+        return;
+    }
     for (field, list) in [
         ("shortNames", &row.short_names),
         ("categories", &row.categories),
     ] {
         if !list.is_empty() {
-            resource[field] = json!(list);
+            entry[field] = json!(list);
         }
     }
-    if !subresources.is_empty() {
-        resource["subresources"] = json!(subresources);
-    }
-    resource
 }
 
 fn legacy_core() -> Value {
@@ -330,14 +339,7 @@ fn legacy_resources(table: &Table, group: &str, version: &str) -> Option<Value> 
             "kind": row.kind,
             "verbs": row.verbs,
         });
-        for (field, list) in [
-            ("shortNames", &row.short_names),
-            ("categories", &row.categories),
-        ] {
-            if !list.is_empty() {
-                entry[field] = json!(list);
-            }
-        }
+        add_short_forms(&mut entry, row, group);
         resources.push(entry);
         for (name, [g, v, k], verbs) in subresources(row) {
             let mut entry = json!({

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, HeaderValue};
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -90,6 +90,34 @@ impl Documents {
         let bytes = digest.finalize();
         bytes.iter().map(|byte| format!("{byte:02X}")).collect()
     }
+}
+
+/// `/openapi/v2` without any kind. kubectl falls back on it for groups that are not in version 3, and must be able to
+/// read it to find that it says nothing of them. The protobuf form is `openapi.v2.Document` of gnostic.
+pub(super) fn version_2(headers: &HeaderMap) -> Response<Body> {
+    let version = super::discovery::VERSION.2;
+    let wants_protobuf = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains("protobuf"));
+    if !wants_protobuf {
+        let info = json!({"title": "Kubernetes", "version": version});
+        let document = json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}});
+        return json_response(200, &document);
+    }
+    let info = [field(1, b"Kubernetes"), field(2, version.as_bytes())].concat();
+    let bytes = [field(1, b"2.0"), field(2, &info), field(8, &[])].concat();
+    with_type(
+        200,
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        bytes,
+    )
+}
+
+/// A length-delimited protobuf field; number and length below 16 and 128, so that one byte holds each.
+fn field(number: u8, value: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(value.len()).unwrap_or(u8::MAX);
+    [&[number << 3 | 2, length], value].concat()
 }
 
 fn document_path(group: &str, version: &str) -> String {

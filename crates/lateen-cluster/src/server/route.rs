@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::accept::Accepted;
 use super::body::{self, Body};
 use super::query::Query;
-use super::respond::{Include, Shape, encoded};
+use super::respond::{Include, Shape, encoded, with_type};
 use super::target::{Path, Target};
 use super::write::{Source, Write};
 use super::{Api, delete, discovery, read, review, subresource, watch};
@@ -60,8 +60,10 @@ pub(super) async fn route(
     };
     let target = match Path::parse(path, &table) {
         Path::Resource(target) => *target,
-        Path::Unserved => return Err(no_such_path()),
-        Path::Other => return discovery::answer(api, &table, &parts).ok_or_else(no_such_path),
+        Path::Unserved => return Ok(page_not_found()),
+        Path::Other => {
+            return Ok(discovery::answer(api, &table, &parts).unwrap_or_else(page_not_found));
+        }
     };
     warnings.extend(target.deprecation.clone());
     let shape = Shape {
@@ -301,7 +303,7 @@ pub(super) fn not_allowed() -> Status {
     )
 }
 
-/// 404 for a path that nothing serves.
+/// 404 for a subresource that the resource does not have.
 pub(super) fn no_such_path() -> Status {
     let mut status = Status::new(
         404,
@@ -310,4 +312,9 @@ pub(super) fn no_such_path() -> Status {
     );
     status.details = Value::Object(serde_json::Map::new());
     status
+}
+
+/// The answer for a path that nothing serves. It is no `Status`, so that clients word the error with what they asked for.
+fn page_not_found() -> Response<Body> {
+    with_type(404, "text/plain; charset=utf-8", "404 page not found\n")
 }
