@@ -63,7 +63,8 @@ fn variants(protocol: Protocol, mode: MutualTlsMode) -> Vec<Variant> {
         mutual: false,
         http: false,
     };
-    let mesh_any: Vec<&'static str> = MESH_TCP.iter().chain(&MESH_HTTP).copied().collect();
+    // The order is Istio's; it has no meaning.
+    let mesh_any: Vec<&'static str> = MESH_TCP.iter().rev().chain(&MESH_HTTP).copied().collect();
     let http = protocol.is_http();
     match (mode, protocol) {
         (MutualTlsMode::Strict, Protocol::Auto) => vec![mesh(&MESH_HTTP, true), mesh(&[], false)],
@@ -190,7 +191,7 @@ fn chains(
         let mut chain = chain(&name, Some(matching), vec![filter]);
         chain.transport_socket = variant
             .mutual
-            .then(|| tls::mesh_server(&index.mesh().trust_domain, variant.http));
+            .then(|| tls::mesh_server(&index.mesh().trust_domain));
         chain
     });
     chains.collect()

@@ -178,12 +178,7 @@ pub(super) fn plain() -> TransportSocket {
 }
 
 /// Mutual TLS of the mesh that a workload accepts.
-pub(super) fn mesh_server(trust_domain: &str, http: bool) -> TransportSocket {
-    let protocols: &[&str] = if http {
-        &["h2", "http/1.1"]
-    } else {
-        &["istio-peer-exchange", "h2", "http/1.1"]
-    };
+pub(super) fn mesh_server(trust_domain: &str) -> TransportSocket {
     let member = matcher(MatchPattern::Prefix(format!("spiffe://{trust_domain}/")));
     transport_socket(
         TLS,
@@ -192,7 +187,7 @@ pub(super) fn mesh_server(trust_domain: &str, http: bool) -> TransportSocket {
             common_tls_context: Some(CommonTlsContext {
                 tls_params: parameters(&MESH_CIPHERS),
                 tls_certificate_sds_secret_configs: vec![secret("default", true)],
-                alpn_protocols: protocols.iter().map(ToString::to_string).collect(),
+                alpn_protocols: ["h2", "http/1.1"].map(str::to_owned).to_vec(),
                 validation_context_type: Some(validation(secret("ROOTCA", true), vec![member])),
                 ..CommonTlsContext::default()
             }),
