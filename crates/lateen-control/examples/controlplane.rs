@@ -11,7 +11,9 @@ struct Command {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     control_plane(Command::parse().arguments)?;
     Ok(())
 }

@@ -115,7 +115,7 @@ impl World {
         }
         self.state.send_modify(|state| {
             if synced && !state.synced {
-                tracing::info!(objects = changes, "first sync done");
+                tracing::info!(objects = self.metrics.events.get(), "first sync done");
             }
             state.synced = synced;
             state.batches += 1;

@@ -210,7 +210,8 @@ async fn serve_webhook(world: Arc<World>, config: ControlConfig, listener: TcpLi
         format!("{service}.svc"),
         service.clone(),
         format!("{service}.svc.cluster.local"),
-        "istiod".to_owned(),
+        // For a webhook configuration that names a URL on the same host.
+        "localhost".to_owned(),
     ];
     let (authority, tls) = loop {
         match certificate(&config, &names).await {
