@@ -94,12 +94,10 @@ impl Network {
         let peer = LinkUnspec::new_with_name("eth0")
             .address(pod_mac.to_vec())
             .setns_by_fd(namespace.as_raw_fd())
-            .up()
             .build();
         let pair = LinkVeth::new(&name, "eth0")
             .address(node_mac.to_vec())
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .up()
             .build();
         kernel(
             "make the pod's link",
@@ -139,7 +137,10 @@ impl Network {
             inside.route().add(default).execute().await,
         )?;
 
+        // Neither end can be up before both exist (ENOTCONN).
         let link = index_of(outer, &name).await?;
+        let up = LinkUnspec::new_with_index(link).up().build();
+        kernel("bring up the node's end of the pod's link", outer.link().set(up).execute().await)?;
         self.add_neighbour(outer, link, address, pod_mac).await?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(address, 32)
