@@ -134,7 +134,7 @@ impl Cluster {
         let store = Store::open(&folder.path().join("store")).expect("opens");
         let registry = Registry::new(crate::builtin::rows());
         let range = ServiceRange::parse("10.96.0.0/16", 30000..=32767).expect("is a range");
-        let api = Api::new(store.clone(), registry, range);
+        let api = Api::for_test(folder.path(), store.clone(), registry, range);
         api.add_admission(Arc::new(Webhooks::new(store)));
         let cluster = Self {
             api,
