@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Policies, Webhooks};
 use crate::controllers::{self, Controllers, ControllersConfig};
 use crate::registry::Registry;
 use crate::server::{Api, Body, BodyError, Kubelet, ServiceRange};
@@ -116,9 +117,9 @@ impl Cluster {
             socket: config.kubelet_socket,
         };
         let api = Api::new(store, registry, range, tokens, kubelet);
-        api.add_admission(Arc::new(crate::admission::Webhooks::new(
-            api.store().clone(),
-        )));
+        let (store, registry) = (api.store().clone(), api.registry().clone());
+        api.add_admission(Arc::new(Policies::new(store.clone(), registry)));
+        api.add_admission(Arc::new(Webhooks::new(store)));
         let mut definitions = crate::extension::controller::Definitions::new(api.clone());
         definitions.restore();
         let stopping = CancellationToken::new();

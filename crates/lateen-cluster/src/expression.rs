@@ -102,6 +102,16 @@ pub(crate) fn dynamic(value: &Json) -> Value {
     }
 }
 
+/// An object as CEL sees it without a schema. Its namespace has a second name, because `namespace` is a reserved word.
+pub(crate) fn object(value: &Json) -> Value {
+    let Some(namespace) = value["metadata"].get("namespace") else {
+        return dynamic(value);
+    };
+    let mut value = value.clone();
+    value["metadata"]["__namespace__"] = namespace.clone();
+    dynamic(&value)
+}
+
 /// A map with string keys.
 pub(crate) fn map(entries: impl IntoIterator<Item = (String, Value)>) -> Value {
     let entries = entries
@@ -141,6 +151,9 @@ fn describe(error: &ExecutionError) -> String {
         ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
         ExecutionError::Overflow(..) => "integer overflow".to_owned(),
         ExecutionError::UndeclaredReference(name) => format!("undeclared reference to '{name}'"),
+        ExecutionError::FunctionError { function, message } if message.contains("parse error") => {
+            format!("type conversion error from 'string' to '{function}'")
+        }
         ExecutionError::FunctionError { message, .. } => message.clone(),
         other => other.to_string(),
     }

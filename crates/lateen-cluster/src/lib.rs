@@ -29,6 +29,8 @@ mod serving;
 pub mod status;
 pub mod store;
 pub mod strategy;
+#[cfg(test)]
+mod testing;
 mod tokens;
 pub mod user;
 

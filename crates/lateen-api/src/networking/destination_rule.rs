@@ -11,7 +11,6 @@ use crate::{Kind, common::LabelSelector};
 /// What happens to traffic once its destination host is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("required" = ["host"]))]
 pub struct DestinationRuleSpec {
     /// Host of the service, possibly a wildcard; short names are of the own namespace.
     pub host: String,
@@ -32,7 +31,6 @@ pub struct DestinationRuleSpec {
 /// A named group of endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("required" = ["name"]))]
 pub struct Subset {
     /// Name, used by routes.
     pub name: String,

@@ -3,6 +3,12 @@
 //! The server calls all hooks' [`Admission::mutate`] in order, applies defaults again, validates, and then calls all
 //! hooks' [`Admission::validate`]. The first refusal ends the request.
 
+mod cache;
+mod condition;
+mod matching;
+mod policy;
+mod request;
+mod selector;
 mod webhook;
 
 use std::sync::Arc;
@@ -14,6 +20,7 @@ use crate::resource::Resource;
 use crate::status::Result;
 use crate::user::User;
 
+pub use policy::Policies;
 pub use webhook::Webhooks;
 
 /// What a request does.

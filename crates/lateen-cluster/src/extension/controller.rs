@@ -185,7 +185,24 @@ impl Definitions {
         if !held {
             return Next::Wait;
         }
-        let left = self.remove_instances(definition).await;
+        let served = self.rows.contains_key(&name(definition));
+        let (group, plural) = (
+            text(&last["spec"]["group"]),
+            text(&last["spec"]["names"]["plural"]),
+        );
+        let built_in = !served
+            && self
+                .api
+                .registry()
+                .table()
+                .resource(&group, &plural)
+                .is_some();
+        // The objects of a built-in resource are not the definition's to remove.
+        let left = if built_in {
+            0
+        } else {
+            self.remove_instances(definition).await
+        };
         if left > 0 {
             let (reason, message) = (
                 "InstanceDeletionInProgress",
@@ -199,7 +216,7 @@ impl Definitions {
         }
         self.withdraw(&name(definition));
         // A create may have come between the count and the end of serving.
-        if self.remove_instances(definition).await > 0 {
+        if !built_in && self.remove_instances(definition).await > 0 {
             return Next::Again(COUNT_INTERVAL);
         }
         let (reason, message) = ("InstanceDeletionCompleted", "removed all instances");
@@ -324,3 +341,6 @@ fn name(definition: &Value) -> String {
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

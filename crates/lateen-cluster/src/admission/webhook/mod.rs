@@ -8,19 +8,17 @@ mod endpoint;
 mod hook;
 mod outcome;
 mod review;
-mod selector;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use futures_util::future::{self, BoxFuture};
-use parking_lot::Mutex;
-use serde_json::{Map, Value};
-use tokio::sync::watch;
+use serde_json::Value;
 
-use super::{Admission, Attributes, Operation};
+use super::cache::Compiled;
+use super::matching::Version;
+use super::{Admission, Attributes, condition};
 use crate::status::{Result, Status};
-use crate::store::{Key, Store};
+use crate::store::Store;
 use crate::strategy::{FieldValidation, Part, RequestInfo};
 
 use connection::Connections;
@@ -28,130 +26,46 @@ use hook::{Hook, Kind};
 use outcome::Failure;
 use review::Review;
 
-/// API group of the configurations.
-const GROUP: &str = "admissionregistration.k8s.io";
-
 /// The admission hook that calls webhooks.
 pub struct Webhooks {
     store: Store,
     connections: Connections,
-    mutating: Compiled,
-    validating: Compiled,
-}
-
-/// The hooks of one kind of configuration, as of a revision.
-struct Compiled {
-    kind: Kind,
-    changes: watch::Receiver<u64>,
-    latest: Mutex<Option<(u64, Arc<Vec<Hook>>)>>,
-}
-
-impl Compiled {
-    fn new(store: &Store, kind: Kind) -> Self {
-        Self {
-            kind,
-            changes: store.subscribe(kind.resource()),
-            latest: Mutex::new(None),
-        }
-    }
-
-    /// The hooks as they are now, in the order in which they are called.
-    fn hooks(&self, store: &Store) -> Arc<Vec<Hook>> {
-        let revision = *self.changes.borrow();
-        let mut latest = self.latest.lock();
-        if let Some((known, hooks)) = latest.as_ref()
-            && *known == revision
-        {
-            return hooks.clone();
-        }
-        // The list is in order of names, which is the order of calls.
-        let (configurations, _) = store.list(self.kind.resource(), None, None);
-        let hooks: Vec<Hook> = configurations
-            .iter()
-            .flat_map(|found| Hook::compile(found, self.kind))
-            .collect();
-        let hooks = Arc::new(hooks);
-        *latest = Some((revision, hooks.clone()));
-        hooks
-    }
+    mutating: Compiled<Vec<Hook>>,
+    validating: Compiled<Vec<Hook>>,
 }
 
 impl Webhooks {
     /// A hook that reads configurations, namespaces and services from `store`.
     pub fn new(store: Store) -> Self {
+        // Configurations come in order of names, which is the order of calls.
+        let mutating = Compiled::new(
+            &store,
+            &["mutatingwebhookconfigurations.admissionregistration.k8s.io"],
+            |found| {
+                found
+                    .iter()
+                    .flatten()
+                    .flat_map(|one| Hook::compile(one, Kind::Mutating))
+                    .collect()
+            },
+        );
+        let validating = Compiled::new(
+            &store,
+            &["validatingwebhookconfigurations.admissionregistration.k8s.io"],
+            |found| {
+                found
+                    .iter()
+                    .flatten()
+                    .flat_map(|one| Hook::compile(one, Kind::Validating))
+                    .collect()
+            },
+        );
         Self {
-            mutating: Compiled::new(&store, Kind::Mutating),
-            validating: Compiled::new(&store, Kind::Validating),
+            mutating,
+            validating,
             connections: Connections::default(),
             store,
         }
-    }
-
-    /// The version in which `hook` is to see the request, if it is to see it.
-    fn chosen(
-        &self,
-        hook: &Hook,
-        attributes: Attributes<'_>,
-        object: Option<&Value>,
-    ) -> Result<Option<Version>> {
-        // Nobody may lock everyone out of the configurations.
-        if attributes.resource.group == GROUP {
-            return Ok(None);
-        }
-        let Some((group, name)) = hook.version(&attributes) else {
-            return Ok(None);
-        };
-        if !hook.object_selector.is_empty() {
-            let matches = |object: Option<&Value>| {
-                object.is_some_and(|object| hook.object_selector.matches(labels(object)))
-            };
-            if !matches(object) && !matches(attributes.old) {
-                return Ok(None);
-            }
-        }
-        if !self.namespace_matches(hook, attributes, object)? {
-            return Ok(None);
-        }
-        Ok(Some(Version {
-            group: group.to_owned(),
-            name: name.to_owned(),
-        }))
-    }
-
-    fn namespace_matches(
-        &self,
-        hook: &Hook,
-        attributes: Attributes<'_>,
-        object: Option<&Value>,
-    ) -> Result<bool> {
-        let selector = &hook.namespace_selector;
-        let of_namespace =
-            attributes.resource.group.is_empty() && attributes.resource.plural == "namespaces";
-        if selector.is_empty() || (attributes.namespace.is_empty() && !of_namespace) {
-            return Ok(true);
-        }
-        // The labels that a namespace is about to have.
-        if of_namespace
-            && attributes.subresource.is_empty()
-            && matches!(attributes.operation, Operation::Create | Operation::Update)
-        {
-            return Ok(object.is_some_and(|namespace| selector.matches(labels(namespace))));
-        }
-        let name = if of_namespace {
-            attributes.name
-        } else {
-            attributes.namespace
-        };
-        let key = Key {
-            resource: "namespaces".into(),
-            namespace: String::new(),
-            name: name.to_owned(),
-        };
-        let namespace = self
-            .store
-            .get(&key)
-            .ok_or_else(|| Status::not_found("", "namespaces", name))?;
-        Ok(selector.matches(labels(&namespace)))
     }
 
     /// Calls one webhook. `Ok(None)` when its conditions do not hold or it failed and may.
@@ -162,8 +76,8 @@ impl Webhooks {
         attributes: Attributes<'_>,
         object: Option<&Value>,
     ) -> Result<Option<review::Answer>> {
-        let review = Review::new(version, attributes, object)?;
-        if !hook.conditions_hold(&review, &attributes)? {
+        let review = Review::new(version, &attributes, object)?;
+        if !conditions_hold(hook, &review, &attributes)? {
             return Ok(None);
         }
         let asked = async {
@@ -201,7 +115,7 @@ impl Webhooks {
         attributes: Attributes<'_>,
         object: &mut Value,
     ) -> Result<Vec<String>> {
-        let hooks = self.mutating.hooks(&self.store);
+        let hooks = self.mutating.get(&self.store);
         let mut warnings = Vec::new();
         // Hooks that ran and want to see later changes, and those that are to run again.
         let (mut ran, mut again) = (HashSet::new(), HashSet::new());
@@ -210,7 +124,10 @@ impl Webhooks {
                 if round == 1 && !again.contains(&index) {
                     continue;
                 }
-                let Some(version) = self.chosen(hook, attributes, Some(object))? else {
+                let Some(version) =
+                    hook.matcher
+                        .version(&self.store, &attributes, Some(object), false)?
+                else {
                     continue;
                 };
                 let answer = self.call(hook, &version, attributes, Some(object)).await?;
@@ -236,10 +153,13 @@ impl Webhooks {
         attributes: Attributes<'_>,
         object: Option<&Value>,
     ) -> Result<Vec<String>> {
-        let hooks = self.validating.hooks(&self.store);
+        let hooks = self.validating.get(&self.store);
         let mut chosen = Vec::new();
         for hook in hooks.iter() {
-            if let Some(version) = self.chosen(hook, attributes, object)? {
+            if let Some(version) = hook
+                .matcher
+                .version(&self.store, &attributes, object, false)?
+            {
                 chosen.push((hook, version));
             }
         }
@@ -274,19 +194,25 @@ impl Admission for Webhooks {
     }
 }
 
-/// A version of the request's resource.
-struct Version {
-    group: String,
-    name: String,
-}
-
-impl Version {
-    fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.name.clone()
-        } else {
-            format!("{}/{}", self.group, self.name)
-        }
+/// Whether the conditions of `hook` hold.
+///
+/// # Errors
+/// One cannot be evaluated, none is false, and the webhook fails closed.
+fn conditions_hold(hook: &Hook, review: &Review, attributes: &Attributes<'_>) -> Result<bool> {
+    if hook.conditions.is_empty() {
+        return Ok(true);
+    }
+    match hook
+        .conditions
+        .hold(&condition::variables(review.request()))
+    {
+        Ok(hold) => Ok(hold),
+        Err(_) if !hook.fails_closed => Ok(false),
+        Err(fault) => Err(Status::forbidden(format!(
+            "{} {:?} is forbidden: {fault}",
+            attributes.resource.storage_key(),
+            attributes.name
+        ))),
     }
 }
 
@@ -327,11 +253,6 @@ fn patch(
     let changed = patched != *object;
     *object = patched;
     Ok(changed)
-}
-
-/// The labels of an object.
-fn labels(object: &Value) -> Option<&Map<String, Value>> {
-    object["metadata"]["labels"].as_object()
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use base64::engine::general_purpose::STANDARD;
 use json_patch::Patch;
 use serde_json::{Value, json};
 
-use crate::admission::{Attributes, Operation};
+use crate::admission::Attributes;
+use crate::admission::matching::Version;
+use crate::admission::request::request;
 use crate::names;
 use crate::status::Result;
 
-use super::Version;
 use super::hook::Kind;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -42,49 +43,11 @@ impl Review {
     /// An object cannot be brought to the version.
     pub(crate) fn new(
         version: &Version,
-        attributes: Attributes<'_>,
+        attributes: &Attributes<'_>,
         object: Option<&Value>,
     ) -> Result<Self> {
-        let resource = attributes.resource;
-        let api_version = version.api_version();
-        let shown = |object: Option<&Value>| -> Result<Value> {
-            let Some(object) = object else {
-                return Ok(Value::Null);
-            };
-            let mut object = object.clone();
-            resource
-                .strategy
-                .convert_from_storage(&mut object, &api_version)?;
-            Ok(object)
-        };
         let uid = names::uid();
-        let gvk = |group: &str, version: &str| json!({"group": group, "version": version, "kind": resource.kind});
-        let gvr = |group: &str, version: &str| json!({"group": group, "version": version, "resource": resource.plural});
-        let deleted = attributes.operation == Operation::Delete;
-        let mut request = json!({
-            "uid": uid,
-            "kind": gvk(&version.group, &version.name),
-            "resource": gvr(&version.group, &version.name),
-            "requestKind": gvk(attributes.group, attributes.version),
-            "requestResource": gvr(attributes.group, attributes.version),
-            "name": attributes.name,
-            "namespace": attributes.namespace,
-            "operation": attributes.operation.name(),
-            "userInfo": attributes.user.to_info(),
-            "object": shown(object.filter(|_| !deleted))?,
-            "oldObject": shown(attributes.old)?,
-            "dryRun": attributes.dry_run,
-            "options": attributes.options,
-        });
-        if attributes.namespace.is_empty() {
-            request
-                .as_object_mut()
-                .map(|fields| fields.shift_remove("namespace"));
-        }
-        if !attributes.subresource.is_empty() {
-            request["subResource"] = json!(attributes.subresource);
-            request["requestSubResource"] = json!(attributes.subresource);
-        }
+        let request = request(&uid, version, attributes, object)?;
         let review =
             json!({"kind": "AdmissionReview", "apiVersion": API_VERSION, "request": request});
         Ok(Self { uid, review })

@@ -17,11 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::Webhooks;
-use crate::registry::Registry;
-use crate::server::{Api, ServiceRange, full};
-use crate::store::Store;
-use crate::user::User;
+use crate::testing::TestCluster;
 
 /// What a webhook answers to a request, besides its uid.
 type Answer = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
@@ -36,9 +32,9 @@ struct Server {
 }
 
 impl Server {
-    /// Serves as `mutator.default.svc` and `localhost`.
+    /// Serves as `mutator.test.svc` and `localhost`.
     async fn start(answer: Answer) -> Self {
-        let names = vec!["mutator.default.svc".to_owned(), "localhost".to_owned()];
+        let names = vec!["mutator.test.svc".to_owned(), "localhost".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).expect("makes a certificate");
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -122,74 +118,22 @@ impl Server {
     }
 }
 
-/// An API server with webhooks.
-struct Cluster {
-    api: Arc<Api>,
-    _folder: tempfile::TempDir,
+async fn start() -> TestCluster {
+    TestCluster::start(json!({"hooks": "on"})).await
 }
 
-impl Cluster {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("makes a folder");
-        let store = Store::open(&folder.path().join("store")).expect("opens");
-        let registry = Registry::new(crate::builtin::rows());
-        let range = ServiceRange::parse("10.96.0.0/16", 30000..=32767).expect("is a range");
-        let api = Api::for_test(folder.path(), store.clone(), registry, range);
-        api.add_admission(Arc::new(Webhooks::new(store)));
-        let cluster = Self {
-            api,
-            _folder: folder,
-        };
-        let namespace = json!({"metadata": {"name": "default", "labels": {"hooks": "on"}}});
-        assert_eq!(cluster.post("/api/v1/namespaces", &namespace).await.0, 201);
-        cluster
-    }
+async fn configure(cluster: &TestCluster, configuration: &Value) {
+    let plural = match configuration["kind"].as_str() {
+        Some(MUTATING) => "mutatingwebhookconfigurations",
+        _ => "validatingwebhookconfigurations",
+    };
+    let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
+    cluster.create(&path, configuration).await;
+}
 
-    async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value, Vec<String>) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", "application/json")
-            .body(full(body.to_string()))
-            .expect("is a request");
-        let response = self.api.clone().handle(request, Some(User::admin())).await;
-        let code = response.status().as_u16();
-        let warnings = response.headers().get_all("warning").iter();
-        let warnings = warnings
-            .map(|value| value.to_str().expect("is text").to_owned())
-            .collect();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .expect("is whole")
-            .to_bytes();
-        (
-            code,
-            serde_json::from_slice(&body).expect("is JSON"),
-            warnings,
-        )
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> (u16, Value, Vec<String>) {
-        self.send("POST", path, body).await
-    }
-
-    async fn configure(&self, configuration: &Value) {
-        let plural = match configuration["kind"].as_str() {
-            Some("MutatingWebhookConfiguration") => "mutatingwebhookconfigurations",
-            _ => "validatingwebhookconfigurations",
-        };
-        let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
-        let (code, answer, _) = self.post(&path, configuration).await;
-        assert_eq!(code, 201, "{answer}");
-    }
-
-    /// Creates a pod with `labels`.
-    async fn pod(&self, name: &str, labels: Value) -> (u16, Value, Vec<String>) {
-        self.post("/api/v1/namespaces/default/pods", &pod(name, labels))
-            .await
-    }
+/// Creates a pod with `labels`.
+async fn create(cluster: &TestCluster, name: &str, labels: Value) -> (u16, Value, Vec<String>) {
+    cluster.send("POST", PODS, &pod(name, labels)).await
 }
 
 fn pod(name: &str, labels: Value) -> Value {
@@ -211,6 +155,7 @@ fn labelling(key: &str, value: &str) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch.to_string())})
 }
 
+const PODS: &str = "/api/v1/namespaces/test/pods";
 const MUTATING: &str = "MutatingWebhookConfiguration";
 const VALIDATING: &str = "ValidatingWebhookConfiguration";
 
@@ -222,12 +167,10 @@ async fn a_mutating_webhook_changes_the_object_over_one_connection() {
         answer
     }))
     .await;
-    let cluster = Cluster::start().await;
-    cluster
-        .configure(&server.configuration(MUTATING, "one", |_| {}))
-        .await;
+    let cluster = start().await;
+    configure(&cluster, &server.configuration(MUTATING, "one", |_| {})).await;
     for name in ["a", "b", "c"] {
-        let (code, pod, warnings) = cluster.pod(name, json!({"app": "x"})).await;
+        let (code, pod, warnings) = create(&cluster, name, json!({"app": "x"})).await;
         assert_eq!(
             (code, &pod["metadata"]["labels"]),
             (201, &json!({"app": "x", "seen": "CREATE"}))
@@ -247,7 +190,7 @@ async fn a_mutating_webhook_changes_the_object_over_one_connection() {
     );
     assert_eq!(
         (&request["namespace"], &request["name"]),
-        (&json!("default"), &json!("a"))
+        (&json!("test"), &json!("a"))
     );
     assert_eq!(request["userInfo"]["username"], "admin");
     assert_eq!(request["object"]["spec"]["containers"][0]["image"], "x");
@@ -266,17 +209,15 @@ async fn a_denial_is_told_in_the_words_of_kubernetes() {
         _ => allow(),
     }))
     .await;
-    let cluster = Cluster::start().await;
-    cluster
-        .configure(&server.configuration(VALIDATING, "gate", |_| {}))
-        .await;
+    let cluster = start().await;
+    configure(&cluster, &server.configuration(VALIDATING, "gate", |_| {})).await;
     let denied = r#"admission webhook "gate.example.org" denied the request"#;
     for (name, code, reason, message) in [
         ("plain", 400, "", format!("{denied} without explanation")),
         ("code", 403, "Forbidden", format!("{denied}: not you")),
         ("reason", 400, "", format!("{denied}: Whim")),
     ] {
-        let (found, status, _) = cluster.pod(name, json!({})).await;
+        let (found, status, _) = create(&cluster, name, json!({})).await;
         assert_eq!(
             (found, status["message"].as_str()),
             (code, Some(message.as_str())),
@@ -284,7 +225,7 @@ async fn a_denial_is_told_in_the_words_of_kubernetes() {
         );
         assert_eq!(status["reason"].as_str().unwrap_or_default(), reason);
     }
-    assert_eq!(cluster.pod("fine", json!({})).await.0, 201);
+    assert_eq!(create(&cluster, "fine", json!({})).await.0, 201);
 }
 
 #[tokio::test]
@@ -345,11 +286,9 @@ async fn only_requests_that_match_are_shown() {
         ),
     ];
     for (name, edit, called) in cases {
-        let cluster = Cluster::start().await;
-        cluster
-            .configure(&server.configuration(VALIDATING, name, edit))
-            .await;
-        let (code, answer, _) = cluster.pod("p", json!({"app": "x"})).await;
+        let cluster = start().await;
+        configure(&cluster, &server.configuration(VALIDATING, name, edit)).await;
+        let (code, answer, _) = create(&cluster, "p", json!({"app": "x"})).await;
         assert_eq!(code, if called { 400 } else { 201 }, "{name}: {answer}");
     }
 }
@@ -357,18 +296,18 @@ async fn only_requests_that_match_are_shown() {
 #[tokio::test]
 async fn a_webhook_behind_a_service_is_found_by_its_endpoints() {
     let server = Server::start(Arc::new(|_| labelling("seen", "yes"))).await;
-    let cluster = Cluster::start().await;
+    let cluster = start().await;
     let hook = server.configuration(MUTATING, "service", |hook| {
         hook["clientConfig"] = json!({
-            "service": {"namespace": "default", "name": "mutator", "path": "/inject", "port": 443},
+            "service": {"namespace": "test", "name": "mutator", "path": "/inject", "port": 443},
             "caBundle": hook["clientConfig"]["caBundle"],
         });
     });
-    cluster.configure(&hook).await;
-    let failed = r#"Internal error occurred: failed calling webhook "service.example.org": failed to call webhook: Post "https://mutator.default.svc:443/inject?timeout=10s": "#;
+    configure(&cluster, &hook).await;
+    let failed = r#"Internal error occurred: failed calling webhook "service.example.org": failed to call webhook: Post "https://mutator.test.svc:443/inject?timeout=10s": "#;
     let message = |answer: &Value| answer["message"].as_str().unwrap_or_default().to_owned();
 
-    let (code, answer, _) = cluster.pod("early", json!({})).await;
+    let (code, answer, _) = create(&cluster, "early", json!({})).await;
     assert_eq!(
         (code, message(&answer)),
         (500, format!("{failed}service \"mutator\" not found"))
@@ -377,12 +316,12 @@ async fn a_webhook_behind_a_service_is_found_by_its_endpoints() {
     let service = json!({"metadata": {"name": "mutator"}, "spec": {"ports": [{"name": "https", "port": 443, "targetPort": 9443}]}});
     assert_eq!(
         cluster
-            .post("/api/v1/namespaces/default/services", &service)
+            .send("POST", "/api/v1/namespaces/test/services", &service)
             .await
             .0,
         201
     );
-    let (code, answer, _) = cluster.pod("early", json!({})).await;
+    let (code, answer, _) = create(&cluster, "early", json!({})).await;
     assert_eq!(
         (code, message(&answer)),
         (
@@ -392,7 +331,7 @@ async fn a_webhook_behind_a_service_is_found_by_its_endpoints() {
     );
 
     let slice = json!({
-        "metadata": {"name": "mutator-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "mutator"}},
+        "metadata": {"name": "mutator-1", "namespace": "test", "labels": {"kubernetes.io/service-name": "mutator"}},
         "addressType": "IPv4",
         "ports": [{"name": "https", "port": server.port, "protocol": "TCP"}],
         "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
@@ -400,16 +339,17 @@ async fn a_webhook_behind_a_service_is_found_by_its_endpoints() {
     // The API takes no loopback addresses, which a test has to use.
     let key = crate::store::Key {
         resource: "endpointslices.discovery.k8s.io".into(),
-        namespace: "default".to_owned(),
+        namespace: "test".to_owned(),
         name: "mutator-1".to_owned(),
     };
     cluster
-        .api
+        .cluster
+        .api()
         .store()
         .create(key, slice)
         .await
         .expect("stores");
-    let (code, pod, _) = cluster.pod("late", json!({"a": "b"})).await;
+    let (code, pod, _) = create(&cluster, "late", json!({"a": "b"})).await;
     assert_eq!(
         (code, &pod["metadata"]["labels"]["seen"]),
         (201, &json!("yes"))
@@ -425,9 +365,9 @@ async fn failures_follow_the_policy_and_the_deadline() {
     .await;
     let wrong = Server::start(Arc::new(|_| Value::Null)).await;
     let check = async |configuration: Value, code: u16, message: &str| {
-        let cluster = Cluster::start().await;
-        cluster.configure(&configuration).await;
-        let (found, answer, _) = cluster.pod("p", json!({})).await;
+        let cluster = start().await;
+        configure(&cluster, &configuration).await;
+        let (found, answer, _) = create(&cluster, "p", json!({})).await;
         assert_eq!(found, code, "{answer}");
         let text = answer["message"].as_str().unwrap_or_default();
         assert!(text.contains(message), "{text}");
@@ -465,7 +405,7 @@ async fn failures_follow_the_policy_and_the_deadline() {
 #[tokio::test]
 async fn webhooks_with_side_effects_are_not_called_for_dry_runs() {
     let server = Server::start(Arc::new(|_| allow())).await;
-    let cluster = Cluster::start().await;
+    let cluster = start().await;
     let hook = server.configuration(VALIDATING, "writes", |hook| {
         hook["sideEffects"] = json!("Some")
     });
@@ -475,9 +415,15 @@ async fn webhooks_with_side_effects_are_not_called_for_dry_runs() {
         namespace: String::new(),
         name: "writes".to_owned(),
     };
-    cluster.api.store().create(key, hook).await.expect("stores");
-    let path = "/api/v1/namespaces/default/pods?dryRun=All";
-    let (code, answer, _) = cluster.post(path, &pod("p", json!({}))).await;
+    cluster
+        .cluster
+        .api()
+        .store()
+        .create(key, hook)
+        .await
+        .expect("stores");
+    let path = "/api/v1/namespaces/test/pods?dryRun=All";
+    let (code, answer, _) = cluster.send("POST", path, &pod("p", json!({}))).await;
     let message = r#"admission webhook "writes.example.org" does not support dry run"#;
     assert_eq!((code, answer["message"].as_str()), (400, Some(message)));
     assert_eq!(server.seen.lock().len(), 0);
@@ -494,16 +440,20 @@ async fn earlier_webhooks_see_later_changes_once_when_they_ask() {
         ))
         .await;
     let second = Server::start(Arc::new(|_| labelling("late", "yes"))).await;
-    let cluster = Cluster::start().await;
-    cluster
-        .configure(&first.configuration(MUTATING, "a-first", |hook| {
+    let cluster = start().await;
+    configure(
+        &cluster,
+        &first.configuration(MUTATING, "a-first", |hook| {
             hook["reinvocationPolicy"] = json!("IfNeeded");
-        }))
-        .await;
-    cluster
-        .configure(&second.configuration(MUTATING, "b-second", |_| {}))
-        .await;
-    let (code, pod, _) = cluster.pod("p", json!({"app": "x"})).await;
+        }),
+    )
+    .await;
+    configure(
+        &cluster,
+        &second.configuration(MUTATING, "b-second", |_| {}),
+    )
+    .await;
+    let (code, pod, _) = create(&cluster, "p", json!({"app": "x"})).await;
     assert_eq!(code, 201, "{pod}");
     assert_eq!(
         pod["metadata"]["labels"],
@@ -518,13 +468,11 @@ async fn deletes_show_the_old_object_and_changed_configurations_count_at_once() 
         |request| json!({"allowed": request["oldObject"]["metadata"]["labels"]["keep"].is_null()}),
     ))
     .await;
-    let cluster = Cluster::start().await;
+    let cluster = start().await;
     let rule = |hook: &mut Value| hook["rules"][0]["operations"] = json!(["DELETE"]);
-    cluster
-        .configure(&server.configuration(VALIDATING, "keeper", rule))
-        .await;
-    assert_eq!(cluster.pod("kept", json!({"keep": "me"})).await.0, 201);
-    let path = "/api/v1/namespaces/default/pods/kept";
+    configure(&cluster, &server.configuration(VALIDATING, "keeper", rule)).await;
+    assert_eq!(create(&cluster, "kept", json!({"keep": "me"})).await.0, 201);
+    let path = "/api/v1/namespaces/test/pods/kept";
     assert_eq!(cluster.send("DELETE", path, &json!({})).await.0, 400);
     assert_eq!(server.seen.lock()[0]["object"], Value::Null);
     let configuration =
