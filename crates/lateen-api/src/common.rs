@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// How a text must look. Exactly one field is set; none at all means "present".
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("oneOf" = crate::crd::rules::at_most_one(&["exact", "prefix", "regex"])))]
 pub struct StringMatch {
     /// The whole text.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,1 +1,1 @@
-//! Checks.
+//! Checks that a schema cannot express.

@@ -1,6 +1,6 @@
 //! The command line of the `istiod` pod: `lateen controlplane`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -36,6 +36,10 @@ pub struct Arguments {
     /// Serve a proxy although it does not connect from the address of its pod, as behind an address translation.
     #[arg(long)]
     pub no_peer_check: bool,
+    /// Address from which tools may ask on behalf of any proxy; by default that of the own node, whose processes
+    /// are above all pods anyway.
+    #[arg(long = "trusted-address", env = "HOST_IP", value_name = "ADDRESS")]
+    pub trusted_addresses: Vec<IpAddr>,
     /// Image that holds this program, for injected containers.
     #[arg(long, env = "LATEEN_IMAGE", default_value = crate::manifests::IMAGE)]
     pub image: String,
@@ -66,6 +70,7 @@ pub fn main(arguments: Arguments) -> Result<(), StartError> {
             webhook_address: arguments.webhook_address,
             monitoring_addresses: arguments.monitoring_addresses,
             check_peers: !arguments.no_peer_check,
+            trusted_addresses: arguments.trusted_addresses,
             inject,
         };
         run(config, stop_signal()).await

@@ -1,7 +1,7 @@
 //! Starting and stopping the control plane.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +44,8 @@ pub struct ControlConfig {
     pub monitoring_addresses: Vec<SocketAddr>,
     /// Whether a proxy must connect from the address of the pod that it names.
     pub check_peers: bool,
+    /// Addresses from which tools may ask on behalf of any proxy, besides loopback: those of the own node.
+    pub trusted_addresses: Vec<IpAddr>,
     /// What is added to pods.
     pub inject: InjectConfig,
 }
@@ -122,6 +124,7 @@ impl Control {
         let source = ProxySource {
             world: Arc::clone(&world),
             check_peers: config.check_peers,
+            trusted: config.trusted_addresses.clone(),
         };
         let server = Server::new(source, Limits::default());
 

@@ -11,6 +11,7 @@ use crate::{Kind, common::LabelSelector};
 /// What happens to traffic once its destination host is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["host"]))]
 pub struct DestinationRuleSpec {
     /// Host of the service, possibly a wildcard; short names are of the own namespace.
     pub host: String,
@@ -31,6 +32,7 @@ pub struct DestinationRuleSpec {
 /// A named group of endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name"]))]
 pub struct Subset {
     /// Name, used by routes.
     pub name: String,

@@ -25,6 +25,7 @@ pub struct GatewaySpec {
 /// One port of a gateway.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["port", "hosts"]))]
 pub struct Server {
     /// Port of the gateway's Service, and its protocol.
     pub port: Port,

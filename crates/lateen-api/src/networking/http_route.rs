@@ -116,6 +116,7 @@ pub struct HttpMatch {
 /// A destination and its share of requests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["destination"]))]
 pub struct HttpRouteDestination {
     /// Where requests go.
     pub destination: Destination,
@@ -156,6 +157,7 @@ pub struct HeaderOperations {
 /// A redirect.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("oneOf" = crate::crd::rules::at_most_one(&["port", "derivePort"])))]
 pub struct HttpRedirect {
     /// New path.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -194,6 +196,7 @@ pub enum DerivePort {
 /// A fixed response.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["status"]))]
 pub struct DirectResponse {
     /// Status code, 200 to 599.
     pub status: u32,
@@ -205,6 +208,7 @@ pub struct DirectResponse {
 /// Content of a fixed response: one of the two fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("oneOf" = crate::crd::rules::at_most_one(&["string", "bytes"])))]
 pub struct HttpBody {
     /// Text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -289,6 +293,7 @@ pub struct HttpFaultInjection {
 /// Delay on purpose.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("oneOf" = crate::crd::rules::at_most_one(&["fixedDelay", "exponentialDelay"])))]
 pub struct FaultDelay {
     /// Share of requests in whole percent; deprecated for `percentage`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -307,6 +312,7 @@ pub struct FaultDelay {
 /// Error on purpose.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("oneOf" = crate::crd::rules::at_most_one(&["httpStatus", "grpcStatus", "http2Error"])))]
 pub struct FaultAbort {
     /// HTTP status code.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,6 +331,7 @@ pub struct FaultAbort {
 /// Where copies of requests go.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["destination"]))]
 pub struct HttpMirrorPolicy {
     /// The service.
     pub destination: Destination,

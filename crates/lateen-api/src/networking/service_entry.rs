@@ -13,6 +13,7 @@ use crate::{
 /// A service that the registry does not know of.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["hosts"]))]
 pub struct ServiceEntrySpec {
     /// Names of the service.
     pub hosts: Vec<String>,

@@ -33,6 +33,7 @@ pub struct SidecarSpec {
 /// A port that is accepted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["port"]))]
 pub struct IngressListener {
     /// The port.
     pub port: Port,
@@ -56,6 +57,7 @@ pub struct IngressListener {
 /// Hosts that are seen, on all ports or one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["hosts"]))]
 pub struct EgressListener {
     /// The port; all when unset.
     #[serde(skip_serializing_if = "Option::is_none")]

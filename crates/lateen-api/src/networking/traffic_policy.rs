@@ -64,6 +64,7 @@ pub struct PortTrafficPolicy {
 /// How an endpoint is chosen: one of `simple` and `consistentHash`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("oneOf" = crate::crd::rules::at_most_one(&["simple", "consistentHash"])))]
 pub struct LoadBalancer {
     /// An algorithm without settings.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +132,7 @@ pub struct ConsistentHash {
 /// A cookie to hash.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name"]))]
 pub struct HttpCookie {
     /// Its name.
     pub name: String,
@@ -139,6 +141,7 @@ pub struct HttpCookie {
     pub path: String,
     /// Lifetime of a generated cookie; none is generated when unset, 0 lasts for the session.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::crd::rules::any_duration")]
     pub ttl: Option<Duration>,
     /// Further attributes of a generated cookie.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -148,6 +151,7 @@ pub struct HttpCookie {
 /// An attribute of a generated cookie.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name"]))]
 pub struct CookieAttribute {
     /// Its name.
     pub name: String,
@@ -177,6 +181,7 @@ pub struct Maglev {
 /// How new endpoints get their share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["duration"]))]
 pub struct Warmup {
     /// Time until an endpoint has its full share.
     pub duration: Duration,
@@ -260,6 +265,7 @@ pub struct TcpSettings {
     pub max_connection_duration: Option<Duration>,
     /// Longest time without bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::crd::rules::any_duration")]
     pub idle_timeout: Option<Duration>,
 }
 
@@ -422,6 +428,7 @@ pub enum ClientTlsMode {
 /// Tunnel through another proxy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["targetHost", "targetPort"]))]
 pub struct TunnelSettings {
     /// `CONNECT` (default) or `POST`.
     #[serde(skip_serializing_if = "String::is_empty")]

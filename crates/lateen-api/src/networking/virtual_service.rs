@@ -38,6 +38,7 @@ pub struct VirtualServiceSpec {
 /// A service, or a subset of its endpoints, that traffic goes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["host"]))]
 pub struct Destination {
     /// Host of the service; short names are of the rule's namespace.
     pub host: String,
@@ -52,6 +53,7 @@ pub struct Destination {
 /// A destination and its share of connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["destination"]))]
 pub struct RouteDestination {
     /// Where connections go.
     pub destination: Destination,
@@ -62,6 +64,7 @@ pub struct RouteDestination {
 /// A rule for TLS connections that are not decrypted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["match"]))]
 pub struct TlsRoute {
     /// Conditions, of which one must hold.
     pub r#match: Vec<TlsMatch>,
@@ -73,6 +76,7 @@ pub struct TlsRoute {
 /// Conditions for a TLS connection; all that are set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["sniHosts"]))]
 pub struct TlsMatch {
     /// Server names, each within the hosts of the rules.
     pub sni_hosts: Vec<String>,

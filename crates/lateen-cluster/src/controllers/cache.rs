@@ -383,6 +383,19 @@ impl<K: Kind + Resource<Scope = NamespaceResourceScope>> Cache<K> {
         self.changed(key.clone(), answer)
     }
 
+    /// Changes the object's status, and annotations, by a JSON merge patch.
+    pub(super) async fn merge_status(
+        &self,
+        key: &ObjectKey,
+        patch: &serde_json::Value,
+    ) -> Result<K, Error> {
+        let api = self.api(&key.namespace);
+        let answer = api
+            .patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        self.changed(key.clone(), answer)
+    }
+
     /// Deletes the object in the background, if it still is the same one. An object that is gone already is no error.
     pub(super) async fn delete(&self, object: &K) -> Result<(), Error> {
         let key = ObjectKey::of(object.meta());

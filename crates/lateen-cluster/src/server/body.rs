@@ -61,7 +61,6 @@ pub(crate) fn media_type(headers: &HeaderMap) -> String {
 /// Decodes an object by its media type.
 pub(crate) fn decode(bytes: &Bytes, media: &str) -> Result<Value> {
     match media {
-        "application/vnd.kubernetes.protobuf" => crate::protobuf::decode(bytes),
         "application/yaml" => yaml(bytes),
         "application/json" | "" => json(bytes),
         protobuf::MEDIA_TYPE => protobuf::decode(bytes),

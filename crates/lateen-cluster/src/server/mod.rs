@@ -81,6 +81,19 @@ impl Api {
         })
     }
 
+    /// A server with keys of its own in `folder`, and no node.
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        folder: &std::path::Path,
+        store: Store,
+        registry: Registry,
+        range: ServiceRange,
+    ) -> Arc<Self> {
+        let socket = folder.join("kubelet.sock");
+        let tokens = Tokens::open(folder).expect("makes keys");
+        Self::new(store, registry, range, tokens, Kubelet { socket })
+    }
+
     /// The objects.
     pub fn store(&self) -> &Store {
         &self.store
@@ -144,3 +157,6 @@ fn store_failure(error: &crate::store::WriteError) -> Status {
 fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,7 @@ pub(super) fn version_2(headers: &HeaderMap) -> Response<Body> {
     let bytes = [field(1, b"2.0"), field(2, &info), field(8, &[])].concat();
     with_type(
         200,
-        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
         bytes,
     )
 }

@@ -388,14 +388,19 @@ impl Write<'_> {
             Part::Status => {
                 let mut kept = current.clone();
                 copy_field(&mut kept, object, "status");
-                // Kubelets also write labels and annotations of pods and nodes this way.
-                if self.target.is("", "pods") || self.target.is("", "nodes") {
-                    for field in ["labels", "annotations"] {
-                        match object["metadata"].get(field) {
-                            Some(value) => kept["metadata"][field] = value.clone(),
-                            None => drop(remove_meta(&mut kept, field)),
-                        }
+                // Writers of the status of built-in kinds may note things beside it: a Deployment's revision, a pod's and
+                // a node's labels.
+                let built_in = self.target.resource.strategy.strategic_merge();
+                let labelled = self.target.is("", "pods") || self.target.is("", "nodes");
+                for (field, passes) in [("annotations", built_in), ("labels", labelled)] {
+                    match object["metadata"].get(field) {
+                        _ if !passes => {}
+                        Some(value) => kept["metadata"][field] = value.clone(),
+                        None => drop(remove_meta(&mut kept, field)),
                     }
+                }
+                if let Some(managed) = object["metadata"].get("managedFields") {
+                    kept["metadata"]["managedFields"] = managed.clone();
                 }
                 *object = kept;
             }

@@ -141,6 +141,7 @@ fn deployment(options: &Options) -> Value {
                         "env": [
                             field("POD_NAME", "metadata.name"),
                             field("POD_NAMESPACE", "metadata.namespace"),
+                            field("HOST_IP", "status.hostIP"),
                             json!({"name": "LATEEN_IMAGE", "value": options.image}),
                         ],
                         "ports": [

@@ -64,6 +64,7 @@ impl Mesh {
             webhook_address: any_port,
             monitoring_addresses: vec![any_port],
             check_peers: true,
+            trusted_addresses: Vec::new(),
             inject: InjectConfig::default(),
         })
         .await

@@ -11,13 +11,14 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::authority::Repaired;
 use super::delta::Delta;
 use super::stream::{Protocol, run};
 use super::world::World;
@@ -44,7 +45,9 @@ impl<S: Source> Server<S> {
     /// # Errors
     /// When the transport fails as a whole; a connection that fails is only closed.
     pub async fn serve_tcp(&self, listener: TcpListener) -> Result<(), ServeError> {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = TcpIncoming::from(listener)
+            .with_nodelay(Some(true))
+            .map_ok(Repaired::new);
         self.until_stopped(
             self.router()
                 .serve_with_incoming_shutdown(incoming, self.stopped()),
@@ -57,7 +60,7 @@ impl<S: Source> Server<S> {
     /// # Errors
     /// As [`Server::serve_tcp`].
     pub async fn serve_unix(&self, listener: UnixListener) -> Result<(), ServeError> {
-        let incoming = UnixListenerStream::new(listener);
+        let incoming = UnixListenerStream::new(listener).map_ok(Repaired::new);
         self.until_stopped(
             self.router()
                 .serve_with_incoming_shutdown(incoming, self.stopped()),

@@ -9,6 +9,7 @@
 //! in the delta variant (make before break). Endpoints are sent again after their cluster changed, even when they are
 //! the same: Envoy keeps a changed cluster warming until then.
 
+mod authority;
 mod changes;
 mod delta;
 mod listen;

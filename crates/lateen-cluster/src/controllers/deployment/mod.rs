@@ -387,7 +387,8 @@ impl Pass<'_> {
         Err(error)
     }
 
-    /// Notes the revision on the Deployment. Only the annotation is written, so a change of the wish is not overwritten.
+    /// Notes the revision on the Deployment. Only the annotation is written, so a change of the wish is not overwritten;
+    /// and by way of the status, as a changed annotation of the Deployment itself would raise its generation.
     async fn set_revision(&mut self, number: i64) -> Result<(), Error> {
         let text = number.to_string();
         let annotations = self.deployment.metadata.annotations.as_ref();
@@ -396,7 +397,7 @@ impl Pass<'_> {
         }
         let patch = json!({"metadata": {"annotations": {(REVISION_ANNOTATION): text}}});
         let cache = &self.controller.shared.deployments;
-        let changed = cache.merge(self.key, &patch).await?;
+        let changed = cache.merge_status(self.key, &patch).await?;
         // If the wish changed in between, this pass goes on with the old one and the next one sees the new.
         self.deployment.metadata.annotations = changed.metadata.annotations;
         if changed.metadata.generation == self.deployment.metadata.generation {
