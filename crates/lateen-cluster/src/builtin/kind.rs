@@ -185,7 +185,7 @@ impl Strategy for Kind {
         info: RequestInfo<'_>,
     ) -> Vec<FieldError> {
         let check = Check { object, old };
-        let mut errors = super::validate::metadata(&check, self.namespaced, self.name_rule);
+        let mut errors = super::validate::identity(&check, self.namespaced, self.name_rule);
         if info.part == Part::Main {
             errors.extend((self.validate)(&check));
         }

@@ -16,6 +16,7 @@ mod validate;
 
 pub use rows::rows;
 pub use table::human_duration;
+pub(crate) use validate::metadata_errors;
 
 #[cfg(test)]
 mod tests;

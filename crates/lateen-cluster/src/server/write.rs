@@ -8,6 +8,7 @@ use super::target::Target;
 use super::{Api, meta, metadata, namespaces, respond, store_failure};
 use crate::admission::{Admission, Attributes, Operation};
 use crate::apply::{self, Managed, Manager};
+use crate::builtin;
 use crate::field::FieldError;
 use crate::names;
 use crate::status::{Result, Status};
@@ -410,8 +411,9 @@ impl Write<'_> {
     fn check(&mut self, object: &Value, old: Option<&Value>) -> Result<()> {
         let api_version = self.target.api_version();
         let strategy = &self.target.resource.strategy;
-        let mut errors = metadata::validate(object, old);
-        errors.extend(strategy.validate(object, old, self.target.info(&api_version)));
+        let mut errors = strategy.validate(object, old, self.target.info(&api_version));
+        errors.extend(builtin::metadata_errors(object, old));
+        let errors = metadata::ordered(errors);
         if !errors.is_empty() {
             return Err(self.invalid(meta(object, "name"), &errors));
         }

@@ -41,53 +41,61 @@ pub(super) struct Check<'a> {
     pub(super) old: Option<&'a Value>,
 }
 
-/// Faults of `metadata`.
-pub(super) fn metadata(
+/// Faults of the name and namespace, by the kind's rule.
+pub(super) fn identity(
     check: &Check<'_>,
     namespaced: bool,
     name_rule: fn(&str) -> Vec<String>,
 ) -> Vec<FieldError> {
     let metadata = at(check.object, "/metadata");
     let mut errors = Vec::new();
-    let name = text_at(metadata, "/name");
-    if check.old.is_none() {
-        let prefix = text_at(metadata, "/generateName");
-        if !prefix.is_empty() {
-            // The prefix gets a suffix of letters: what it ends with is free.
-            invalid(
-                &mut errors,
-                "metadata.generateName",
-                prefix,
-                name_rule(&format!("{prefix}a")),
-            );
-        }
-        if name.is_empty() {
-            errors.push(FieldError::required(
-                "metadata.name",
-                "name or generateName is required",
-            ));
-        } else {
-            invalid(&mut errors, "metadata.name", name, name_rule(name));
-        }
-        let namespace = text_at(metadata, "/namespace");
-        if namespaced {
-            if namespace.is_empty() {
-                errors.push(FieldError::required("metadata.namespace", ""));
-            } else {
-                invalid(
-                    &mut errors,
-                    "metadata.namespace",
-                    namespace,
-                    text::dns_label(namespace),
-                );
+    if let Some(old) = check.old {
+        for name in ["name", "namespace", "uid", "creationTimestamp"] {
+            let (new, before) = (&metadata[name], &old["metadata"][name]);
+            if !new.is_null() {
+                immutable(&mut errors, new, before, &format!("metadata.{name}"));
             }
-        } else if !namespace.is_empty() {
-            errors.push(FieldError::forbidden(
-                "metadata.namespace",
-                "not allowed on this type",
-            ));
         }
+        return errors;
     }
+    let prefix = text_at(metadata, "/generateName");
+    if !prefix.is_empty() {
+        // The prefix gets a suffix of letters: what it ends with is free.
+        let faults = name_rule(&format!("{prefix}a"));
+        invalid(&mut errors, "metadata.generateName", prefix, faults);
+    }
+    let name = text_at(metadata, "/name");
+    if name.is_empty() {
+        errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
+    } else {
+        invalid(&mut errors, "metadata.name", name, name_rule(name));
+    }
+    let namespace = text_at(metadata, "/namespace");
+    if !namespaced && !namespace.is_empty() {
+        errors.push(FieldError::forbidden(
+            "metadata.namespace",
+            "not allowed on this type",
+        ));
+    } else if namespaced && namespace.is_empty() {
+        errors.push(FieldError::required("metadata.namespace", ""));
+    } else if namespaced {
+        invalid(
+            &mut errors,
+            "metadata.namespace",
+            namespace,
+            text::dns_label(namespace),
+        );
+    }
+    errors
+}
+
+/// Faults of `metadata` that every kind can have, built in or not: labels, annotations, owners and finalizers.
+pub(crate) fn metadata_errors(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let metadata = at(object, "/metadata");
+    let mut errors = Vec::new();
     labels(&mut errors, at(metadata, "/labels"), "metadata.labels");
     annotations(
         &mut errors,
@@ -104,14 +112,10 @@ pub(super) fn metadata(
             text::qualified_name(finalizer),
         );
     }
-    if let Some(old) = check.old {
-        metadata_update(&mut errors, metadata, at(old, "/metadata"));
-    }
-    errors
-}
-
-fn metadata_update(errors: &mut Vec<FieldError>, metadata: &Value, old: &Value) {
-    if !at(old, "/deletionTimestamp").is_null() {
+    if let Some(old) = old
+        .map(|old| at(old, "/metadata"))
+        .filter(|old| !old["deletionTimestamp"].is_null())
+    {
         let before = list(old, "/finalizers");
         let mut added: Vec<String> = list(metadata, "/finalizers")
             .iter()
@@ -129,16 +133,7 @@ fn metadata_update(errors: &mut Vec<FieldError>, metadata: &Value, old: &Value) 
             ));
         }
     }
-    for name in ["name", "namespace", "uid", "creationTimestamp"] {
-        let (new, before) = (&metadata[name], &old[name]);
-        if !new.is_null() && new != before {
-            errors.push(FieldError::invalid(
-                format!("metadata.{name}"),
-                new.clone(),
-                IMMUTABLE,
-            ));
-        }
-    }
+    errors
 }
 
 fn owners(errors: &mut Vec<FieldError>, references: &[Value]) {
