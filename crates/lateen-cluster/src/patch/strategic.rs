@@ -267,3 +267,6 @@ fn list_of<'v>(value: &'v Value, what: &str) -> Result<&'v Vec<Value>> {
 fn unknown_directive(directive: &Value) -> Status {
     Status::bad_request(format!("Unknown patch type: {directive} in map"))
 }
+
+#[cfg(test)]
+mod tests;

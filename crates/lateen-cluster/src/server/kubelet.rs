@@ -41,17 +41,11 @@ pub(super) async fn answer(
         return Err(not_allowed());
     }
     let name = &call.target.name;
-    let pod = call.api.store.get(&call.target.key()).ok_or_else(|| {
-        let mut status = call.target.not_found();
-        if subresource == "log" {
-            // Logs name the namespace, as the real server does.
-            status.message = format!(
-                "{} in namespace {:?}",
-                status.message, call.target.namespace
-            );
-        }
-        status
-    })?;
+    let pod = call
+        .api
+        .store
+        .get(&call.target.key())
+        .ok_or_else(|| call.target.not_found())?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let path = path_of(call, &pod)?;
     if node.is_empty() {

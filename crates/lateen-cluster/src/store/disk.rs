@@ -1,5 +1,7 @@
 //! The store's file: one redb table of objects, one of counters.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,10 +60,19 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens or makes the file; returns what it holds and the revision of its last write.
     pub(super) fn open(path: &Path) -> Result<(Self, Objects, u64), DiskError> {
-        let database = Database::create(path).map_err(|source| DiskError::Open {
+        let refused = |source: redb::Error| DiskError::Open {
             path: path.to_owned(),
-            source: Box::new(source.into()),
-        })?;
+            source: Box::new(source),
+        };
+        // Secrets are in it: nobody else may read it, whatever the umask says.
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| refused(source.into()))?;
+        let database = Database::create(path).map_err(|source| refused(source.into()))?;
         let making = database.begin_write()?;
         making.open_table(OBJECTS)?;
         making.open_table(COUNTERS)?;
