@@ -1,1 +1,36 @@
 //! The data plane: listeners, codecs, pools, filters, statistics, access log and admin.
+//!
+//! Start at [`run`], which is the whole process, or at [`Engine`], which is the part that serves traffic. Discovery
+//! updates go to the engine's handler; it compiles them, keeps them consistent and swaps them into place. Traffic is
+//! served by workers: one thread each, with its own runtime, sockets and connection pools, so that a request never
+//! leaves its thread. Discovery, admin and statistics live on a thread of their own.
+//!
+//! Path of a connection: `worker` accepts it, `connection` finds its filter chain, then `http` or `tcp` serves it.
+
+#![allow(
+    deprecated,
+    reason = "control planes still send deprecated fields, so they are read"
+)]
+
+mod access_log;
+mod admin;
+mod cluster;
+pub mod command;
+mod config;
+mod connection;
+mod engine;
+mod flags;
+mod http;
+mod listener;
+mod net;
+mod pool;
+mod process;
+mod record;
+mod shared;
+mod sniff;
+mod stats;
+mod tcp;
+mod worker;
+
+pub use engine::{Engine, EngineConfig};
+pub use process::{ProxyConfig, RunError, run};

@@ -1,0 +1,153 @@
+//! Load assignments: the endpoints of a cluster.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use lateen_route::balance::{Health, Member};
+use lateen_route::{Invalid, Within, refuse_rest};
+use lateen_xds::pb::envoy::config::core::v3::{HealthStatus, Metadata};
+use lateen_xds::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use lateen_xds::pb::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints,
+};
+use lateen_xds::pb::google::protobuf::value::Kind;
+
+use super::socket_address;
+use crate::cluster::{Host, HostShared};
+
+/// A compiled load assignment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Assignment {
+    pub(crate) hosts: Vec<Arc<Host>>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) locality_weights: Vec<u32>,
+    pub(crate) overprovisioning: Option<u32>,
+}
+
+/// Compiles a load assignment. Live numbers of endpoints that stay are taken over from `previous`.
+pub(crate) fn compile(
+    mut message: ClusterLoadAssignment,
+    previous: &[Arc<Host>],
+) -> Result<Assignment, Invalid> {
+    let known: HashMap<SocketAddr, &Arc<HostShared>> = previous
+        .iter()
+        .map(|host| (host.address, &host.shared))
+        .collect();
+    message.cluster_name.clear();
+    let mut assignment = Assignment::default();
+    if let Some(mut policy) = message.policy.take() {
+        let factor = policy
+            .overprovisioning_factor
+            .take()
+            .map(|value| value.value);
+        if factor == Some(0) {
+            return Err(Invalid::new(
+                "policy.overprovisioning_factor",
+                "must be positive",
+            ));
+        }
+        assignment.overprovisioning = factor;
+        refuse_rest(&policy).within("policy")?;
+    }
+    for (index, group) in std::mem::take(&mut message.endpoints)
+        .into_iter()
+        .enumerate()
+    {
+        locality(group, &known, &mut assignment).within_item("endpoints", index)?;
+    }
+    refuse_rest(&message)?;
+    Ok(assignment)
+}
+
+fn locality(
+    mut group: LocalityLbEndpoints,
+    known: &HashMap<SocketAddr, &Arc<HostShared>>,
+    assignment: &mut Assignment,
+) -> Result<(), Invalid> {
+    group.metadata = None;
+    let place = group.locality.take().unwrap_or_default();
+    let place = [place.region, place.zone, place.sub_zone];
+    let position = assignment.locality_weights.len();
+    assignment.locality_weights.push(
+        group
+            .load_balancing_weight
+            .take()
+            .map_or(0, |value| value.value),
+    );
+    let priority = std::mem::take(&mut group.priority);
+    for (index, endpoint) in std::mem::take(&mut group.lb_endpoints)
+        .into_iter()
+        .enumerate()
+    {
+        let (host, key) =
+            host(endpoint, &place, priority, known).within_item("lb_endpoints", index)?;
+        assignment.members.push(Member {
+            key: key.unwrap_or_else(|| host.text.clone()),
+            weight: host.weight,
+            health: host.health,
+            priority,
+            locality: position,
+        });
+        assignment.hosts.push(Arc::new(host));
+    }
+    refuse_rest(&group)
+}
+
+/// An endpoint and its configured hash key.
+fn host(
+    mut endpoint: LbEndpoint,
+    place: &[String; 3],
+    priority: u32,
+    known: &HashMap<SocketAddr, &Arc<HostShared>>,
+) -> Result<(Host, Option<String>), Invalid> {
+    let key = endpoint.metadata.take().and_then(hash_key);
+    let health = match HealthStatus::try_from(std::mem::take(&mut endpoint.health_status)) {
+        Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
+        Ok(HealthStatus::Degraded) => Health::Degraded,
+        _ => Health::Unhealthy,
+    };
+    let weight = endpoint
+        .load_balancing_weight
+        .take()
+        .map_or(1, |value| value.value);
+    if weight == 0 {
+        return Err(Invalid::new("load_balancing_weight", "must be positive"));
+    }
+    let Some(HostIdentifier::Endpoint(mut inner)) = endpoint.host_identifier.take() else {
+        return Err(Invalid::new("endpoint", "is required"));
+    };
+    refuse_rest(&endpoint)?;
+    let address = socket_address(inner.address.take()).within("endpoint.address")?;
+    let hostname = std::mem::take(&mut inner.hostname);
+    inner.observability_name.clear();
+    refuse_rest(&inner).within("endpoint")?;
+    let shared = known
+        .get(&address)
+        .map(|shared| (*shared).clone())
+        .unwrap_or_default();
+    let host = Host {
+        address,
+        text: address.to_string(),
+        hostname,
+        health,
+        weight,
+        priority,
+        locality: place.clone(),
+        shared,
+    };
+    Ok((host, key))
+}
+
+/// `envoy.lb` / `hash_key` of the metadata; the rest of it selects transports and describes workloads.
+fn hash_key(mut metadata: Metadata) -> Option<String> {
+    let value = metadata
+        .filter_metadata
+        .remove("envoy.lb")?
+        .fields
+        .remove("hash_key")?;
+    match value.kind {
+        Some(Kind::StringValue(key)) => Some(key),
+        _ => None,
+    }
+}

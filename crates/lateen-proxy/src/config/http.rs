@@ -1,0 +1,240 @@
+//! The HTTP connection manager.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::HeaderValue;
+use lateen_route::fault::Fault;
+use lateen_route::{Invalid, RouteTable, Within, refuse_rest};
+use lateen_xds::pb::envoy::extensions::filters::http::router::v3::Router;
+use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    ServerHeaderTransformation,
+};
+use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+
+use super::store::Context;
+use super::{access_log, aggregated, decode, flag, limit};
+use crate::http::manager::{Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader};
+
+const PREFIX: &str = "type.googleapis.com/envoy.extensions.filters.http.";
+const UUID_REQUEST_ID: &str =
+    "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
+
+/// Idle downstream connections are closed after this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Streams without progress are ended after this time.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Header limit in KiB.
+const HEADERS_KB: u32 = 60;
+
+/// Compiles the filter.
+pub(crate) fn compile(
+    mut message: pb::HttpConnectionManager,
+    context: &Context<'_>,
+) -> Result<HttpManager, Invalid> {
+    accept_without_effect(&mut message);
+    let stat_prefix = std::mem::take(&mut message.stat_prefix);
+    let codec = match CodecType::try_from(std::mem::take(&mut message.codec_type)) {
+        Ok(CodecType::Auto) => Codec::Auto,
+        Ok(CodecType::Http1) => Codec::Http1,
+        Ok(CodecType::Http2) => Codec::Http2,
+        _ => return Err(Invalid::unsupported("codec_type")),
+    };
+    let routes = match message.route_specifier.take() {
+        Some(RouteSpecifier::Rds(rds)) => {
+            aggregated(rds.config_source).within("rds.config_source")?;
+            RouteSource::Dynamic(context.route_slot(&rds.route_config_name))
+        }
+        Some(RouteSpecifier::RouteConfig(configuration)) => RouteSource::Inline(Arc::new(
+            RouteTable::compile(configuration).within("route_config")?,
+        )),
+        _ => {
+            return Err(Invalid::new(
+                "route_specifier",
+                "only rds and route_config are supported",
+            ));
+        }
+    };
+    let server_name = match std::mem::take(&mut message.server_name) {
+        name if name.is_empty() => HeaderValue::from_static("envoy"),
+        name => HeaderValue::from_str(&name)
+            .map_err(|_| Invalid::new("server_name", "is not a valid header value"))?,
+    };
+    let transformation = std::mem::take(&mut message.server_header_transformation);
+    let server_header = match ServerHeaderTransformation::try_from(transformation) {
+        Ok(ServerHeaderTransformation::Overwrite) => ServerHeader::Overwrite,
+        Ok(ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
+        Ok(ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
+        Err(_) => return Err(Invalid::unsupported("server_header_transformation")),
+    };
+    let escaped = std::mem::take(&mut message.path_with_escaped_slashes_action);
+    let escaped_slashes = match PathWithEscapedSlashesAction::try_from(escaped) {
+        Ok(
+            PathWithEscapedSlashesAction::ImplementationSpecificDefault
+            | PathWithEscapedSlashesAction::KeepUnchanged,
+        ) => EscapedSlashes::Keep,
+        Ok(PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
+        Ok(PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::Unescape,
+        _ => return Err(Invalid::unsupported("path_with_escaped_slashes_action")),
+    };
+    // Without TLS there are no client certificates; what remains is whether a header from outside is passed on.
+    let forward = std::mem::take(&mut message.forward_client_cert_details);
+    let forward_client_cert = ForwardClientCertDetails::try_from(forward)
+        == Ok(ForwardClientCertDetails::AlwaysForwardOnly);
+    message.set_current_client_cert_details = None;
+
+    let mut idle_timeout = Some(IDLE_TIMEOUT);
+    if let Some(mut common) = message.common_http_protocol_options.take() {
+        idle_timeout = limit(common.idle_timeout.take(), idle_timeout)
+            .within("common_http_protocol_options.idle_timeout")?;
+        refuse_rest(&common).within("common_http_protocol_options")?;
+    }
+    let mut accept_http_10 = false;
+    if let Some(mut options) = message.http_protocol_options.take() {
+        accept_http_10 = std::mem::take(&mut options.accept_http_10);
+        // Absolute request targets are always accepted, as their default is.
+        if options.allow_absolute_url.is_some_and(|value| value.value) {
+            options.allow_absolute_url = None;
+        }
+        refuse_rest(&options).within("http_protocol_options")?;
+    }
+    let max_streams = match message.http2_protocol_options.take() {
+        None => None,
+        Some(mut options) => {
+            let streams = options
+                .max_concurrent_streams
+                .take()
+                .map(|value| value.value);
+            // Window sizes only tune throughput; ours are chosen for bounded memory.
+            options.initial_stream_window_size = None;
+            options.initial_connection_window_size = None;
+            refuse_rest(&options).within("http2_protocol_options")?;
+            streams
+        }
+    };
+    let mut upgrades = Vec::new();
+    for (index, upgrade) in std::mem::take(&mut message.upgrade_configs)
+        .into_iter()
+        .enumerate()
+    {
+        if !upgrade.filters.is_empty() || !upgrade.upgrade_type.eq_ignore_ascii_case("websocket") {
+            return Err(Invalid::unsupported("upgrade_type")).within_item("upgrade_configs", index);
+        }
+        if flag(upgrade.enabled, true) {
+            upgrades.push(upgrade.upgrade_type.to_ascii_lowercase());
+        }
+    }
+    if let Some(any) = message
+        .request_id_extension
+        .take()
+        .and_then(|extension| extension.typed_config)
+        && any.type_url != UUID_REQUEST_ID
+    {
+        return Err(Invalid::unsupported("request_id_extension"));
+    }
+    let suppress_envoy_headers = filters(std::mem::take(&mut message.http_filters))?;
+    let tracing = message.tracing.take().is_some();
+    let manager = HttpManager {
+        codec,
+        routes,
+        server_name,
+        server_header,
+        use_remote_address: flag(message.use_remote_address.take(), false),
+        skip_xff_append: std::mem::take(&mut message.skip_xff_append),
+        trusted_hops: std::mem::take(&mut message.xff_num_trusted_hops),
+        normalize_path: flag(message.normalize_path.take(), false),
+        merge_slashes: std::mem::take(&mut message.merge_slashes),
+        escaped_slashes,
+        strip_trailing_dot: std::mem::take(&mut message.strip_trailing_host_dot),
+        tracing,
+        forward_client_cert,
+        idle_timeout,
+        stream_idle_timeout: limit(
+            message.stream_idle_timeout.take(),
+            Some(STREAM_IDLE_TIMEOUT),
+        )
+        .within("stream_idle_timeout")?,
+        generate_request_id: flag(message.generate_request_id.take(), true),
+        preserve_external_request_id: std::mem::take(&mut message.preserve_external_request_id),
+        request_id_in_response: std::mem::take(&mut message.always_set_request_id_in_response),
+        append_forwarded_port: std::mem::take(&mut message.append_x_forwarded_port),
+        headers_kb: message
+            .max_request_headers_kb
+            .take()
+            .map_or(HEADERS_KB, |value| value.value),
+        max_streams,
+        accept_http_10,
+        upgrades,
+        suppress_envoy_headers,
+        access_log: access_log::compile(std::mem::take(&mut message.access_log), context)?,
+        stats: context.http_stats(&stat_prefix),
+        node_ip: context.node_ip,
+    };
+    refuse_rest(&message)?;
+    Ok(manager)
+}
+
+/// Fields whose effect does not exist here, or is always on.
+fn accept_without_effect(message: &mut pb::HttpConnectionManager) {
+    // `expect: 100-continue` is answered by the proxy as soon as the upstream asks for the body.
+    message.proxy_100_continue = false;
+    // The drain time of the process counts for every connection.
+    message.drain_timeout = None;
+    message.delayed_close_timeout = None;
+    // With no address configured as internal, as sent by default, all are external.
+    if let Some(internal) = &message.internal_address_config
+        && internal.cidr_ranges.is_empty()
+        && !internal.unix_sockets
+    {
+        message.internal_address_config = None;
+    }
+}
+
+/// The HTTP filters. Returns whether the router leaves out the `x-envoy-` headers.
+fn filters(filters: Vec<pb::HttpFilter>) -> Result<bool, Invalid> {
+    let count = filters.len();
+    let mut router = None;
+    for (index, filter) in filters.into_iter().enumerate() {
+        let any = match filter.config_type {
+            Some(ConfigType::TypedConfig(any)) => any,
+            _ => {
+                return Err(Invalid::unsupported("config_discovery"))
+                    .within_item("http_filters", index);
+            }
+        };
+        let kind = any.type_url.strip_prefix(PREFIX).unwrap_or(&any.type_url);
+        let checked = match kind {
+            _ if filter.disabled => Ok(()),
+            "router.v3.Router" if index + 1 == count => {
+                decode::<Router>(&any).and_then(|mut message| {
+                    // Child spans are made for every hop, see `http::tracing`.
+                    message.start_child_span = false;
+                    message.dynamic_stats = None;
+                    router = Some(std::mem::take(&mut message.suppress_envoy_headers));
+                    refuse_rest(&message)
+                })
+            }
+            "router.v3.Router" => Err(Invalid::new("", "the router must be the last filter")),
+            // The filter itself does nothing; routes configure it.
+            "fault.v3.HTTPFault" => {
+                decode(&any).and_then(|message| match Fault::compile(message)? {
+                    None => Ok(()),
+                    Some(_) => Err(Invalid::new("", "faults are only supported in routes")),
+                })
+            }
+            // Without a policy in the routes, which are refused when they have one, it does nothing.
+            "cors.v3.Cors" => Ok(()),
+            // Statistics only.
+            "grpc_stats.v3.FilterConfig" => Ok(()),
+            _ if filter.is_optional => Ok(()),
+            _ => Err(Invalid::new(
+                "typed_config",
+                format!("filter `{}` is not supported by this proxy", any.type_url),
+            )),
+        };
+        checked.within_item("http_filters", index)?;
+    }
+    router.ok_or_else(|| Invalid::new("http_filters", "must end with the router"))
+}

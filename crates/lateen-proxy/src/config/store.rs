@@ -1,0 +1,537 @@
+//! Keeps accepted resources consistent and puts them into effect: last good wins, make before break.
+//!
+//! A cluster takes effect when its endpoints are known, a listener when its routes are. Until then the state before
+//! stays in effect. Nothing waits: whatever arrives last completes the rest.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use lateen_route::{Invalid, RouteTable};
+use lateen_xds::client::{Handler, Rejection, Update};
+use lateen_xds::pb::envoy::config::cluster::v3::Cluster as ClusterMessage;
+use lateen_xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use lateen_xds::pb::envoy::config::listener::v3::Listener as ListenerMessage;
+use lateen_xds::pb::envoy::config::route::v3::RouteConfiguration;
+use lateen_xds::{Resource, ResourceType};
+
+use super::cluster::ClusterSpec;
+use super::{decode, endpoint, listener};
+use crate::access_log::LogFiles;
+use crate::cluster::ClusterShared;
+use crate::http::manager::RouteSource;
+use crate::listener::{Listener, ListenerSlot, NetworkFilter};
+use crate::shared::{Clusters, RouteSlot, Shared, UpdateCounts};
+use crate::stats::{HttpStats, ListenerStats, PerWorker, TcpStats};
+use crate::{net, worker};
+
+/// What converters need beside the message.
+pub(crate) struct Context<'s> {
+    shared: &'s Shared,
+    pub(crate) logs: &'s LogFiles,
+    pub(crate) node_ip: Option<IpAddr>,
+}
+
+impl<'s> Context<'s> {
+    fn new(shared: &'s Shared) -> Self {
+        Self {
+            shared,
+            logs: &shared.names.logs,
+            node_ip: shared.node_ip,
+        }
+    }
+
+    pub(crate) fn route_slot(&self, name: &str) -> Arc<RouteSlot> {
+        let slot = || {
+            Arc::new(RouteSlot {
+                name: name.to_owned(),
+                table: Default::default(),
+            })
+        };
+        self.shared
+            .names
+            .routes
+            .lock()
+            .entry(name.to_owned())
+            .or_insert_with(slot)
+            .clone()
+    }
+
+    pub(crate) fn http_stats(&self, prefix: &str) -> Arc<PerWorker<HttpStats>> {
+        let names = &self.shared.names;
+        let new = || Arc::new(PerWorker::new(names.workers));
+        names
+            .http
+            .lock()
+            .entry(prefix.to_owned())
+            .or_insert_with(new)
+            .clone()
+    }
+
+    pub(crate) fn tcp_stats(&self, prefix: &str) -> Arc<PerWorker<TcpStats>> {
+        let names = &self.shared.names;
+        let new = || Arc::new(PerWorker::new(names.workers));
+        names
+            .tcp
+            .lock()
+            .entry(prefix.to_owned())
+            .or_insert_with(new)
+            .clone()
+    }
+
+    pub(crate) fn listener_stats(&self, address: &str) -> Arc<PerWorker<ListenerStats>> {
+        let names = &self.shared.names;
+        let new = || Arc::new(PerWorker::new(names.workers));
+        names
+            .listeners
+            .lock()
+            .entry(address.to_owned())
+            .or_insert_with(new)
+            .clone()
+    }
+}
+
+/// The handler of discovery updates.
+pub(crate) struct Store {
+    shared: Arc<Shared>,
+    /// Clusters in effect.
+    clusters: HashMap<String, ClusterSpec>,
+    /// Clusters that wait for endpoints.
+    warming_clusters: HashMap<String, ClusterSpec>,
+    assignments: HashMap<String, ClusterLoadAssignment>,
+    /// Clusters by the assignment they use.
+    users: HashMap<String, BTreeSet<String>>,
+    /// Listeners that wait for routes.
+    warming_listeners: HashMap<String, Arc<Listener>>,
+    seen: BTreeSet<ResourceType>,
+}
+
+/// Resources for the admin interface, as they were received.
+#[derive(Debug, Default)]
+pub(crate) struct Dump {
+    pub(crate) kinds: BTreeMap<ResourceType, BTreeMap<String, DumpEntry>>,
+    pub(crate) versions: BTreeMap<ResourceType, String>,
+}
+
+/// One resource of the dump.
+#[derive(Debug, Default)]
+pub(crate) struct DumpEntry {
+    /// Last accepted state.
+    pub(crate) accepted: Option<(Resource, SystemTime)>,
+    /// Accepted but not in effect yet.
+    pub(crate) warming: bool,
+    /// Last rejected state with the reason.
+    pub(crate) rejected: Option<(Resource, String, SystemTime)>,
+}
+
+impl Store {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            clusters: HashMap::new(),
+            warming_clusters: HashMap::new(),
+            assignments: HashMap::new(),
+            users: HashMap::new(),
+            warming_listeners: HashMap::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    fn apply(&mut self, update: &Update) -> Vec<Rejection> {
+        let mut rejections = Vec::new();
+        let mut clusters = (**self.shared.clusters.load()).clone();
+        for resource in &update.changed {
+            let result = match update.kind {
+                ResourceType::Cluster => self.cluster(resource, &mut clusters),
+                ResourceType::Endpoint => self.assignment(resource, &mut clusters),
+                ResourceType::Listener => self.listener(resource),
+                ResourceType::Route => self.route(resource),
+                ResourceType::Secret => Err(Invalid::unsupported("")),
+            };
+            if let Err(error) = result {
+                rejections.push(Rejection {
+                    name: resource.name.clone(),
+                    reason: error.to_string().trim_start_matches(": ").to_owned(),
+                });
+            }
+        }
+        for name in &update.removed {
+            match update.kind {
+                ResourceType::Cluster => self.remove_cluster(name, &mut clusters),
+                ResourceType::Listener => self.remove_listener(name),
+                ResourceType::Endpoint => self.missing_assignment(name, &mut clusters),
+                ResourceType::Route => self.missing_route(name),
+                ResourceType::Secret => {}
+            }
+        }
+        if matches!(update.kind, ResourceType::Cluster | ResourceType::Endpoint) {
+            self.shared.clusters.store(Arc::new(clusters));
+            self.shared.tell_workers(|| worker::Command::Prune);
+        }
+        self.activate_listeners();
+        rejections
+    }
+
+    fn cluster(&mut self, resource: &Resource, clusters: &mut Clusters) -> Result<(), Invalid> {
+        let spec = ClusterSpec::compile(decode::<ClusterMessage>(&resource.body)?)?;
+        let name = resource.name.clone();
+        self.forget_user(&name);
+        let known = spec.assignment_name.as_ref().is_none_or(|assignment| {
+            self.users
+                .entry(assignment.clone())
+                .or_default()
+                .insert(name.clone());
+            self.assignments.contains_key(assignment)
+        });
+        if known {
+            self.activate_cluster(&name, spec, clusters)?;
+        } else {
+            self.warming_clusters.insert(name, spec);
+        }
+        Ok(())
+    }
+
+    fn activate_cluster(
+        &mut self,
+        name: &str,
+        spec: ClusterSpec,
+        clusters: &mut Clusters,
+    ) -> Result<(), Invalid> {
+        let message = match &spec.assignment_name {
+            Some(assignment) => self.assignments.get(assignment).cloned(),
+            None => spec.inline.clone(),
+        };
+        let previous = clusters
+            .get(name)
+            .map(|cluster| cluster.hosts.as_slice())
+            .unwrap_or_default();
+        let assignment = endpoint::compile(message.unwrap_or_default(), previous)?;
+        let workers = self.shared.names.workers;
+        let shared = {
+            let mut all = self.shared.names.clusters.lock();
+            all.entry(name.to_owned())
+                .or_insert_with(|| Arc::new(ClusterShared::new(workers)))
+                .clone()
+        };
+        clusters.insert(name.to_owned(), Arc::new(spec.build(assignment, shared)));
+        self.warming_clusters.remove(name);
+        self.clusters.insert(name.to_owned(), spec);
+        Ok(())
+    }
+
+    fn remove_cluster(&mut self, name: &str, clusters: &mut Clusters) {
+        self.forget_user(name);
+        self.clusters.remove(name);
+        self.warming_clusters.remove(name);
+        clusters.remove(name);
+        self.shared.names.clusters.lock().remove(name);
+    }
+
+    /// Forgets which assignment a cluster used, and the assignment with its last user.
+    fn forget_user(&mut self, name: &str) {
+        let spec = self
+            .warming_clusters
+            .get(name)
+            .or_else(|| self.clusters.get(name));
+        let Some(assignment) = spec.and_then(|spec| spec.assignment_name.clone()) else {
+            return;
+        };
+        if let Some(users) = self.users.get_mut(&assignment) {
+            users.remove(name);
+        }
+    }
+
+    fn assignment(&mut self, resource: &Resource, clusters: &mut Clusters) -> Result<(), Invalid> {
+        let message: ClusterLoadAssignment = decode(&resource.body)?;
+        // Checked before it replaces the one before.
+        endpoint::compile(message.clone(), &[])?;
+        self.assignments.insert(resource.name.clone(), message);
+        self.assignment_changed(&resource.name, clusters)
+    }
+
+    fn assignment_changed(&mut self, name: &str, clusters: &mut Clusters) -> Result<(), Invalid> {
+        for user in self.users.get(name).cloned().unwrap_or_default() {
+            let spec = self
+                .warming_clusters
+                .get(&user)
+                .or_else(|| self.clusters.get(&user));
+            if let Some(spec) = spec.cloned() {
+                self.activate_cluster(&user, spec, clusters)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The server says that there is no such assignment: clusters that wait for it go on without endpoints; others
+    /// keep what they have.
+    fn missing_assignment(&mut self, name: &str, clusters: &mut Clusters) {
+        if !self.assignments.contains_key(name) {
+            self.assignments
+                .insert(name.to_owned(), ClusterLoadAssignment::default());
+            // An empty assignment is always valid.
+            let _ = self.assignment_changed(name, clusters);
+        }
+    }
+
+    fn listener(&mut self, resource: &Resource) -> Result<(), Invalid> {
+        let message: ListenerMessage = decode(&resource.body)?;
+        let compiled = listener::compile(message, &Context::new(&self.shared))?;
+        let owner = self
+            .shared
+            .listeners
+            .load()
+            .by_address
+            .get(&compiled.address)
+            .cloned();
+        if let Some(owner) = owner.and_then(|slot| slot.load())
+            && owner.name != compiled.name
+        {
+            return Err(Invalid::new(
+                "address",
+                format!(
+                    "`{}` is already used by listener `{}`",
+                    compiled.address, owner.name
+                ),
+            ));
+        }
+        if routes_known(&compiled) {
+            self.warming_listeners.remove(&resource.name);
+            return self.activate_listener(Arc::new(compiled));
+        }
+        self.warming_listeners
+            .insert(resource.name.clone(), Arc::new(compiled));
+        Ok(())
+    }
+
+    /// Puts listeners into effect whose routes have arrived.
+    fn activate_listeners(&mut self) {
+        let ready: Vec<_> = self
+            .warming_listeners
+            .iter()
+            .filter(|(_, listener)| routes_known(listener))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ready {
+            if let Some(listener) = self.warming_listeners.remove(&name)
+                && let Err(error) = self.activate_listener(listener)
+            {
+                tracing::error!(name, %error, "listener cannot take effect");
+            }
+        }
+    }
+
+    fn activate_listener(&self, listener: Arc<Listener>) -> Result<(), Invalid> {
+        let mut set = (**self.shared.listeners.load()).clone();
+        if let Some(slot) = set.by_name.get(&listener.name) {
+            let before = slot.load();
+            if before.is_some_and(|before| {
+                before.address == listener.address && before.bind == listener.bind
+            }) {
+                // The sockets stay; only what new connections see changes.
+                slot.store(Some(listener));
+                return Ok(());
+            }
+        }
+        let slot = Arc::new(ListenerSlot::new(listener.clone()));
+        if listener.bind {
+            self.open_sockets(&listener, &slot)?;
+        }
+        if let Some(old) = set.by_name.insert(listener.name.clone(), slot.clone()) {
+            if let Some(before) = old.load() {
+                set.by_address.remove(&before.address);
+            }
+            old.store(None);
+        }
+        set.by_address.insert(listener.address, slot);
+        self.shared.listeners.store(Arc::new(set));
+        Ok(())
+    }
+
+    /// Opens one socket per worker. The kernel spreads connections over them.
+    fn open_sockets(&self, listener: &Listener, slot: &Arc<ListenerSlot>) -> Result<(), Invalid> {
+        let refused = |error: std::io::Error| {
+            Invalid::new(
+                "address",
+                format!("cannot bind `{}`: {error}", listener.address),
+            )
+        };
+        let sockets = self
+            .shared
+            .workers
+            .iter()
+            .map(|_| net::listen(listener.address))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(refused)?;
+        for (worker, socket) in self.shared.workers.iter().zip(sockets) {
+            let _ = worker.send(worker::Command::Listen {
+                socket,
+                slot: slot.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, name: &str) {
+        self.warming_listeners.remove(name);
+        let mut set = (**self.shared.listeners.load()).clone();
+        let Some(slot) = set.by_name.remove(name) else {
+            return;
+        };
+        if let Some(listener) = slot.load() {
+            set.by_address.remove(&listener.address);
+        }
+        self.shared.listeners.store(Arc::new(set));
+        slot.store(None);
+    }
+
+    fn route(&self, resource: &Resource) -> Result<(), Invalid> {
+        let table = RouteTable::compile(decode::<RouteConfiguration>(&resource.body)?)?;
+        let slot = Context::new(&self.shared).route_slot(&resource.name);
+        slot.table.store(Some(Arc::new(table)));
+        Ok(())
+    }
+
+    /// The server says that there is no such table: listeners that wait for it go on without routes; others keep what
+    /// they have.
+    fn missing_route(&self, name: &str) {
+        let slot = Context::new(&self.shared).route_slot(name);
+        if slot.table.load().is_none() {
+            slot.table.store(Some(Arc::new(RouteTable::empty(name))));
+        }
+    }
+
+    /// Names of the route tables that listeners refer to.
+    fn route_names(&self) -> BTreeSet<String> {
+        let active = self.shared.listeners.load();
+        let active = active.by_name.values().filter_map(|slot| slot.load());
+        let all = active.chain(self.warming_listeners.values().cloned());
+        all.flat_map(|listener| {
+            route_slots(&listener)
+                .map(|slot| slot.name.clone())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    fn record(&self, update: Update, rejections: &[Rejection]) {
+        let now = SystemTime::now();
+        let mut dump = self.shared.dump.lock();
+        dump.versions.insert(update.kind, update.version);
+        let entries = dump.kinds.entry(update.kind).or_default();
+        for name in &update.removed {
+            if matches!(update.kind, ResourceType::Cluster | ResourceType::Listener) {
+                entries.remove(name);
+            }
+        }
+        for resource in update.changed {
+            let entry = entries.entry(resource.name.clone()).or_default();
+            match rejections
+                .iter()
+                .find(|rejection| rejection.name == resource.name)
+            {
+                Some(rejection) => {
+                    entry.rejected = Some((resource, rejection.reason.clone(), now));
+                }
+                None => {
+                    entry.accepted = Some((resource, now));
+                    entry.rejected = None;
+                }
+            }
+        }
+        let warming = |name: &str| match update.kind {
+            ResourceType::Cluster => self.warming_clusters.contains_key(name),
+            ResourceType::Listener => self.warming_listeners.contains_key(name),
+            _ => false,
+        };
+        for (name, entry) in entries {
+            entry.warming = warming(name);
+        }
+    }
+
+    fn counts(&self, kind: ResourceType) -> &UpdateCounts {
+        let updates = &self.shared.updates;
+        match kind {
+            ResourceType::Cluster => &updates.cluster,
+            ResourceType::Endpoint => &updates.endpoint,
+            ResourceType::Listener => &updates.listener,
+            ResourceType::Route | ResourceType::Secret => &updates.route,
+        }
+    }
+}
+
+impl Handler for Store {
+    fn update(&mut self, update: Update) -> Vec<Rejection> {
+        let rejections = self.apply(&update);
+        let counts = self.counts(update.kind);
+        let count = if rejections.is_empty() {
+            &counts.success
+        } else {
+            &counts.rejected
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.seen.insert(update.kind);
+        self.record(update, &rejections);
+        let updates = &self.shared.updates;
+        updates
+            .clusters_warming
+            .store(self.warming_clusters.len(), Ordering::Relaxed);
+        updates
+            .listeners_warming
+            .store(self.warming_listeners.len(), Ordering::Relaxed);
+        // Slots of tables that nothing refers to are dropped, so that they are fetched anew when wanted again.
+        let wanted = self.route_names();
+        self.shared
+            .names
+            .routes
+            .lock()
+            .retain(|name, _| wanted.contains(name));
+        let complete = self.warming_clusters.is_empty() && self.warming_listeners.is_empty();
+        if complete
+            && self.seen.contains(&ResourceType::Cluster)
+            && self.seen.contains(&ResourceType::Listener)
+        {
+            self.shared.live.store(true, Ordering::Relaxed);
+        }
+        rejections
+    }
+
+    fn wanted(&self, kind: ResourceType) -> BTreeSet<String> {
+        match kind {
+            ResourceType::Endpoint => self
+                .clusters
+                .values()
+                .chain(self.warming_clusters.values())
+                .filter_map(|spec| spec.assignment_name.clone())
+                .collect(),
+            ResourceType::Route => self.route_names(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    fn connection_changed(&mut self, connected: bool) {
+        self.shared
+            .updates
+            .connected
+            .store(connected, Ordering::Relaxed);
+    }
+}
+
+fn route_slots(listener: &Listener) -> impl Iterator<Item = &Arc<RouteSlot>> {
+    listener
+        .chains
+        .iter()
+        .chain(&listener.default_chain)
+        .filter_map(|chain| match &chain.filter {
+            NetworkFilter::Http(manager) => match &manager.routes {
+                RouteSource::Dynamic(slot) => Some(slot),
+                RouteSource::Inline(_) => None,
+            },
+            NetworkFilter::Tcp(_) => None,
+        })
+}
+
+fn routes_known(listener: &Listener) -> bool {
+    route_slots(listener).all(|slot| slot.table.load().is_some())
+}

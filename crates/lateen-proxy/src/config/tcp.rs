@@ -1,0 +1,72 @@
+//! The TCP proxy filter.
+
+use std::time::Duration;
+
+use lateen_route::{Invalid, Within, refuse_rest};
+use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
+use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use lateen_xds::pb::envoy::r#type::v3::hash_policy::PolicySpecifier;
+
+use super::store::Context;
+use super::{access_log, limit};
+use crate::tcp::TcpProxy;
+
+/// Connections without any byte in either direction are closed after this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Compiles the filter.
+pub(crate) fn compile(
+    mut message: pb::TcpProxy,
+    context: &Context<'_>,
+) -> Result<TcpProxy, Invalid> {
+    let stat_prefix = std::mem::take(&mut message.stat_prefix);
+    let mut clusters = Vec::new();
+    match message.cluster_specifier.take() {
+        Some(ClusterSpecifier::Cluster(name)) => clusters.push((name, 1)),
+        Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+            for (index, cluster) in weighted.clusters.into_iter().enumerate() {
+                if cluster.metadata_match.is_some() || cluster.weight == 0 {
+                    return Err(Invalid::new(
+                        "",
+                        "must have a positive weight and no metadata_match",
+                    ))
+                    .within_item("weighted_clusters.clusters", index);
+                }
+                clusters.push((cluster.name, u64::from(cluster.weight)));
+            }
+        }
+        None => {}
+    }
+    if clusters.is_empty() {
+        return Err(Invalid::new("cluster_specifier", "is required"));
+    }
+    let mut hash_source_ip = false;
+    for (index, policy) in std::mem::take(&mut message.hash_policy)
+        .into_iter()
+        .enumerate()
+    {
+        match policy.policy_specifier {
+            Some(PolicySpecifier::SourceIp(_)) => hash_source_ip = true,
+            _ => {
+                return Err(Invalid::unsupported("filter_state")).within_item("hash_policy", index);
+            }
+        }
+    }
+    let idle_timeout =
+        limit(message.idle_timeout.take(), Some(IDLE_TIMEOUT)).within("idle_timeout")?;
+    let access_log = access_log::compile(std::mem::take(&mut message.access_log), context)?;
+    let connect_attempts = message
+        .max_connect_attempts
+        .take()
+        .map_or(1, |value| value.value.max(1));
+    refuse_rest(&message)?;
+    let stats = context.tcp_stats(&stat_prefix);
+    Ok(TcpProxy {
+        clusters,
+        hash_source_ip,
+        idle_timeout,
+        connect_attempts,
+        access_log,
+        stats,
+    })
+}

@@ -1,0 +1,226 @@
+//! From an accepted socket to the filter chain that serves it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::config::chain_match::Facts;
+use crate::flags::Flags;
+use crate::http;
+use crate::listener::{FilterChain, InspectorKind, Listener, ListenerSlot, NetworkFilter};
+use crate::record::Record;
+use crate::sniff::{self, ClientHello, Verdict};
+use crate::worker::Worker;
+
+/// What is known of a downstream connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionInfo {
+    pub(crate) id: u64,
+    pub(crate) remote: SocketAddr,
+    /// Where the client wanted to go: the original destination when it was restored.
+    pub(crate) local: SocketAddr,
+    /// Server name of a TLS client hello.
+    pub(crate) server_name: String,
+    pub(crate) chain: String,
+}
+
+/// What the inspectors found.
+#[derive(Debug, Default)]
+struct Inspected {
+    hello: Option<ClientHello>,
+    http: Option<&'static str>,
+}
+
+/// Why inspection did not end well.
+enum InspectError {
+    /// The time was over.
+    Timeout,
+    /// The connection broke.
+    Broken,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    remote: SocketAddr,
+    mut slot: Arc<ListenerSlot>,
+    mut listener: Arc<Listener>,
+) {
+    let _ = stream.set_nodelay(true);
+    let Ok(own) = stream.local_addr() else { return };
+    let mut local = canonical(own);
+    if (listener.use_original_dst || listener.original_dst)
+        && let Ok(original) = lateen_sys::original_dst(&stream)
+    {
+        local = canonical(original);
+    }
+    if listener.use_original_dst && local != canonical(own) {
+        let handed_over = worker
+            .shared
+            .listeners
+            .load()
+            .for_destination(local)
+            .cloned();
+        if let Some((other, state)) =
+            handed_over.and_then(|slot| slot.load().map(|state| (slot, state)))
+        {
+            (slot, listener) = (other, state);
+        }
+    }
+    let stats = listener.stats.clone();
+    stats.here().cx_total.inc();
+    stats.here().cx_active.inc();
+    let remote = canonical(remote);
+    let id = worker.connection_id();
+    let mut prefix = BytesMut::new();
+    let inspection = inspect(&mut stream, &mut prefix, &listener, local.port()).await;
+    if let Some((chain, info)) = choose(&listener, inspection, remote, local, id) {
+        let info = Rc::new(info);
+        match &chain.filter {
+            NetworkFilter::Http(manager) => {
+                let manager = manager.clone();
+                http::serve(&worker, &slot, &chain, manager, info, stream, prefix).await;
+            }
+            NetworkFilter::Tcp(proxy) => proxy.serve(&worker, &info, stream, prefix).await,
+        }
+    }
+    stats.here().cx_active.dec();
+    stats.here().cx_destroy.inc();
+}
+
+/// The chain for a connection; logs and counts when there is none.
+fn choose(
+    listener: &Listener,
+    inspection: Result<Inspected, InspectError>,
+    remote: SocketAddr,
+    local: SocketAddr,
+    id: u64,
+) -> Option<(Arc<FilterChain>, ConnectionInfo)> {
+    let inspected = match inspection {
+        Ok(inspected) => inspected,
+        Err(InspectError::Timeout) => {
+            listener.stats.here().pre_cx_timeout.inc();
+            return None;
+        }
+        Err(InspectError::Broken) => return None,
+    };
+    let http: Vec<String> = inspected.http.map(str::to_owned).into_iter().collect();
+    let (transport, hello) = match inspected.hello {
+        Some(hello) => ("tls", hello),
+        None => ("raw_buffer", ClientHello::default()),
+    };
+    let protocols = if transport == "tls" {
+        &hello.protocols
+    } else {
+        &http
+    };
+    let facts = Facts {
+        destination: local,
+        source: remote.ip(),
+        server_name: &hello.server_name,
+        transport,
+        protocols,
+    };
+    let chain = listener
+        .matcher
+        .find(&facts)
+        .and_then(|index| listener.chains.get(index));
+    let chain = chain.or(listener.default_chain.as_ref()).cloned();
+    let mut info = ConnectionInfo {
+        id,
+        remote,
+        local,
+        server_name: hello.server_name,
+        chain: String::new(),
+    };
+    let Some(chain) = chain else {
+        listener.stats.here().no_filter_chain_match.inc();
+        let mut record = Record::new(Rc::new(info));
+        record.flags.set(Flags::NO_ROUTE);
+        record.details = "filter_chain_not_found".into();
+        for log in &listener.access_log {
+            log.log(record.flags, &record);
+        }
+        return None;
+    };
+    info.chain.clone_from(&chain.name);
+    Some((chain, info))
+}
+
+/// Reads as much as the inspectors need. What was read is left in `prefix`.
+async fn inspect(
+    stream: &mut TcpStream,
+    prefix: &mut BytesMut,
+    listener: &Listener,
+    port: u16,
+) -> Result<Inspected, InspectError> {
+    let wants = |kind| {
+        let mut inspectors = listener
+            .inspectors
+            .iter()
+            .filter(|inspector| inspector.kind == kind);
+        inspectors.any(|inspector| {
+            !inspector
+                .disabled
+                .as_ref()
+                .is_some_and(|predicate| predicate.holds(port))
+        })
+    };
+    let (tls, http) = (wants(InspectorKind::Tls), wants(InspectorKind::Http));
+    let mut found = Inspected::default();
+    if !tls && !http {
+        return Ok(found);
+    }
+    let most = listener.inspect_timeout.unwrap_or(Duration::MAX);
+    let reading = read_until_known(stream, prefix, tls, http, &mut found);
+    let outcome = match listener.inspect_timeout {
+        None => Ok(reading.await),
+        Some(_) => tokio::time::timeout(most, reading).await,
+    };
+    match outcome {
+        Ok(Ok(())) => Ok(found),
+        Ok(Err(_)) => Err(InspectError::Broken),
+        Err(_) if listener.continue_on_timeout => Ok(found),
+        Err(_) => Err(InspectError::Timeout),
+    }
+}
+
+async fn read_until_known(
+    stream: &mut TcpStream,
+    prefix: &mut BytesMut,
+    tls: bool,
+    http: bool,
+    found: &mut Inspected,
+) -> std::io::Result<()> {
+    let (mut tls_known, mut http_known) = (!tls, !http);
+    loop {
+        if !tls_known && let Verdict::Known(hello) = sniff::tls(prefix) {
+            tls_known = true;
+            // What is TLS is not HTTP; looking further would only wait.
+            http_known |= hello.is_some();
+            found.hello = hello;
+        }
+        if !http_known && let Verdict::Known(protocol) = sniff::http(prefix) {
+            http_known = true;
+            found.http = protocol;
+        }
+        if (tls_known && http_known) || prefix.len() >= sniff::MOST_BYTES {
+            return Ok(());
+        }
+        // A client that sends nothing and closes is handled by the chain, as one that says nothing.
+        if stream.read_buf(prefix).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// IPv4 addresses of dual-stack sockets as IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

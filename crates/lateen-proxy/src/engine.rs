@@ -1,0 +1,122 @@
+//! The part that serves traffic: workers and the configuration that they share.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lateen_xds::client::Handler;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::store::Store;
+use crate::shared::{Names, Shared};
+use crate::worker::{self, Command};
+
+/// How often the end of the last connection is looked for while draining.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// Downstream connections that are served at the same time when nothing else is configured.
+const MOST_CONNECTIONS: usize = 32_768;
+
+/// Options of an engine.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Number of workers, at least 1. More than the machine has cores brings nothing.
+    pub workers: usize,
+    /// Address of this proxy that others can reach, shown in `x-forwarded-for` for clients on the same host.
+    pub node_ip: Option<IpAddr>,
+    /// Marks upstream sockets so that the redirection of the pod lets them pass.
+    pub mark_sockets: bool,
+    /// Downstream connections beyond this number are closed at once.
+    pub most_connections: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            node_ip: None,
+            mark_sockets: false,
+            most_connections: MOST_CONNECTIONS,
+        }
+    }
+}
+
+/// Running workers. Dropping the engine ends them at once.
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the workers. They serve nothing until the [`Engine::handler`] gets listeners.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(config: &EngineConfig) -> std::io::Result<Self> {
+        let count = config.workers.max(1);
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        let shared = Arc::new(Shared {
+            clusters: Default::default(),
+            listeners: Default::default(),
+            names: Names {
+                workers: count,
+                ..Names::default()
+            },
+            workers: senders,
+            dump: Mutex::default(),
+            updates: Default::default(),
+            live: Default::default(),
+            draining: watch::Sender::new(false),
+            connections: Default::default(),
+            started: Instant::now(),
+            node_ip: config.node_ip,
+            mark_sockets: config.mark_sockets,
+            most_connections: config.most_connections,
+        });
+        let threads = receivers
+            .into_iter()
+            .enumerate()
+            .map(|(index, commands)| worker::spawn(index, shared.clone(), commands))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { shared, threads })
+    }
+
+    /// What takes discovery updates. Make one per engine: it knows what was accepted before.
+    pub fn handler(&self) -> impl Handler + use<> {
+        Store::new(self.shared.clone())
+    }
+
+    /// Whether the first complete configuration is in effect.
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_live() && !self.shared.is_draining()
+    }
+
+    /// Open downstream connections.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Stops accepting, tells clients to close, and waits until all connections are gone, at most for `limit`.
+    pub async fn drain(&self, limit: Duration) {
+        self.shared.draining.send_replace(true);
+        let deadline = Instant::now() + limit;
+        while self.connections() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.tell_workers(|| Command::Stop);
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has reported it already.
+            let _ = thread.join();
+        }
+        self.shared.names.logs.flush(Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,309 @@
+//! Bodies: of requests on their way to an upstream, replayable for retries, and of responses on their way back.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::Notify;
+
+use super::finish::Tail;
+
+/// Errors of bodies, as the codecs want them.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Most bytes of a request that are kept to send them again.
+const REPLAY_LIMIT: usize = 1 << 20;
+
+/// The body of a request to an upstream.
+pub(crate) enum RequestBody {
+    /// There is none.
+    Empty,
+    /// One pass over the client's body.
+    Pass(Pass),
+}
+
+/// The client's body. Each attempt makes a [`Pass`] over it; what earlier passes read is kept as long as it is small.
+pub(crate) struct RequestSource {
+    inner: RefCell<Source>,
+    ended: Notify,
+}
+
+struct Source {
+    body: Incoming,
+    length: Option<u64>,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// Everything that was read is in `kept`.
+    replayable: bool,
+    done: bool,
+    trailers: Option<HeaderMap>,
+    received: u64,
+    /// Only the latest pass may read.
+    passes: u32,
+}
+
+/// One reading of the body.
+pub(crate) struct Pass {
+    source: Rc<RequestSource>,
+    number: u32,
+    position: usize,
+    trailers_sent: bool,
+}
+
+impl RequestSource {
+    /// Nothing when the request has no body.
+    pub(crate) fn new(body: Incoming, may_replay: bool) -> Option<Rc<Self>> {
+        if body.is_end_stream() {
+            return None;
+        }
+        let length = body.size_hint().exact();
+        let fits = length.is_none_or(|length| length <= REPLAY_LIMIT as u64);
+        Some(Rc::new(Self {
+            inner: RefCell::new(Source {
+                body,
+                length,
+                kept: Vec::new(),
+                kept_bytes: 0,
+                replayable: may_replay && fits,
+                done: false,
+                trailers: None,
+                received: 0,
+                passes: 0,
+            }),
+            ended: Notify::new(),
+        }))
+    }
+
+    /// Begins a pass from the first byte. Earlier passes end with an error.
+    pub(crate) fn pass(self: &Rc<Self>) -> RequestBody {
+        let mut inner = self.inner.borrow_mut();
+        inner.passes += 1;
+        let number = inner.passes;
+        RequestBody::Pass(Pass {
+            source: self.clone(),
+            number,
+            position: 0,
+            trailers_sent: false,
+        })
+    }
+
+    /// Whether another pass would see the same bytes.
+    pub(crate) fn can_replay(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.replayable || inner.received == 0
+    }
+
+    /// Stops keeping bytes: no further pass will be made.
+    pub(crate) fn forget(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.replayable = false;
+    }
+
+    /// Bytes received so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.inner.borrow().received
+    }
+
+    /// Returns when the whole body was read.
+    pub(crate) async fn ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.inner.borrow().done {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Pass {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut inner = self.source.inner.borrow_mut();
+        if inner.passes != self.number {
+            return Poll::Ready(Some(Err("another attempt took over".into())));
+        }
+        if let Some(chunk) = inner.kept.get(self.position) {
+            self.position += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        if inner.done {
+            let trailers = inner.trailers.clone().filter(|_| !self.trailers_sent);
+            self.trailers_sent = true;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let polled = Pin::new(&mut inner.body).poll_frame(context);
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                inner.done = true;
+                self.source.ended.notify_waiters();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                // What is missing will not come, so there is nothing to send again.
+                inner.replayable = false;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    inner.received += data.len() as u64;
+                    if inner.replayable {
+                        inner.kept_bytes += data.len();
+                        if inner.kept_bytes <= REPLAY_LIMIT {
+                            inner.kept.push(data.clone());
+                            self.position += 1;
+                        } else {
+                            inner.replayable = false;
+                            inner.kept.clear();
+                        }
+                    }
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    inner.trailers = Some(trailers.clone());
+                    self.trailers_sent = true;
+                }
+                if inner.body.is_end_stream() {
+                    inner.done = true;
+                    self.source.ended.notify_waiters();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Pass(pass) => pass.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Pass(pass) => {
+                let inner = pass.source.inner.borrow();
+                let trailers = inner.trailers.is_some() && !pass.trailers_sent;
+                inner.done && pass.position >= inner.kept.len() && !trailers
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            // Only asked for before anything was read.
+            Self::Pass(pass) => match pass.source.inner.borrow().length {
+                Some(length) if pass.position == 0 => SizeHint::with_exact(length),
+                _ => SizeHint::default(),
+            },
+        }
+    }
+}
+
+/// The body of a response to the client. When it ends or is dropped, the request is over.
+pub(crate) struct ResponseBody {
+    pub(crate) content: Content,
+    pub(crate) tail: Box<Tail>,
+}
+
+/// Where its bytes come from.
+pub(crate) enum Content {
+    Full(Bytes),
+    Upstream(Incoming),
+    Done,
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        match &mut this.content {
+            Content::Done => Poll::Ready(None),
+            Content::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.content = Content::Done;
+                if bytes.is_empty() {
+                    return Poll::Ready(None);
+                }
+                this.tail.record.bytes_sent += bytes.len() as u64;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Content::Upstream(body) => {
+                if this.tail.expired(context) {
+                    this.content = Content::Done;
+                    return Poll::Ready(Some(Err("the time for the response is over".into())));
+                }
+                match Pin::new(&mut *body).poll_frame(context) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(None) => {
+                        this.content = Content::Done;
+                        this.tail.upstream_complete();
+                        Poll::Ready(None)
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        this.content = Content::Done;
+                        this.tail.upstream_broken();
+                        Poll::Ready(Some(Err(error.into())))
+                    }
+                    Poll::Ready(Some(Ok(frame))) => {
+                        this.tail.progress();
+                        if let Some(data) = frame.data_ref() {
+                            this.tail.record.bytes_sent += data.len() as u64;
+                        } else if let Some(trailers) = frame.trailers_ref() {
+                            this.tail.record.trailers = trailers.clone();
+                        }
+                        if body.is_end_stream() {
+                            this.content = Content::Done;
+                            this.tail.upstream_complete();
+                        }
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Full(bytes) => bytes.is_empty(),
+            Content::Upstream(body) => body.is_end_stream(),
+            Content::Done => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Upstream(body) => body.size_hint(),
+            Content::Done => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let unread = match &self.content {
+            Content::Upstream(body) => !body.is_end_stream(),
+            Content::Full(_) | Content::Done => false,
+        };
+        self.tail.finish(unread);
+    }
+}

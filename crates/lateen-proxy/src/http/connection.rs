@@ -1,0 +1,268 @@
+//! One downstream HTTP connection: its codec, its idle time, and its polite end.
+
+use std::cell::Cell;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::codec;
+use super::exchange;
+use super::io::{Downstream, HeadGuard};
+use super::local::LocalExecutor;
+use super::manager::{Codec, HttpManager};
+use crate::cluster::Host;
+use crate::connection::ConnectionInfo;
+use crate::listener::{FilterChain, ListenerSlot};
+use crate::sniff::PREFACE;
+use crate::worker::Worker;
+
+/// Time for a started head to become complete.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an idle HTTP/1.1 connection of a replaced filter chain may wait for its next request, on whose response
+/// the client is told to close.
+const CHAIN_DRAIN: Duration = Duration::from_secs(45);
+
+/// The same when the process ends.
+const PROCESS_DRAIN: Duration = Duration::from_secs(1);
+
+/// The state of a connection.
+pub(crate) struct HttpConnection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) manager: Arc<HttpManager>,
+    pub(crate) info: Rc<ConnectionInfo>,
+    pub(crate) http2: bool,
+    /// The client is told to close with the next response.
+    pub(crate) closing: Cell<bool>,
+    pub(crate) guard: Arc<HeadGuard>,
+    /// The endpoint for the original destination, made once.
+    pub(crate) original: std::cell::OnceCell<Arc<Host>>,
+    requests: Cell<u32>,
+    last_end: Cell<Instant>,
+}
+
+impl HttpConnection {
+    pub(crate) fn request_started(&self) {
+        self.requests.set(self.requests.get() + 1);
+        self.guard.head_complete();
+    }
+
+    pub(crate) fn request_ended(&self) {
+        let left = self.requests.get().saturating_sub(1);
+        self.requests.set(left);
+        self.last_end.set(Instant::now());
+        if left == 0 {
+            self.guard.idle();
+        }
+    }
+}
+
+/// Serves a connection to its end. `prefix` was read from it already.
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    slot: &ListenerSlot,
+    chain: &FilterChain,
+    manager: Arc<HttpManager>,
+    info: Rc<ConnectionInfo>,
+    mut stream: TcpStream,
+    mut prefix: BytesMut,
+) {
+    let http2 = match manager.codec {
+        Codec::Http1 => false,
+        Codec::Http2 => true,
+        Codec::Auto => match is_http2(&mut stream, &mut prefix, manager.idle_timeout).await {
+            Some(http2) => http2,
+            None => return,
+        },
+    };
+    let stats = manager.stats.clone();
+    stats.here().cx_total.inc();
+    stats.here().cx_active.inc();
+    if http2 {
+        stats.here().cx_http2.inc()
+    } else {
+        stats.here().cx_http1.inc()
+    }
+    let guard = Arc::new(HeadGuard::default());
+    let io = TokioIo::new(Downstream::new(
+        stream,
+        prefix.freeze(),
+        guard.clone(),
+        stats.clone(),
+        !http2,
+    ));
+    let max_streams = manager
+        .max_streams
+        .unwrap_or(codec::STREAMS)
+        .min(codec::STREAMS);
+    let connection = Rc::new(HttpConnection {
+        worker: worker.clone(),
+        manager,
+        info,
+        http2,
+        closing: Cell::new(false),
+        guard,
+        original: std::cell::OnceCell::new(),
+        requests: Cell::new(0),
+        last_end: Cell::new(Instant::now()),
+    });
+    let state = connection.clone();
+    let service = service_fn(move |request| exchange::handle(connection.clone(), request));
+    if http2 {
+        let codec = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(codec::STREAM_WINDOW)
+            .initial_connection_window_size(codec::CONNECTION_WINDOW)
+            .max_send_buf_size(codec::SEND_BUFFER)
+            .max_header_list_size(codec::HEADER_LIST)
+            .max_concurrent_streams(max_streams)
+            .max_pending_accept_reset_streams(codec::RESETS.0)
+            .max_local_error_reset_streams(codec::RESETS.1)
+            .serve_connection(io, service);
+        drive(codec, &state, slot, chain).await;
+    } else {
+        let codec = http1::Builder::new()
+            .half_close(false)
+            .max_buf_size(codec::HTTP1_BUFFER)
+            .max_headers(codec::MOST_HEADERS)
+            .serve_connection(io, service)
+            .with_upgrades();
+        drive(codec, &state, slot, chain).await;
+    }
+    stats.here().cx_active.dec();
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2; nothing when the connection ended before.
+async fn is_http2(
+    stream: &mut TcpStream,
+    prefix: &mut BytesMut,
+    idle: Option<Duration>,
+) -> Option<bool> {
+    loop {
+        let length = prefix.len().min(PREFACE.len());
+        if prefix[..length] != PREFACE[..length] {
+            return Some(false);
+        }
+        if length == PREFACE.len() {
+            return Some(true);
+        }
+        let limit = if prefix.is_empty() {
+            idle.unwrap_or(Duration::MAX)
+        } else {
+            HEAD_TIMEOUT
+        };
+        let read = match tokio::time::timeout(limit, stream.read_buf(prefix)).await {
+            Ok(Ok(read)) => read,
+            _ => return None,
+        };
+        if read == 0 {
+            // What was sent is no request; the codec says so, if there is anything.
+            return (!prefix.is_empty()).then_some(false);
+        }
+    }
+}
+
+/// A codec that can be asked to end after what is in progress.
+trait Graceful: Future {
+    fn shut_down(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Graceful for http1::UpgradeableConnection<I, S>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn shut_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B> Graceful for http2::Connection<I, S, LocalExecutor>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: 'static,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn shut_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs the codec; drains when the filter chain is replaced or the process ends; ends when idle for too long.
+async fn drive(
+    codec: impl Graceful,
+    state: &HttpConnection,
+    slot: &ListenerSlot,
+    chain: &FilterChain,
+) {
+    let mut codec = pin!(codec);
+    let mut changed = slot.subscribe();
+    let mut draining = state.worker.shared.draining.subscribe();
+    let mut shut_down_at: Option<Instant> = None;
+    let mut is_shut_down = false;
+    loop {
+        let idle_end = state
+            .manager
+            .idle_timeout
+            .map(|limit| state.last_end.get() + limit);
+        let wake = match (shut_down_at, idle_end) {
+            _ if is_shut_down => None,
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+        let drain_in = tokio::select! {
+            _ = codec.as_mut() => return,
+            Ok(()) = changed.changed(), if shut_down_at.is_none() => {
+                if slot.has_chain(chain) { continue }
+                CHAIN_DRAIN
+            }
+            Ok(_) = draining.wait_for(|draining| *draining), if !state.closing.get() => PROCESS_DRAIN,
+            () = sleep_until(wake) => {
+                let now = Instant::now();
+                let drained = shut_down_at.is_some_and(|at| at <= now);
+                let idle = idle_end.is_some_and(|end| end <= now) && state.requests.get() == 0;
+                if drained || idle {
+                    if idle && !drained {
+                        state.manager.stats.here().cx_idle_timeout.inc();
+                    }
+                    codec.as_mut().shut_down();
+                    is_shut_down = true;
+                } else {
+                    // Requests are in progress: look again after the limit.
+                    state.last_end.set(now);
+                }
+                continue;
+            }
+        };
+        state.manager.stats.here().cx_drain_close.inc();
+        state.closing.set(true);
+        shut_down_at = Some(Instant::now() + drain_in);
+        if state.http2 {
+            // The client is told which streams are served, so nothing is lost.
+            codec.as_mut().shut_down();
+            is_shut_down = true;
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,362 @@
+//! One request: from its head to the response that is sent.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use lateen_route::mutate::{HeaderMutations, Mutations};
+use lateen_route::redirect::Redirect;
+use lateen_route::route::Target;
+use lateen_route::{Action, Decision, RouteTable};
+
+use super::body::{Content, RequestSource, ResponseBody};
+use super::connection::HttpConnection;
+use super::finish::{Tail, UpstreamHold};
+use super::forward::{self, Forwarded};
+use super::head::Head;
+use super::manager::ServerHeader;
+use super::reply::{LocalReply, grpc_status};
+use super::{forwarded, hop, upgrade};
+use crate::record::Record;
+
+const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// A request on its way.
+pub(super) struct Exchange {
+    pub(super) connection: Rc<HttpConnection>,
+    pub(super) record: Record,
+    pub(super) head: Head,
+    pub(super) source: Option<Rc<RequestSource>>,
+    /// The client's side of an upgrade, with the protocol.
+    pub(super) upgrade: Option<(String, OnUpgrade)>,
+}
+
+/// What is sent back.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    content: Content,
+    hold: Option<UpstreamHold>,
+    deadline: Option<tokio::time::Instant>,
+    close: bool,
+}
+
+/// Serves one request.
+pub(super) async fn handle(
+    connection: Rc<HttpConnection>,
+    mut request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    connection.request_started();
+    let manager = connection.manager.clone();
+    let stats = manager.stats.here();
+    stats.rq_total.inc();
+    stats.rq_active.inc();
+    if connection.http2 {
+        stats.rq_http2.inc()
+    } else {
+        stats.rq_http1.inc()
+    }
+    let record = Record::new(connection.info.clone());
+    let wants_upgrade = !connection.http2 && request.headers().contains_key(header::UPGRADE);
+    let on_upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (head, problem) = Head::new(&mut request, &manager);
+    let upgrade = head.upgrade().zip(on_upgrade);
+    let source = RequestSource::new(request.into_body(), true);
+    let mut exchange = Exchange {
+        connection: connection.clone(),
+        record,
+        head,
+        source,
+        upgrade,
+    };
+    let answer = match problem {
+        Some(reply) => exchange.local(reply),
+        None => exchange.route().await,
+    };
+    Ok(exchange.finish(answer))
+}
+
+impl Exchange {
+    /// Decides where the request goes, and gets the answer from there.
+    async fn route(&mut self) -> Answer {
+        let manager = self.connection.manager.clone();
+        forwarded::apply(&mut self.head, &manager, &self.connection.info);
+        let Some(table) = manager.routes.load() else {
+            return self.local(LocalReply::not_found());
+        };
+        let decision = table.decide(&self.head.view(), fastrand::u64(..));
+        let (virtual_host, route, weighted) = match decision {
+            Decision::NotFound => {
+                manager.stats.here().no_route.inc();
+                return self.local(LocalReply::not_found());
+            }
+            Decision::RedirectToHttps(_) => {
+                return self.redirect(&Redirect::to_https(), None, &[]);
+            }
+            Decision::Route {
+                virtual_host,
+                route,
+                weighted,
+            } => (virtual_host, route, weighted),
+        };
+        self.record.route.clone_from(&route.name);
+        self.record.virtual_host.clone_from(&virtual_host.name);
+        let chosen = weighted.and_then(|index| match &route.forward()?.target {
+            Target::Weighted { clusters, .. } => clusters.get(index),
+            _ => None,
+        });
+        let levels = mutation_levels(
+            &table,
+            [
+                chosen.map(|cluster| &cluster.mutations),
+                Some(&route.mutations),
+                Some(&virtual_host.mutations),
+                Some(&table.mutations),
+            ],
+        );
+        match &route.action {
+            Action::Direct { status, body } => {
+                manager.stats.here().direct.inc();
+                let body = bytes::Bytes::copy_from_slice(body);
+                let mut answer = self.local(LocalReply::new(
+                    *status,
+                    body,
+                    Default::default(),
+                    "direct_response",
+                ));
+                self.mutate_response(&mut answer.headers, &levels);
+                answer
+            }
+            Action::Redirect(redirect) => self.redirect(redirect, Some(route), &levels),
+            Action::Forward(action) => {
+                manager.stats.here().forwarded.inc();
+                let plan = forward::Plan {
+                    route,
+                    virtual_host,
+                    action,
+                    chosen,
+                    levels: &levels,
+                };
+                match forward::forward(self, &plan).await {
+                    Err(reply) => self.local(reply),
+                    Ok(forwarded) => {
+                        let mut answer = self.from_upstream(forwarded);
+                        if virtual_host.attempt_count_in_response {
+                            let count = HeaderValue::from(self.record.attempts);
+                            answer.headers.insert(ATTEMPT_COUNT, count);
+                        }
+                        self.mutate_response(&mut answer.headers, &levels);
+                        answer
+                    }
+                }
+            }
+        }
+    }
+
+    fn redirect(
+        &mut self,
+        redirect: &Redirect,
+        route: Option<&lateen_route::Route>,
+        levels: &[&Mutations],
+    ) -> Answer {
+        self.connection.manager.stats.here().redirect.inc();
+        let location = redirect.location(route, &self.head.view());
+        let flags = Default::default();
+        let mut reply = LocalReply::new(redirect.status, "", flags, "direct_response");
+        if let Ok(value) = HeaderValue::from_str(&location) {
+            reply.headers.push((header::LOCATION, value));
+        }
+        let mut answer = self.local(reply);
+        self.mutate_response(&mut answer.headers, levels);
+        answer
+    }
+
+    fn from_upstream(&mut self, forwarded: Forwarded) -> Answer {
+        let Forwarded {
+            mut response,
+            hold,
+            deadline,
+        } = forwarded;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let upstream = switched.then(|| hyper::upgrade::on(&mut response));
+        let (mut parts, body) = response.into_parts();
+        let protocol = switched
+            .then(|| self.upgrade.as_ref().map(|(name, _)| name.clone()))
+            .flatten();
+        hop::strip(&mut parts.headers, protocol.as_deref());
+        if !self.connection.manager.suppress_envoy_headers {
+            let millis = self
+                .record
+                .response_start
+                .map_or(0, |time| time.as_millis() as u64);
+            parts
+                .headers
+                .insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(millis));
+        }
+        self.record.details = "via_upstream".into();
+        let mut answer = Answer {
+            status: parts.status,
+            headers: parts.headers,
+            content: Content::Done,
+            hold: Some(hold),
+            deadline,
+            close: false,
+        };
+        if let Some(upstream) = upstream {
+            if let (Some((_, downstream)), Some(hold)) = (self.upgrade.take(), answer.hold.take()) {
+                upgrade::start(&self.connection, downstream, upstream, hold);
+            }
+        } else if body.is_end_stream() {
+            if let Some(hold) = answer.hold.take() {
+                hold.release();
+            }
+        } else {
+            answer.content = Content::Upstream(body);
+        }
+        answer
+    }
+
+    /// An answer of the proxy itself.
+    fn local(&mut self, reply: LocalReply) -> Answer {
+        self.record.flags.set(reply.flags);
+        self.record.details = reply.details;
+        let mut headers = HeaderMap::new();
+        headers.extend(
+            reply
+                .headers
+                .into_iter()
+                .map(|(name, value)| (Some(name), value)),
+        );
+        let (mut status, mut body) = (reply.status, reply.body);
+        if self.head.is_grpc() {
+            // The status and the text travel as trailers, which for an empty response are its headers.
+            headers.insert("grpc-status", HeaderValue::from(grpc_status(status)));
+            if let Ok(message) = HeaderValue::from_bytes(&body)
+                && !body.is_empty()
+            {
+                headers.insert("grpc-message", message);
+            }
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            );
+            (status, body) = (StatusCode::OK, bytes::Bytes::new());
+        } else if !body.is_empty() {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            headers
+                .entry(header::CONTENT_TYPE)
+                .or_insert_with(|| HeaderValue::from_static("text/plain"));
+        }
+        let content = Content::Full(body);
+        Answer {
+            status,
+            headers,
+            content,
+            hold: None,
+            deadline: None,
+            close: reply.close,
+        }
+    }
+
+    fn mutate_response(&mut self, headers: &mut HeaderMap, levels: &[&Mutations]) {
+        if levels.iter().all(|level| level.response.is_empty()) {
+            return;
+        }
+        self.record.head = Some(self.head.clone_for_values());
+        self.record.response_headers = headers.clone();
+        for level in levels {
+            let _ = level.response.apply(headers, &self.record);
+        }
+    }
+
+    /// The response with everything that holds on to it.
+    fn finish(mut self, answer: Answer) -> Response<ResponseBody> {
+        let manager = &self.connection.manager;
+        let mut headers = answer.headers;
+        match manager.server_header {
+            ServerHeader::Overwrite => {
+                headers.insert(header::SERVER, manager.server_name.clone());
+            }
+            ServerHeader::AppendIfAbsent => {
+                headers
+                    .entry(header::SERVER)
+                    .or_insert_with(|| manager.server_name.clone());
+            }
+            ServerHeader::PassThrough => {}
+        }
+        if manager.request_id_in_response
+            && let Some(id) = self.head.headers.get(forwarded::X_REQUEST_ID)
+        {
+            headers.insert(forwarded::X_REQUEST_ID, id.clone());
+        }
+        if (self.connection.closing.get() || answer.close)
+            && self.head.version != Version::HTTP_2
+            && answer.status != StatusCode::SWITCHING_PROTOCOLS
+        {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.record.status = answer.status.as_u16();
+        if !manager.access_log.is_empty() {
+            self.record.response_headers = headers.clone();
+        }
+        self.record.head = Some(self.head);
+        let idle = match &answer.content {
+            Content::Upstream(_) => manager
+                .stream_idle_timeout
+                .map(|limit| (limit, Box::pin(tokio::time::sleep(limit)))),
+            _ => None,
+        };
+        let mut response = Response::new(ResponseBody {
+            content: answer.content,
+            tail: Box::new(Tail {
+                record: self.record,
+                connection: self.connection,
+                source: self.source,
+                upstream: answer.hold,
+                deadline: answer
+                    .deadline
+                    .map(|at| Box::pin(tokio::time::sleep_until(at))),
+                idle,
+            }),
+        });
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// The levels of header changes in the order in which they apply: the most specific first, unless configured the
+/// other way round, so that what applies last wins.
+fn mutation_levels<'t>(
+    table: &'t RouteTable,
+    specific_first: [Option<&'t Mutations>; 4],
+) -> Vec<&'t Mutations> {
+    let mut levels: Vec<_> = specific_first.into_iter().flatten().collect();
+    if table.most_specific_mutations_win {
+        levels.reverse();
+    }
+    levels
+}
+
+/// Applies the request changes of all levels. Returns a new host, when one is set.
+pub(super) fn mutate_request(exchange: &mut Exchange, levels: &[&Mutations]) -> Option<String> {
+    let changes: Vec<&HeaderMutations> = levels
+        .iter()
+        .map(|level| &level.request)
+        .filter(|change| !change.is_empty())
+        .collect();
+    if changes.is_empty() {
+        return None;
+    }
+    exchange.record.head = Some(exchange.head.clone_for_values());
+    let mut host = None;
+    for change in changes {
+        host = change
+            .apply(&mut exchange.head.headers, &exchange.record)
+            .or(host);
+    }
+    host
+}

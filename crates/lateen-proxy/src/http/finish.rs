@@ -1,0 +1,130 @@
+//! The end of a request: giving the upstream connection back, counting, and writing the access log.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::body::RequestSource;
+use super::connection::HttpConnection;
+use crate::cluster::{ActiveRequest, Cluster};
+use crate::flags::Flags;
+use crate::pool::{Http1Connection, Stream};
+use crate::record::Record;
+use crate::worker::Worker;
+
+/// What a response holds on to until it is sent.
+pub(crate) struct Tail {
+    pub(crate) record: Record,
+    pub(crate) connection: Rc<HttpConnection>,
+    pub(crate) source: Option<Rc<RequestSource>>,
+    pub(crate) upstream: Option<UpstreamHold>,
+    /// When the response must be complete.
+    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    /// Time without progress, and the timer for it.
+    pub(crate) idle: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
+/// The upstream side of an exchange.
+pub(crate) struct UpstreamHold {
+    pub(crate) lease: Lease,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) active: ActiveRequest,
+}
+
+/// The connection that carries an exchange.
+pub(crate) enum Lease {
+    Http1(Http1Connection),
+    Http2(Stream),
+}
+
+impl UpstreamHold {
+    /// The exchange is complete, so the connection can carry another.
+    pub(crate) fn release(self) {
+        match self.lease {
+            Lease::Http1(connection) => self.worker.pools.release(&self.cluster, connection),
+            Lease::Http2(stream) => drop(stream),
+        }
+        drop(self.active);
+    }
+}
+
+impl Tail {
+    /// Whether one of the timers has run out.
+    pub(crate) fn expired(&mut self, context: &mut Context<'_>) -> bool {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            self.record.flags.set(Flags::UPSTREAM_REQUEST_TIMEOUT);
+            self.record.details = "response_timeout".into();
+            self.upstream = None;
+            return true;
+        }
+        if let Some((_, timer)) = &mut self.idle
+            && timer.as_mut().poll(context).is_ready()
+        {
+            self.record.flags.set(Flags::STREAM_IDLE_TIMEOUT);
+            self.record.details = "stream_idle_timeout".into();
+            self.upstream = None;
+            return true;
+        }
+        false
+    }
+
+    /// Something was sent: the idle timer starts again.
+    pub(crate) fn progress(&mut self) {
+        if let Some((limit, timer)) = &mut self.idle {
+            timer.as_mut().reset(Instant::now() + *limit);
+        }
+    }
+
+    /// The response was received completely.
+    pub(crate) fn upstream_complete(&mut self) {
+        if let Some(hold) = self.upstream.take() {
+            hold.release();
+        }
+    }
+
+    /// The upstream broke off in the middle of the response.
+    pub(crate) fn upstream_broken(&mut self) {
+        self.record
+            .flags
+            .set(Flags::UPSTREAM_CONNECTION_TERMINATION);
+        self.record.details =
+            "upstream_reset_after_response_started{connection_termination}".into();
+        self.connection
+            .manager
+            .stats
+            .here()
+            .reset_after_downstream_response_started
+            .inc();
+        self.upstream = None;
+    }
+
+    /// The request is over. `unread`: the client went away before the response was complete.
+    pub(crate) fn finish(&mut self, unread: bool) {
+        if unread {
+            self.record.flags.set(Flags::DOWNSTREAM_TERMINATION);
+            self.record.details = "downstream_remote_disconnect".into();
+            self.upstream = None;
+        } else {
+            self.upstream_complete();
+        }
+        let record = &mut self.record;
+        if let Some(source) = &self.source {
+            record.bytes_received = source.received();
+        }
+        record.duration = Some(record.started.elapsed());
+        let stats = self.connection.manager.stats.here();
+        stats.response(record.status);
+        stats.rq_active.dec();
+        for log in &self.connection.manager.access_log {
+            log.log(record.flags, record);
+        }
+        self.connection.request_ended();
+    }
+}

@@ -1,0 +1,627 @@
+//! Forwarding: choosing an endpoint, sending the request, and trying again where the route allows it.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use lateen_route::hash::{Peer, hash_request};
+use lateen_route::mutate::Mutations;
+use lateen_route::retry::{Failure, RetryPolicy};
+use lateen_route::rewrite::HostRewrite;
+use lateen_route::route::{Forward, Target, WeightedCluster};
+use lateen_route::{Route, VirtualHost};
+use tokio::time::Instant;
+
+use super::body::RequestBody;
+use super::exchange::{ATTEMPT_COUNT, Exchange, mutate_request};
+use super::finish::{Lease, UpstreamHold};
+use super::hop;
+use super::reply::{LocalReply, Reset};
+use crate::cluster::{ActiveRequest, Cluster, Discovery, Host, Permit, UpstreamProtocol};
+use crate::flags::Flags;
+use crate::pool::PoolError;
+
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const UPSTREAM_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// How often an attempt takes another connection because the one it took turned out to be closed.
+const STALE_CONNECTIONS: u32 = 8;
+
+/// The decision that is carried out.
+pub(super) struct Plan<'p> {
+    pub(super) route: &'p Route,
+    pub(super) virtual_host: &'p VirtualHost,
+    pub(super) action: &'p Forward,
+    pub(super) chosen: Option<&'p WeightedCluster>,
+    pub(super) levels: &'p [&'p Mutations],
+}
+
+/// An upstream's response.
+pub(super) struct Forwarded {
+    pub(super) response: Response<Incoming>,
+    pub(super) hold: UpstreamHold,
+    /// When the body must be complete.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// Why an attempt has no response.
+struct AttemptError {
+    failure: Failure,
+    reset: Reset,
+    /// What the transport said, for the log.
+    text: String,
+}
+
+/// Carries out the decision.
+pub(super) async fn forward(
+    exchange: &mut Exchange,
+    plan: &Plan<'_>,
+) -> Result<Forwarded, LocalReply> {
+    inject_faults(exchange, plan).await?;
+    let cluster = find_cluster(exchange, plan)?;
+    exchange.record.cluster.clone_from(&cluster.name);
+    check_upgrade(exchange, plan)?;
+    let (hash, cookie) = request_hash(exchange, plan);
+    prepare_head(exchange, plan);
+    let timeout = timeout(exchange, plan);
+    if let Some(time) = timeout
+        && !exchange.connection.manager.suppress_envoy_headers
+    {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        exchange
+            .head
+            .headers
+            .insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+    }
+    let idle = plan
+        .action
+        .idle_timeout
+        .or(exchange.connection.manager.stream_idle_timeout);
+    let idle = idle.filter(|time| !time.is_zero());
+    let source = exchange.source.clone();
+    let deadline = std::cell::Cell::new(None);
+    // The time for the response begins when the request is complete.
+    let expired = async {
+        let Some(time) = timeout else {
+            return std::future::pending().await;
+        };
+        if let Some(source) = &source {
+            source.ended().await;
+        }
+        let at = Instant::now() + time;
+        deadline.set(Some(at));
+        tokio::time::sleep_until(at).await;
+    };
+    let stalled = async {
+        match idle {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    let stats = cluster.shared.clone();
+    let mut forwarded = tokio::select! {
+        result = attempts(exchange, plan, &cluster, hash) => result?,
+        () = expired => {
+            stats.stats.here().rq_timeout.inc();
+            return Err(LocalReply::timeout("response_timeout"));
+        }
+        () = stalled => return Err(LocalReply::stream_idle()),
+    };
+    forwarded.deadline = deadline.get();
+    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
+        forwarded
+            .response
+            .headers_mut()
+            .append(header::SET_COOKIE, cookie);
+    }
+    Ok(forwarded)
+}
+
+/// Delays and aborts as the route says.
+async fn inject_faults(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), LocalReply> {
+    let Some(fault) = &plan.route.fault else {
+        return Ok(());
+    };
+    if let Some((time, fraction)) = fault.delay
+        && fraction.draws(fastrand::u64(..))
+    {
+        exchange.record.flags.set(Flags::DELAY_INJECTED);
+        tokio::time::sleep(time).await;
+    }
+    match fault.abort {
+        Some((status, fraction)) if fraction.draws(fastrand::u64(..)) => Err(LocalReply::new(
+            status,
+            "fault filter abort",
+            Flags::FAULT_INJECTED,
+            "fault_filter_abort",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn find_cluster(exchange: &Exchange, plan: &Plan<'_>) -> Result<Arc<Cluster>, LocalReply> {
+    let name = match (&plan.action.target, plan.chosen) {
+        (Target::Cluster(name), _) => Some(name.as_str()),
+        (Target::Weighted { .. }, chosen) => chosen.map(|cluster| cluster.name.as_str()),
+        (Target::Header(name), _) => exchange
+            .head
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok()),
+    };
+    let clusters = exchange.connection.worker.shared.clusters.load();
+    name.and_then(|name| clusters.get(name))
+        .cloned()
+        .ok_or_else(|| {
+            exchange.connection.manager.stats.here().no_cluster.inc();
+            LocalReply::no_cluster(plan.action.cluster_not_found)
+        })
+}
+
+/// An upgrade must be allowed by the route or else by the listener.
+fn check_upgrade(exchange: &Exchange, plan: &Plan<'_>) -> Result<(), LocalReply> {
+    let Some((protocol, _)) = &exchange.upgrade else {
+        return Ok(());
+    };
+    let of_route = plan
+        .action
+        .upgrades
+        .iter()
+        .find(|(name, _)| name == protocol);
+    let allowed = match of_route {
+        Some((_, enabled)) => *enabled,
+        None => exchange.connection.manager.upgrades.contains(protocol),
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err(LocalReply::upgrade_refused())
+    }
+}
+
+/// The hash for consistent balancing, and the cookie that the response sets for it.
+fn request_hash(exchange: &Exchange, plan: &Plan<'_>) -> (Option<u64>, Option<String>) {
+    if plan.action.hash.is_empty() {
+        return (None, None);
+    }
+    let info = &exchange.connection.info;
+    let (ip, remote, local) = (
+        info.remote.ip().to_string(),
+        info.remote.to_string(),
+        info.local.to_string(),
+    );
+    let peer = Peer {
+        remote_ip: &ip,
+        remote: &remote,
+        local: &local,
+    };
+    let (hash, cookie) = hash_request(&plan.action.hash, &exchange.head.view(), &peer);
+    let cookie = cookie.map(|(cookie, value)| {
+        let mut text = format!("{}=\"{value}\"", cookie.name);
+        if let Some(ttl) = cookie.ttl.filter(|ttl| !ttl.is_zero()) {
+            text.push_str(&format!("; Max-Age={}", ttl.as_secs()));
+        }
+        if !cookie.path.is_empty() {
+            text.push_str(&format!("; Path={}", cookie.path));
+        }
+        text + "; HttpOnly"
+    });
+    (hash, cookie)
+}
+
+/// Header changes, rewrites, and the removal of what concerns the client's connection only.
+fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
+    let new_host = mutate_request(exchange, plan.levels);
+    let suppress = exchange.connection.manager.suppress_envoy_headers;
+    let upgrade = exchange
+        .upgrade
+        .as_ref()
+        .map(|(protocol, _)| protocol.clone());
+    let head = &mut exchange.head;
+    hop::strip(&mut head.headers, upgrade.as_deref());
+    // Answered by the codec when the upstream begins to take the body.
+    head.headers.remove(header::EXPECT);
+    if let Some(rewrite) = &plan.action.path_rewrite
+        && let Some(path) = rewrite.apply(plan.route, &head.path)
+    {
+        let original = std::mem::replace(&mut head.path, path);
+        if let Ok(value) = HeaderValue::from_str(&original)
+            && !suppress
+        {
+            head.headers.insert(ORIGINAL_PATH, value);
+        }
+    }
+    let of_cluster = plan.chosen.and_then(|cluster| cluster.host_rewrite.clone());
+    let of_route = match &plan.action.host_rewrite {
+        Some(HostRewrite::Literal(host)) => Some(host.clone()),
+        Some(HostRewrite::Header(name)) => head
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned),
+        // Known when the endpoint is chosen.
+        Some(HostRewrite::Endpoint) | None => None,
+    };
+    if let Some(host) = of_cluster.or(of_route).or(new_host) {
+        set_host(head, host, plan.action.append_forwarded_host, suppress);
+    }
+}
+
+fn set_host(head: &mut super::head::Head, host: String, append: bool, suppress: bool) {
+    let original = std::mem::replace(&mut head.authority, host);
+    if let Ok(value) = HeaderValue::from_str(&original) {
+        if append {
+            head.headers.append(FORWARDED_HOST, value.clone());
+        }
+        if !suppress {
+            head.headers.insert(ORIGINAL_HOST, value);
+        }
+    }
+}
+
+/// The time for the whole response: the route's, the client's header, or the gRPC deadline.
+fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
+    let mut timeout = plan.action.timeout;
+    let headers = &mut exchange.head.headers;
+    if let Some(limit) = plan.action.grpc_timeout_max
+        && let Some(asked) = headers.get(GRPC_TIMEOUT).and_then(grpc_timeout)
+    {
+        timeout = Some(if limit.is_zero() {
+            asked
+        } else {
+            asked.min(limit)
+        });
+    }
+    let given = headers.remove(UPSTREAM_TIMEOUT);
+    let given = given.and_then(|value| value.to_str().ok()?.parse().ok());
+    given
+        .map(Duration::from_millis)
+        .or(timeout)
+        .filter(|time| !time.is_zero())
+}
+
+/// Reads `grpc-timeout`: up to eight digits and a unit.
+fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Tries until there is a response to pass on, or no attempt is left.
+async fn attempts(
+    exchange: &mut Exchange,
+    plan: &Plan<'_>,
+    cluster: &Arc<Cluster>,
+    hash: Option<u64>,
+) -> Result<Forwarded, LocalReply> {
+    let policy = plan
+        .action
+        .retry
+        .as_ref()
+        .filter(|policy| policy.retries > 0);
+    if policy.is_none()
+        && let Some(source) = &exchange.source
+    {
+        source.forget();
+    }
+    let mut left = policy.map_or(0, |policy| policy.retries);
+    let mut tried: Vec<Arc<Host>> = Vec::new();
+    let mut retry_permit: Option<Permit> = None;
+    loop {
+        exchange.record.attempts += 1;
+        if plan.virtual_host.attempt_count_in_request {
+            let count = HeaderValue::from(exchange.record.attempts);
+            exchange.head.headers.insert(ATTEMPT_COUNT, count);
+        }
+        let Some(host) = choose_host(exchange, cluster, hash, policy, &tried) else {
+            cluster.shared.stats.here().cx_none_healthy.inc();
+            return Err(LocalReply::no_healthy_upstream());
+        };
+        exchange.record.upstream = Some(host.clone());
+        if matches!(plan.action.host_rewrite, Some(HostRewrite::Endpoint))
+            && !host.hostname.is_empty()
+        {
+            exchange.head.authority.clone_from(&host.hostname);
+        }
+        let result = one_attempt(exchange, cluster, &host, policy).await;
+        let wanted = match (&result, policy) {
+            (_, None) => false,
+            (Ok((response, _)), Some(policy)) => {
+                policy.retries_response(response.status(), response.headers())
+            }
+            (Err(error), Some(policy)) => policy.retries_failure(error.failure),
+        };
+        let replayable = exchange
+            .source
+            .as_ref()
+            .is_none_or(|source| source.can_replay());
+        let mut may_retry = wanted && replayable && exchange.upgrade.is_none();
+        if may_retry && left == 0 {
+            may_retry = false;
+            cluster.shared.stats.here().rq_retry_limit_exceeded.inc();
+            exchange
+                .record
+                .flags
+                .set(Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        }
+        if may_retry && retry_permit.is_none() {
+            retry_permit = Permit::take(
+                &cluster.shared,
+                |shared| &shared.retries,
+                cluster.limits.retries,
+            );
+            if retry_permit.is_none() {
+                cluster.shared.stats.here().rq_retry_overflow.inc();
+                exchange.record.flags.set(Flags::UPSTREAM_OVERFLOW);
+                may_retry = false;
+            }
+        }
+        if let Some(policy) = policy.filter(|_| may_retry) {
+            left -= 1;
+            cluster.shared.stats.here().rq_retry.inc();
+            tried.push(host);
+            drop(result);
+            let number = policy.retries - left;
+            tokio::time::sleep(policy.pause(number, fastrand::u64(..))).await;
+            continue;
+        }
+        return match result {
+            Ok((response, hold)) => {
+                if exchange.record.attempts > 1 && !wanted {
+                    cluster.shared.stats.here().rq_retry_success.inc();
+                }
+                if let Some(source) = &exchange.source {
+                    source.forget();
+                }
+                Ok(Forwarded {
+                    response,
+                    hold,
+                    deadline: None,
+                })
+            }
+            Err(error) if error.failure == Failure::AttemptTimeout => {
+                Err(LocalReply::timeout("upstream_per_try_timeout"))
+            }
+            Err(error) => {
+                let retried = exchange.record.attempts > 1;
+                exchange.record.upstream_failure.clone_from(&error.text);
+                Err(LocalReply::reset(&error.reset, retried, &error.text))
+            }
+        };
+    }
+}
+
+/// Chooses an endpoint, avoiding those that were tried where the policy says so.
+fn choose_host(
+    exchange: &Exchange,
+    cluster: &Cluster,
+    hash: Option<u64>,
+    policy: Option<&RetryPolicy>,
+    tried: &[Arc<Host>],
+) -> Option<Arc<Host>> {
+    let connection = &exchange.connection;
+    if cluster.discovery == Discovery::OriginalDestination {
+        let make = || Cluster::original_destination(connection.info.local);
+        return Some(connection.original.get_or_init(make).clone());
+    }
+    let avoid = policy.is_some_and(|policy| policy.avoid_previous_hosts) && !tried.is_empty();
+    let choices = if avoid {
+        policy.map_or(1, |policy| policy.host_attempts)
+    } else {
+        1
+    };
+    let mut chosen = None;
+    for choice in 0..choices {
+        let host = connection.worker.pick(cluster, hash, u64::from(choice))?;
+        let fresh = tried.iter().all(|other| other.address != host.address);
+        chosen = Some(host);
+        if fresh {
+            break;
+        }
+    }
+    chosen
+}
+
+/// Sends the request once. A connection that turns out to be closed before anything was sent is replaced silently.
+async fn one_attempt(
+    exchange: &mut Exchange,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    policy: Option<&RetryPolicy>,
+) -> Result<(Response<Incoming>, UpstreamHold), AttemptError> {
+    let Some(permit) = Permit::take(
+        &cluster.shared,
+        |shared| &shared.requests,
+        cluster.limits.requests,
+    ) else {
+        cluster.shared.stats.here().rq_pending_overflow.inc();
+        return Err(AttemptError::from(PoolError::Overflow));
+    };
+    let active = ActiveRequest::start(host, &cluster.shared, permit);
+    let http2 = match cluster.protocol {
+        UpstreamProtocol::Http1 => false,
+        UpstreamProtocol::Http2 => true,
+        UpstreamProtocol::Downstream => exchange.connection.http2,
+    } && exchange.upgrade.is_none();
+    exchange.record.upstream_http2 = Some(http2);
+    let sending = send(exchange, cluster, host, http2);
+    let result = match policy.and_then(|policy| policy.per_try_timeout) {
+        None => sending.await,
+        Some(limit) => tokio::time::timeout(limit, sending)
+            .await
+            .unwrap_or_else(|_| {
+                cluster.shared.stats.here().rq_per_try_timeout.inc();
+                Err(AttemptError {
+                    failure: Failure::AttemptTimeout,
+                    reset: Reset::RemoteReset,
+                    text: String::new(),
+                })
+            }),
+    };
+    match result {
+        Ok((response, lease)) => {
+            exchange.record.response_start = Some(exchange.record.started.elapsed());
+            cluster
+                .shared
+                .stats
+                .here()
+                .response(response.status().as_u16());
+            if response.status().is_server_error() {
+                host.shared.failed_requests.fetch_add(1, Ordering::Relaxed);
+            }
+            let worker = exchange.connection.worker.clone();
+            let hold = UpstreamHold {
+                lease,
+                cluster: cluster.clone(),
+                worker,
+                active,
+            };
+            Ok((response, hold))
+        }
+        Err(error) => {
+            host.shared.failed_requests.fetch_add(1, Ordering::Relaxed);
+            if matches!(error.failure, Failure::Reset | Failure::RefusedStream) {
+                cluster.shared.stats.here().rq_rx_reset.inc();
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn send(
+    exchange: &mut Exchange,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    http2: bool,
+) -> Result<(Response<Incoming>, Lease), AttemptError> {
+    let worker = exchange.connection.worker.clone();
+    let mut request = build(exchange, http2)?;
+    let mut stale = 0;
+    loop {
+        let failed = if http2 {
+            let mut stream = worker.pools.http2(&worker, cluster, host).await?;
+            exchange.record.upstream_local = stream.connection.local;
+            match stream.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, Lease::Http2(stream))),
+                Err(error) => error,
+            }
+        } else {
+            let mut connection = worker.pools.http1(&worker, cluster, host).await?;
+            connection.served += 1;
+            exchange.record.upstream_local = connection.local;
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, Lease::Http1(connection))),
+                Err(error) => error,
+            }
+        };
+        let mut failed = failed;
+        match failed.take_message() {
+            Some(unsent) if stale < STALE_CONNECTIONS => {
+                stale += 1;
+                request = unsent;
+            }
+            unsent => return Err(classify(&failed.into_error(), unsent.is_some())),
+        }
+    }
+}
+
+/// The request as it is sent.
+fn build(exchange: &Exchange, http2: bool) -> Result<Request<RequestBody>, AttemptError> {
+    let head = &exchange.head;
+    let body = exchange
+        .source
+        .as_ref()
+        .map_or(RequestBody::Empty, |source| source.pass());
+    let mut request = Request::new(body);
+    let invalid = |text: String| AttemptError {
+        failure: Failure::Overflow,
+        reset: Reset::ConnectionTermination,
+        text,
+    };
+    *request.method_mut() = head.method.clone();
+    *request.headers_mut() = head.headers.clone();
+    let uri = if http2 {
+        *request.version_mut() = Version::HTTP_2;
+        let builder = Uri::builder()
+            .scheme(head.scheme)
+            .authority(head.authority.as_str());
+        builder
+            .path_and_query(head.path.as_str())
+            .build()
+            .map_err(|error| invalid(error.to_string()))?
+    } else {
+        let host =
+            HeaderValue::from_str(&head.authority).map_err(|error| invalid(error.to_string()))?;
+        request.headers_mut().insert(header::HOST, host);
+        head.path
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?
+    };
+    *request.uri_mut() = uri;
+    Ok(request)
+}
+
+/// What an error of the codec means.
+fn classify(error: &hyper::Error, unsent: bool) -> AttemptError {
+    let text = String::new();
+    let h2 = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
+    let (failure, reset) = match h2 {
+        Some(error) if error.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+            (Failure::RefusedStream, Reset::RemoteRefused)
+        }
+        Some(error) if error.is_reset() => (Failure::Reset, Reset::RemoteReset),
+        _ if unsent => (Failure::ResetBeforeRequest, Reset::ConnectionTermination),
+        _ => (Failure::Reset, Reset::ConnectionTermination),
+    };
+    AttemptError {
+        failure,
+        reset,
+        text,
+    }
+}
+
+impl From<PoolError> for AttemptError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Overflow => Self {
+                failure: Failure::Overflow,
+                reset: Reset::Overflow,
+                text: String::new(),
+            },
+            PoolError::Timeout => Self {
+                failure: Failure::Connect,
+                reset: Reset::ConnectionTimeout,
+                text: String::new(),
+            },
+            PoolError::Connect(error) => {
+                // Without the number that the standard library appends.
+                let text = error.to_string();
+                let text = text.split(" (os error").next().unwrap_or_default();
+                Self {
+                    failure: Failure::Connect,
+                    reset: Reset::ConnectionFailure,
+                    text: format!("delayed connect error: {text}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Headers about the path of a request: who the client is, which id the request has, which trace it belongs to.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::head::Head;
+use super::manager::HttpManager;
+use crate::connection::ConnectionInfo;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const X_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+const PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+
+/// The digit of a request id that says whether the request is traced, and the value for sampled ones.
+const TRACE_DIGIT: (usize, &str) = (14, "9");
+
+/// Sets the headers on a request that came in.
+pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInfo) {
+    let headers = &mut head.headers;
+    if manager.use_remote_address {
+        sanitise(headers);
+        client_address(headers, manager, info);
+    } else {
+        if !headers.contains_key(X_FORWARDED_PROTO) {
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        }
+    }
+    if manager.append_forwarded_port && !headers.contains_key(X_FORWARDED_PORT) {
+        headers.insert(X_FORWARDED_PORT, HeaderValue::from(info.local.port()));
+    }
+    if !manager.forward_client_cert {
+        headers.remove(X_CLIENT_CERT);
+    }
+    request_id(headers, manager);
+    if manager.tracing {
+        trace(headers);
+    }
+    // The scheme that a trusted hop saw is what routes and redirects go by.
+    head.scheme = match head
+        .headers
+        .get(X_FORWARDED_PROTO)
+        .map(|value| value.as_bytes())
+    {
+        Some(b"https") => "https",
+        _ => "http",
+    };
+}
+
+/// Removes what only the proxies of the mesh may say.
+fn sanitise(headers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-envoy-"))
+        .cloned()
+        .collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+/// The peer is the client, or a trusted proxy in front of it.
+fn client_address(headers: &mut HeaderMap, manager: &HttpManager, info: &ConnectionInfo) {
+    let peer = info.remote.ip();
+    // A client on the same host is shown by an address that others can reach.
+    let shown = if peer.is_loopback() {
+        manager.node_ip.unwrap_or(peer)
+    } else {
+        peer
+    };
+    let trusted = headers
+        .get(X_FORWARDED_FOR)
+        .filter(|_| manager.trusted_hops > 0)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            value
+                .rsplit(',')
+                .nth(manager.trusted_hops as usize - 1)
+                .map(|ip| ip.trim().to_owned())
+        });
+    let external = trusted.unwrap_or_else(|| peer.to_string());
+    if let Ok(value) = HeaderValue::from_str(&external) {
+        headers.insert(X_EXTERNAL_ADDRESS, value);
+    }
+    if !manager.skip_xff_append {
+        let earlier: Vec<_> = headers
+            .get_all(X_FORWARDED_FOR)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let all = if earlier.is_empty() {
+            shown.to_string()
+        } else {
+            format!("{},{shown}", earlier.join(","))
+        };
+        if let Ok(value) = HeaderValue::from_str(&all) {
+            headers.insert(X_FORWARDED_FOR, value);
+        }
+    }
+    if manager.trusted_hops == 0 || !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+}
+
+/// An id from outside is kept only when configured; inside the mesh it is.
+fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
+    if !manager.generate_request_id {
+        return;
+    }
+    let keep = !manager.use_remote_address || manager.preserve_external_request_id;
+    if keep && headers.contains_key(X_REQUEST_ID) {
+        return;
+    }
+    let mut id = uuid::Uuid::from_u128(random_128()).hyphenated().to_string();
+    // Version 4, variant 1; the version digit is where the trace decision is kept.
+    id.replace_range(
+        TRACE_DIGIT.0..=TRACE_DIGIT.0,
+        if manager.tracing { TRACE_DIGIT.1 } else { "4" },
+    );
+    let variant = char::from(b"89ab"[fastrand::usize(0..4)]).to_string();
+    id.replace_range(19..20, &variant);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+}
+
+/// Continues the trace of the request with a child span, or starts one whose first span is the low half of its id.
+fn trace(headers: &mut HeaderMap) {
+    let given = |name: &HeaderName, lengths: &[usize]| {
+        headers.get(name).filter(|value| {
+            lengths.contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_hexdigit)
+        })
+    };
+    let parent = given(&TRACE_ID, &[16, 32])
+        .and_then(|_| given(&SPAN_ID, &[16]))
+        .cloned();
+    match parent {
+        Some(parent) => {
+            headers.insert(PARENT_SPAN_ID, parent);
+            insert_hex(headers, SPAN_ID, format!("{:016x}", fastrand::u64(1..)));
+        }
+        None => {
+            let id = format!("{:032x}", random_128());
+            insert_hex(headers, SPAN_ID, id[16..].to_owned());
+            insert_hex(headers, TRACE_ID, id);
+            headers.remove(PARENT_SPAN_ID);
+        }
+    }
+    // A decision that was made before is kept.
+    headers
+        .entry(SAMPLED)
+        .or_insert_with(|| HeaderValue::from_static("1"));
+}
+
+fn insert_hex(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+        headers.insert(name, value);
+    }
+}
+
+fn random_128() -> u128 {
+    u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(1..))
+}

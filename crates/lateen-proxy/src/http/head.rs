@@ -1,0 +1,174 @@
+//! The head of a request, normalised once: routing, logs and the upstream see the same bytes.
+
+use http::{HeaderMap, Method, Request, Version, header};
+use hyper::body::Incoming;
+use lateen_route::RequestView;
+
+use super::manager::{EscapedSlashes, HttpManager};
+use super::normalise;
+use super::reply::LocalReply;
+
+/// A request without its body.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) scheme: &'static str,
+    pub(crate) authority: String,
+    /// Path with query.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) version: Version,
+}
+
+impl Head {
+    /// Takes the head of a request apart. The second value says what is wrong with it, if anything: even a bad head is
+    /// logged.
+    pub(crate) fn new(
+        request: &mut Request<Incoming>,
+        manager: &HttpManager,
+    ) -> (Self, Option<LocalReply>) {
+        let mut headers = std::mem::take(request.headers_mut());
+        let mut problem = None;
+        let uri = request.uri();
+        let hosts = headers.get_all(header::HOST);
+        let mut hosts = hosts.iter().filter_map(|value| value.to_str().ok());
+        let host = hosts.next().map(str::to_owned);
+        // A second host, or one that differs from the request's target, could be read differently by the next hop.
+        if hosts.next().is_some() {
+            problem = Some(LocalReply::bad_request("http1.codec_error"));
+        }
+        let mut authority = match uri.authority() {
+            Some(authority) => {
+                let differs = host
+                    .as_ref()
+                    .is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_str()));
+                if differs && request.version() == Version::HTTP_2 {
+                    problem = Some(LocalReply::bad_request("http2.inconsistent_host"));
+                }
+                authority.as_str().to_owned()
+            }
+            None => host.unwrap_or_default(),
+        };
+        headers.remove(header::HOST);
+        if authority.is_empty() {
+            problem = Some(LocalReply::bad_request("missing_host_header"));
+        }
+        if manager.strip_trailing_dot {
+            strip_dot(&mut authority);
+        }
+        if request.version() < Version::HTTP_11 && !manager.accept_http_10 {
+            problem = Some(LocalReply::upgrade_required());
+        }
+        let mut path = uri
+            .path_and_query()
+            .map_or("", |path| path.as_str())
+            .to_owned();
+        if !path.starts_with('/') && path != "*" {
+            path.insert(0, '/');
+        }
+        match normalised(&path, manager) {
+            Ok(Some(changed)) => path = changed,
+            Ok(None) => {}
+            Err(reply) => problem = problem.or(Some(reply)),
+        }
+        if headers.len() > super::codec::MOST_HEADERS
+            || header_bytes(&headers) > manager.headers_kb as usize * 1024
+        {
+            problem = Some(LocalReply::headers_too_large());
+        }
+        let head = Self {
+            method: request.method().clone(),
+            scheme: "http",
+            authority,
+            path,
+            headers,
+            version: request.version(),
+        };
+        (head, problem)
+    }
+
+    /// A copy whose values can be written into headers of the original.
+    pub(crate) fn clone_for_values(&self) -> Self {
+        Self {
+            method: self.method.clone(),
+            scheme: self.scheme,
+            authority: self.authority.clone(),
+            path: self.path.clone(),
+            headers: self.headers.clone(),
+            version: self.version,
+        }
+    }
+
+    /// What routing looks at.
+    pub(crate) fn view(&self) -> RequestView<'_> {
+        RequestView {
+            method: self.method.as_str(),
+            scheme: self.scheme,
+            authority: &self.authority,
+            path: &self.path,
+            headers: &self.headers,
+        }
+    }
+
+    /// Whether the request is gRPC, whose errors are carried in trailers.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+            let rest = value.as_bytes().strip_prefix(b"application/grpc");
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+        })
+    }
+
+    /// The protocol that the client wants to switch to, lower case.
+    pub(crate) fn upgrade(&self) -> Option<String> {
+        let connection = self.headers.get_all(header::CONNECTION).iter();
+        let asked = connection
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+        let upgrade = self.headers.get(header::UPGRADE)?.to_str().ok()?;
+        asked.then(|| upgrade.to_ascii_lowercase())
+    }
+}
+
+/// The path in its normal form, if that differs.
+fn normalised(path: &str, manager: &HttpManager) -> Result<Option<String>, LocalReply> {
+    let mut changed: Option<String> = None;
+    let end = path.find('?').unwrap_or(path.len());
+    match manager.escaped_slashes {
+        EscapedSlashes::Keep => {}
+        EscapedSlashes::Reject if normalise::has_escaped_slash(&path[..end]) => {
+            return Err(LocalReply::bad_request("path_normalization_failed"));
+        }
+        EscapedSlashes::Reject => {}
+        EscapedSlashes::Unescape => changed = normalise::unescape_slashes(path),
+    }
+    if manager.normalize_path {
+        let current = changed.as_deref().unwrap_or(path);
+        match normalise::path(current) {
+            Ok(Some(normal)) => changed = Some(normal),
+            Ok(None) => {}
+            Err(()) => return Err(LocalReply::bad_request("path_normalization_failed")),
+        }
+    }
+    if manager.merge_slashes
+        && let Some(merged) = normalise::merge_slashes(changed.as_deref().unwrap_or(path))
+    {
+        changed = Some(merged);
+    }
+    Ok(changed)
+}
+
+/// Removes the dot of an absolute name, which means the same host.
+fn strip_dot(authority: &mut String) {
+    let host_end = authority.rfind(':').unwrap_or(authority.len());
+    if authority[..host_end].ends_with('.') {
+        authority.remove(host_end - 1);
+    }
+}
+
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum()
+}

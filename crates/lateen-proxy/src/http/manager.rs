@@ -1,0 +1,90 @@
+//! The compiled HTTP connection manager.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use lateen_route::RouteTable;
+
+use crate::access_log::AccessLog;
+use crate::shared::RouteSlot;
+use crate::stats::{HttpStats, PerWorker};
+
+/// Options for the requests of a filter chain.
+#[derive(Debug)]
+pub(crate) struct HttpManager {
+    pub(crate) codec: Codec,
+    pub(crate) routes: RouteSource,
+    pub(crate) server_name: HeaderValue,
+    pub(crate) server_header: ServerHeader,
+    /// The peer is the client: its forwarded headers are not trusted.
+    pub(crate) use_remote_address: bool,
+    pub(crate) skip_xff_append: bool,
+    /// Proxies in front whose `x-forwarded-for` entries are trusted.
+    pub(crate) trusted_hops: u32,
+    pub(crate) normalize_path: bool,
+    pub(crate) merge_slashes: bool,
+    pub(crate) escaped_slashes: EscapedSlashes,
+    pub(crate) strip_trailing_dot: bool,
+    /// Trace context is passed on, and started when there is none.
+    pub(crate) tracing: bool,
+    /// `x-forwarded-client-cert` of the peer is passed on although there is no certificate.
+    pub(crate) forward_client_cert: bool,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) stream_idle_timeout: Option<Duration>,
+    pub(crate) generate_request_id: bool,
+    pub(crate) preserve_external_request_id: bool,
+    pub(crate) request_id_in_response: bool,
+    pub(crate) append_forwarded_port: bool,
+    pub(crate) headers_kb: u32,
+    pub(crate) max_streams: Option<u32>,
+    pub(crate) accept_http_10: bool,
+    /// Protocols that clients may switch to, lower case.
+    pub(crate) upgrades: Vec<String>,
+    pub(crate) suppress_envoy_headers: bool,
+    pub(crate) access_log: Vec<AccessLog>,
+    pub(crate) stats: Arc<PerWorker<HttpStats>>,
+    pub(crate) node_ip: Option<IpAddr>,
+}
+
+/// Which HTTP versions are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Auto,
+    Http1,
+    Http2,
+}
+
+/// Where the routes come from.
+#[derive(Debug)]
+pub(crate) enum RouteSource {
+    Inline(Arc<RouteTable>),
+    Dynamic(Arc<RouteSlot>),
+}
+
+impl RouteSource {
+    /// The current table. Requests keep the one that they began with.
+    pub(crate) fn load(&self) -> Option<Arc<RouteTable>> {
+        match self {
+            Self::Inline(table) => Some(table.clone()),
+            Self::Dynamic(slot) => slot.table.load_full(),
+        }
+    }
+}
+
+/// What happens to the `server` header of responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServerHeader {
+    Overwrite,
+    AppendIfAbsent,
+    PassThrough,
+}
+
+/// What happens to `%2F` and `%5C` in paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EscapedSlashes {
+    Keep,
+    Reject,
+    Unescape,
+}

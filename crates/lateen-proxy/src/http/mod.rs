@@ -1,0 +1,22 @@
+//! HTTP: from the bytes of a connection to an upstream and back.
+//!
+//! [`connection`] runs the codec, [`exchange`] takes one request from its head to its response, [`forward`] finds an
+//! upstream and tries until one answers, and [`finish`] ends it.
+
+pub(crate) mod body;
+pub(crate) mod codec;
+pub(crate) mod connection;
+mod exchange;
+pub(crate) mod finish;
+mod forward;
+mod forwarded;
+pub(crate) mod head;
+mod hop;
+mod io;
+pub(crate) mod local;
+pub(crate) mod manager;
+mod normalise;
+mod reply;
+mod upgrade;
+
+pub(crate) use connection::serve;

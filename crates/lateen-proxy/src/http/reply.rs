@@ -1,0 +1,189 @@
+//! Answers that the proxy makes itself, in Envoy's words.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::flags::Flags;
+
+/// An answer without an upstream.
+#[derive(Debug)]
+pub(crate) struct LocalReply {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+    pub(crate) flags: Flags,
+    pub(crate) details: Cow<'static, str>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// The connection is closed after it.
+    pub(crate) close: bool,
+}
+
+/// Why an attempt failed, for the words of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reset {
+    ConnectionFailure,
+    ConnectionTimeout,
+    ConnectionTermination,
+    RemoteReset,
+    RemoteRefused,
+    Overflow,
+}
+
+impl Reset {
+    fn text(&self) -> &'static str {
+        match self {
+            Self::ConnectionFailure => "remote connection failure",
+            Self::ConnectionTimeout => "connection timeout",
+            Self::ConnectionTermination => "connection termination",
+            Self::RemoteReset => "remote reset",
+            Self::RemoteRefused => "remote refused stream reset",
+            Self::Overflow => "overflow",
+        }
+    }
+
+    fn flag(&self) -> Flags {
+        match self {
+            Self::ConnectionFailure | Self::ConnectionTimeout => Flags::UPSTREAM_CONNECTION_FAILURE,
+            Self::ConnectionTermination => Flags::UPSTREAM_CONNECTION_TERMINATION,
+            Self::RemoteReset | Self::RemoteRefused => Flags::UPSTREAM_REMOTE_RESET,
+            Self::Overflow => Flags::UPSTREAM_OVERFLOW,
+        }
+    }
+}
+
+impl LocalReply {
+    pub(crate) fn new(
+        status: StatusCode,
+        body: impl Into<Bytes>,
+        flags: Flags,
+        details: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (body, details) = (body.into(), details.into());
+        Self {
+            status,
+            body,
+            flags,
+            details,
+            headers: Vec::new(),
+            close: false,
+        }
+    }
+
+    /// No route matched.
+    pub(crate) fn not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "",
+            Flags::NO_ROUTE,
+            "route_not_found",
+        )
+    }
+
+    /// The route's cluster does not exist.
+    pub(crate) fn no_cluster(status: StatusCode) -> Self {
+        Self::new(status, "", Flags::NO_CLUSTER, "cluster_not_found")
+    }
+
+    /// The cluster has no endpoint that takes requests.
+    pub(crate) fn no_healthy_upstream() -> Self {
+        let flags = Flags::NO_HEALTHY_UPSTREAM;
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "no healthy upstream", flags, "no_healthy_upstream")
+    }
+
+    /// The last attempt gave no response. `failure` is what the transport said.
+    pub(crate) fn reset(reset: &Reset, retried: bool, failure: &str) -> Self {
+        let text = reset.text();
+        let reason = if retried {
+            format!(". retried and the latest reset reason: {text}")
+        } else {
+            format!(". reset reason: {text}")
+        };
+        let body = format!("upstream connect error or disconnect/reset before headers{reason}");
+        let token = text.replace(' ', "_");
+        let details = if failure.is_empty() {
+            format!("upstream_reset_before_response_started{{{token}}}")
+        } else {
+            format!("upstream_reset_before_response_started{{{token}|{failure}}}")
+        };
+        let mut reply = Self::new(StatusCode::SERVICE_UNAVAILABLE, body, reset.flag(), details);
+        if *reset == Reset::Overflow {
+            let name = HeaderName::from_static("x-envoy-overloaded");
+            reply.headers.push((name, HeaderValue::from_static("true")));
+        }
+        reply
+    }
+
+    /// The time for the response was over.
+    pub(crate) fn timeout(details: &'static str) -> Self {
+        let flags = Flags::UPSTREAM_REQUEST_TIMEOUT;
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream request timeout",
+            flags,
+            details,
+        )
+    }
+
+    /// The stream made no progress for too long.
+    pub(crate) fn stream_idle() -> Self {
+        let flags = Flags::STREAM_IDLE_TIMEOUT;
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "stream timeout",
+            flags,
+            "stream_idle_timeout",
+        )
+    }
+
+    /// The request is malformed.
+    pub(crate) fn bad_request(details: &'static str) -> Self {
+        let flags = Flags::DOWNSTREAM_PROTOCOL_ERROR;
+        let mut reply = Self::new(StatusCode::BAD_REQUEST, "", flags, details);
+        reply.close = true;
+        reply
+    }
+
+    /// The head is larger than allowed.
+    pub(crate) fn headers_too_large() -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let mut reply = Self::new(status, "", Flags::default(), "http1.headers_too_large");
+        reply.close = true;
+        reply
+    }
+
+    /// HTTP/1.0 is not accepted.
+    pub(crate) fn upgrade_required() -> Self {
+        let mut reply = Self::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "",
+            Flags::default(),
+            "low_version",
+        );
+        reply.close = true;
+        reply
+    }
+
+    /// The protocol that the client wants to switch to is not allowed here.
+    pub(crate) fn upgrade_refused() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "",
+            Flags::default(),
+            "upgrade_failed",
+        )
+    }
+}
+
+/// The gRPC status that stands for an HTTP status.
+pub(crate) fn grpc_status(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}

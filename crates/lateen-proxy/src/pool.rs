@@ -1,0 +1,481 @@
+//! Upstream connections of one worker, by endpoint.
+//!
+//! Limits are counted for the process. A request that finds the connection limit reached waits until any worker gives
+//! a connection back; workers close idle connections that others wait for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::cluster::{Cluster, Host, Permit};
+use crate::http::body::RequestBody;
+use crate::http::codec;
+use crate::http::local::LocalExecutor;
+use crate::net::{self, ConnectOptions};
+use crate::shared::Clusters;
+use crate::worker::{Command, Worker};
+
+/// Streams on one HTTP/2 connection before another one is opened.
+const STREAMS: u32 = 100;
+
+/// Idle connections kept per endpoint.
+const MOST_IDLE: usize = 128;
+
+/// All connections of a worker.
+#[derive(Default)]
+pub(crate) struct Pools {
+    hosts: RefCell<HashMap<Key, HostPool>>,
+}
+
+/// An endpoint of a cluster. The address is part of the key, so an endpoint that moves gets new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    cluster: u64,
+    address: SocketAddr,
+}
+
+#[derive(Default)]
+struct HostPool {
+    idle: Vec<Http1Connection>,
+    streams: Vec<Rc<Http2Connection>>,
+    /// Set while an HTTP/2 connection is being opened, for those who want to use it, too.
+    opening: Option<Rc<Notify>>,
+}
+
+/// An HTTP/1.1 connection that is not in use by anyone else.
+pub(crate) struct Http1Connection {
+    pub(crate) sender: http1::SendRequest<RequestBody>,
+    pub(crate) local: Option<SocketAddr>,
+    /// Requests that it has carried.
+    pub(crate) served: u32,
+    key: Key,
+    idle_since: Instant,
+    idle_timeout: Option<Duration>,
+}
+
+/// An HTTP/2 connection, shared by its streams.
+pub(crate) struct Http2Connection {
+    sender: http2::SendRequest<RequestBody>,
+    pub(crate) local: Option<SocketAddr>,
+    active: Cell<u32>,
+    served: Cell<u32>,
+    idle_since: Cell<Instant>,
+    idle_timeout: Option<Duration>,
+}
+
+/// One stream of an HTTP/2 connection.
+pub(crate) struct Stream {
+    pub(crate) connection: Rc<Http2Connection>,
+    pub(crate) sender: http2::SendRequest<RequestBody>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum PoolError {
+    /// A circuit breaker is open.
+    Overflow,
+    /// The endpoint cannot be reached.
+    Connect(io::Error),
+    /// The time for connecting was over.
+    Timeout,
+}
+
+impl Pools {
+    /// An HTTP/1.1 connection to the endpoint, used again or new.
+    pub(crate) async fn http1(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+    ) -> Result<Http1Connection, PoolError> {
+        let key = Key {
+            cluster: cluster.shared.id,
+            address: host.address,
+        };
+        if let Some(connection) = self.take_idle(key) {
+            return Ok(connection);
+        }
+        let _pending = Pending::start(cluster)?;
+        loop {
+            let released = cluster.shared.released.notified();
+            tokio::pin!(released);
+            // Registered before looking, so that nothing is missed in between.
+            released.as_mut().enable();
+            if let Some(connection) = self.take_idle(key) {
+                return Ok(connection);
+            }
+            let limit = cluster.limits.connections;
+            if let Some(permit) = Permit::take(&cluster.shared, |s| &s.connections, limit) {
+                return open_http1(worker, cluster, host, key, permit).await;
+            }
+            cluster.shared.stats.here().cx_overflow.inc();
+            self.close_idle(key.cluster);
+            for (index, other) in worker.shared.workers.iter().enumerate() {
+                if index != worker.index {
+                    let _ = other.send(Command::CloseIdle(key.cluster));
+                }
+            }
+            released.await;
+        }
+    }
+
+    /// The most recently used idle connection that is ready.
+    fn take_idle(&self, key: Key) -> Option<Http1Connection> {
+        let mut hosts = self.hosts.borrow_mut();
+        let idle = &mut hosts.get_mut(&key)?.idle;
+        idle.retain(|connection| !connection.sender.is_closed());
+        let position = idle
+            .iter()
+            .rposition(|connection| connection.sender.is_ready())?;
+        Some(idle.remove(position))
+    }
+
+    /// Gives a connection back after a complete exchange.
+    pub(crate) fn release(&self, cluster: &Cluster, mut connection: Http1Connection) {
+        let used_up = cluster
+            .max_requests_per_connection
+            .is_some_and(|most| connection.served >= most);
+        if used_up || connection.sender.is_closed() {
+            return;
+        }
+        connection.idle_since = Instant::now();
+        let mut hosts = self.hosts.borrow_mut();
+        let idle = &mut hosts.entry(connection.key).or_default().idle;
+        if idle.len() < MOST_IDLE {
+            idle.push(connection);
+        }
+        drop(hosts);
+        if cluster.shared.pending.get() > 0 {
+            cluster.shared.released.notify_waiters();
+        }
+    }
+
+    /// A stream on an HTTP/2 connection to the endpoint.
+    pub(crate) async fn http2(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+    ) -> Result<Stream, PoolError> {
+        let key = Key {
+            cluster: cluster.shared.id,
+            address: host.address,
+        };
+        if let Some(stream) = self.take_stream(key, cluster) {
+            return Ok(stream);
+        }
+        let _pending = Pending::start(cluster)?;
+        loop {
+            if let Some(stream) = self.take_stream(key, cluster) {
+                return Ok(stream);
+            }
+            let opening = self
+                .hosts
+                .borrow()
+                .get(&key)
+                .and_then(|pool| pool.opening.clone());
+            if let Some(opening) = opening {
+                opening.notified().await;
+                continue;
+            }
+            let limit = cluster.limits.connections;
+            // One connection is always allowed: without any, nothing could ever be sent.
+            let permit = Permit::take(&cluster.shared, |s| &s.connections, limit.max(1));
+            let Some(permit) = permit else {
+                cluster.shared.stats.here().cx_overflow.inc();
+                return Err(PoolError::Overflow);
+            };
+            let _opening = Opening::start(self, key);
+            let connection = Rc::new(open_http2(worker, cluster, host, permit).await?);
+            self.hosts
+                .borrow_mut()
+                .entry(key)
+                .or_default()
+                .streams
+                .push(connection);
+        }
+    }
+
+    fn take_stream(&self, key: Key, cluster: &Cluster) -> Option<Stream> {
+        let mut hosts = self.hosts.borrow_mut();
+        let streams = &mut hosts.get_mut(&key)?.streams;
+        streams.retain(|connection| !connection.sender.is_closed());
+        let most = cluster.max_requests_per_connection.unwrap_or(u32::MAX);
+        streams.retain(|connection| connection.served.get() < most);
+        let connection = streams
+            .iter()
+            .find(|connection| connection.active.get() < STREAMS)?
+            .clone();
+        Some(Stream::start(connection))
+    }
+
+    /// Closes idle connections of a cluster that somebody waits for.
+    pub(crate) fn close_idle(&self, cluster: u64) {
+        for (key, pool) in self.hosts.borrow_mut().iter_mut() {
+            if key.cluster == cluster {
+                pool.idle.clear();
+            }
+        }
+    }
+
+    /// Closes connections that were idle for too long.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        self.hosts.borrow_mut().retain(|_, pool| {
+            pool.idle.retain(|connection| {
+                let expired = connection
+                    .idle_timeout
+                    .is_some_and(|most| now - connection.idle_since >= most);
+                !expired && !connection.sender.is_closed()
+            });
+            pool.streams.retain(|connection| {
+                let idle = connection.active.get() == 0;
+                let expired = idle
+                    && connection
+                        .idle_timeout
+                        .is_some_and(|most| now - connection.idle_since.get() >= most);
+                !expired && !connection.sender.is_closed()
+            });
+            !pool.idle.is_empty() || !pool.streams.is_empty() || pool.opening.is_some()
+        });
+    }
+
+    /// Forgets connections to endpoints that are gone. Exchanges in progress keep theirs.
+    pub(crate) fn prune(&self, clusters: &Clusters) {
+        let current: HashMap<u64, &Arc<Cluster>> = clusters
+            .values()
+            .map(|cluster| (cluster.shared.id, cluster))
+            .collect();
+        self.hosts.borrow_mut().retain(|key, pool| {
+            pool.opening.is_some()
+                || current.get(&key.cluster).is_some_and(|cluster| {
+                    // Clusters without a list of hosts reach whatever the client wanted.
+                    cluster.discovery == crate::cluster::Discovery::OriginalDestination
+                        || cluster.hosts.iter().any(|host| host.address == key.address)
+                })
+        });
+    }
+}
+
+impl Stream {
+    fn start(connection: Rc<Http2Connection>) -> Self {
+        connection.active.set(connection.active.get() + 1);
+        connection
+            .served
+            .set(connection.served.get().saturating_add(1));
+        let sender = connection.sender.clone();
+        Self { connection, sender }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.active.set(self.connection.active.get() - 1);
+        self.connection.idle_since.set(Instant::now());
+    }
+}
+
+/// A request that waits for a connection.
+struct Pending {
+    cluster: Arc<Cluster>,
+    _permit: Permit,
+}
+
+impl Pending {
+    fn start(cluster: &Arc<Cluster>) -> Result<Self, PoolError> {
+        let stats = cluster.shared.stats.here();
+        match Permit::take(
+            &cluster.shared,
+            |shared| &shared.pending,
+            cluster.limits.pending,
+        ) {
+            Some(permit) => {
+                stats.rq_pending_total.inc();
+                stats.rq_pending_active.inc();
+                Ok(Self {
+                    cluster: cluster.clone(),
+                    _permit: permit,
+                })
+            }
+            None => {
+                stats.rq_pending_overflow.inc();
+                Err(PoolError::Overflow)
+            }
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.cluster.shared.stats.here().rq_pending_active.dec();
+    }
+}
+
+/// Marks that a connection is being opened; whoever waits is woken when that ends, well or not.
+struct Opening<'p> {
+    pools: &'p Pools,
+    key: Key,
+    notify: Rc<Notify>,
+}
+
+impl<'p> Opening<'p> {
+    fn start(pools: &'p Pools, key: Key) -> Self {
+        let notify = Rc::new(Notify::new());
+        pools.hosts.borrow_mut().entry(key).or_default().opening = Some(notify.clone());
+        Self { pools, key, notify }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pools.hosts.borrow_mut().get_mut(&self.key) {
+            pool.opening = None;
+        }
+        self.notify.notify_waiters();
+    }
+}
+
+/// What a connection counts for as long as it is open.
+struct OpenUpstream {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    permit: Option<Permit>,
+}
+
+impl OpenUpstream {
+    fn start(cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit, http2: bool) -> Self {
+        let stats = cluster.shared.stats.here();
+        stats.cx_total.inc();
+        stats.cx_active.inc();
+        if http2 {
+            stats.cx_http2.inc()
+        } else {
+            stats.cx_http1.inc()
+        }
+        host.shared
+            .active_connections
+            .fetch_add(1, Ordering::Relaxed);
+        host.shared
+            .total_connections
+            .fetch_add(1, Ordering::Relaxed);
+        Self {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            permit: Some(permit),
+        }
+    }
+}
+
+impl Drop for OpenUpstream {
+    fn drop(&mut self) {
+        let stats = self.cluster.shared.stats.here();
+        stats.cx_active.dec();
+        stats.cx_destroy.inc();
+        self.host
+            .shared
+            .active_connections
+            .fetch_sub(1, Ordering::Relaxed);
+        self.permit = None;
+        self.cluster.shared.released.notify_waiters();
+    }
+}
+
+async fn connect(
+    worker: &Worker,
+    cluster: &Cluster,
+    host: &Host,
+) -> Result<tokio::net::TcpStream, PoolError> {
+    let options = ConnectOptions {
+        timeout: cluster.connect_timeout,
+        bind: cluster.bind,
+        keepalive: cluster.keepalive.as_ref(),
+        mark: worker.shared.mark_sockets,
+    };
+    net::connect(host.address, options).await.map_err(|error| {
+        let stats = cluster.shared.stats.here();
+        host.shared
+            .failed_connections
+            .fetch_add(1, Ordering::Relaxed);
+        stats.cx_connect_fail.inc();
+        if error.kind() == io::ErrorKind::TimedOut {
+            stats.cx_connect_timeout.inc();
+            PoolError::Timeout
+        } else {
+            PoolError::Connect(error)
+        }
+    })
+}
+
+async fn open_http1(
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    key: Key,
+    permit: Permit,
+) -> Result<Http1Connection, PoolError> {
+    let stream = connect(worker, cluster, host).await?;
+    let local = stream.local_addr().ok();
+    let open = OpenUpstream::start(cluster, host, permit, false);
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(codec::HTTP1_BUFFER)
+        .max_headers(codec::MOST_HEADERS)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| PoolError::Connect(io::Error::other(error)))?;
+    tokio::task::spawn_local(async move {
+        // Errors reach whoever sent the request.
+        let _ = connection.with_upgrades().await;
+        drop(open);
+    });
+    let idle_timeout = cluster.idle_timeout;
+    Ok(Http1Connection {
+        sender,
+        local,
+        served: 0,
+        key,
+        idle_since: Instant::now(),
+        idle_timeout,
+    })
+}
+
+async fn open_http2(
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    permit: Permit,
+) -> Result<Http2Connection, PoolError> {
+    let stream = connect(worker, cluster, host).await?;
+    let local = stream.local_addr().ok();
+    let open = OpenUpstream::start(cluster, host, permit, true);
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(codec::STREAM_WINDOW)
+        .initial_connection_window_size(codec::CONNECTION_WINDOW)
+        .max_send_buf_size(codec::SEND_BUFFER)
+        .max_header_list_size(codec::HEADER_LIST)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| PoolError::Connect(io::Error::other(error)))?;
+    tokio::task::spawn_local(async move {
+        let _ = connection.await;
+        drop(open);
+    });
+    Ok(Http2Connection {
+        sender,
+        local,
+        active: Cell::new(0),
+        served: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+        idle_timeout: cluster.idle_timeout,
+    })
+}

@@ -1,0 +1,121 @@
+//! What the control side and the workers share.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use lateen_route::RouteTable;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use crate::access_log::LogFiles;
+use crate::cluster::{Cluster, ClusterShared};
+use crate::config::store::Dump;
+use crate::listener::ListenerSlot;
+use crate::stats::{HttpStats, ListenerStats, PerWorker, TcpStats};
+use crate::worker::Command;
+
+/// Clusters by name.
+pub(crate) type Clusters = HashMap<String, Arc<Cluster>>;
+
+/// State that is swapped in place while requests run.
+pub(crate) struct Shared {
+    pub(crate) clusters: ArcSwap<Clusters>,
+    pub(crate) listeners: ArcSwap<ListenerSet>,
+    pub(crate) names: Names,
+    pub(crate) workers: Vec<mpsc::UnboundedSender<Command>>,
+    pub(crate) dump: Mutex<Dump>,
+    pub(crate) updates: Updates,
+    /// Becomes true when the first complete configuration is in effect, and stays so.
+    pub(crate) live: AtomicBool,
+    /// Becomes true when the process drains.
+    pub(crate) draining: watch::Sender<bool>,
+    /// Open downstream connections.
+    pub(crate) connections: AtomicUsize,
+    pub(crate) started: Instant,
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Upstream sockets carry the mark that exempts them from redirection.
+    pub(crate) mark_sockets: bool,
+    /// Downstream connections beyond this number are closed at once.
+    pub(crate) most_connections: usize,
+}
+
+/// Listeners that are in effect.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ListenerSet {
+    pub(crate) by_name: HashMap<String, Arc<ListenerSlot>>,
+    pub(crate) by_address: HashMap<SocketAddr, Arc<ListenerSlot>>,
+}
+
+impl ListenerSet {
+    /// The listener that connections to `destination` are handed to: its own address, else any address of its port.
+    pub(crate) fn for_destination(&self, destination: SocketAddr) -> Option<&Arc<ListenerSlot>> {
+        let any: IpAddr = match destination {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.by_address.get(&destination).or_else(|| {
+            self.by_address
+                .get(&SocketAddr::new(any, destination.port()))
+        })
+    }
+}
+
+/// A place for the current state of one route configuration.
+#[derive(Debug)]
+pub(crate) struct RouteSlot {
+    pub(crate) name: String,
+    pub(crate) table: ArcSwapOption<RouteTable>,
+}
+
+/// Things that are found by name and live as long as the process, so that numbers survive configuration changes.
+#[derive(Default)]
+pub(crate) struct Names {
+    pub(crate) workers: usize,
+    pub(crate) logs: Arc<LogFiles>,
+    pub(crate) clusters: Mutex<HashMap<String, Arc<ClusterShared>>>,
+    pub(crate) routes: Mutex<HashMap<String, Arc<RouteSlot>>>,
+    pub(crate) http: Mutex<HashMap<String, Arc<PerWorker<HttpStats>>>>,
+    pub(crate) tcp: Mutex<HashMap<String, Arc<PerWorker<TcpStats>>>>,
+    pub(crate) listeners: Mutex<HashMap<String, Arc<PerWorker<ListenerStats>>>>,
+}
+
+/// Counts of configuration updates.
+#[derive(Debug, Default)]
+pub(crate) struct Updates {
+    pub(crate) cluster: UpdateCounts,
+    pub(crate) endpoint: UpdateCounts,
+    pub(crate) listener: UpdateCounts,
+    pub(crate) route: UpdateCounts,
+    pub(crate) connected: AtomicBool,
+    pub(crate) listeners_warming: AtomicUsize,
+    pub(crate) clusters_warming: AtomicUsize,
+}
+
+/// Counts for one resource type.
+#[derive(Debug, Default)]
+pub(crate) struct UpdateCounts {
+    pub(crate) success: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+}
+
+impl Shared {
+    /// Sends a command to every worker.
+    pub(crate) fn tell_workers(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            // A worker that is gone has nothing left to do.
+            let _ = worker.send(command());
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+}

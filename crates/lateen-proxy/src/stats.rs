@@ -1,0 +1,217 @@
+//! Counters with Envoy's names, kept per worker so that counting is a plain store, and summed when asked for.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+thread_local! {
+    /// Which slot this thread counts in: 0 for the control thread, workers from 1.
+    static SLOT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Makes the current thread count in `slot`. Called once at the start of a worker.
+pub(crate) fn enter_slot(slot: usize) {
+    SLOT.with(|cell| cell.set(slot));
+}
+
+/// One number, written by one thread and read by any. Gauges count down by wrapping.
+#[derive(Debug, Default)]
+pub(crate) struct Stat(AtomicU64);
+
+impl Stat {
+    /// Adds without a locked instruction: only one thread writes a slot.
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(amount),
+            Ordering::Relaxed,
+        );
+    }
+
+    pub(crate) fn inc(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn dec(&self) {
+        self.add(u64::MAX);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One copy of a group of counters per thread. The alignment keeps two threads off one cache line.
+#[derive(Debug)]
+pub(crate) struct PerWorker<T> {
+    slots: Box<[Aligned<T>]>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Aligned<T>(T);
+
+impl<T: Default> PerWorker<T> {
+    /// Room for the control thread and `workers` workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            slots: (0..=workers).map(|_| Aligned::default()).collect(),
+        }
+    }
+
+    /// The copy of the current thread.
+    pub(crate) fn here(&self) -> &T {
+        let slot = SLOT.with(Cell::get);
+        &self.slots[slot.min(self.slots.len() - 1)].0
+    }
+
+    fn sum(&self, stat: impl Fn(&T) -> &Stat) -> u64 {
+        self.slots
+            .iter()
+            .fold(0u64, |sum, slot| sum.wrapping_add(stat(&slot.0).get()))
+    }
+}
+
+/// Whether a number only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Defines a group of counters and a way to visit their sums by name.
+macro_rules! stat_group {
+    ($(#[$doc:meta])* $name:ident { $($kind:ident $field:ident $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $name {
+            $(pub(crate) $field: Stat,)*
+        }
+
+        impl $name {
+            /// Calls `visit` with name, kind and sum of every number.
+            pub(crate) fn visit(
+                group: &PerWorker<Self>,
+                visit: &mut dyn FnMut(&'static str, Kind, u64),
+            ) {
+                $(visit($text, Kind::$kind, group.sum(|slot| &slot.$field));)*
+            }
+        }
+    };
+}
+
+stat_group! {
+    /// `cluster.<name>.`
+    ClusterStats {
+        Gauge cx_active "upstream_cx_active",
+        Counter cx_total "upstream_cx_total",
+        Counter cx_http1 "upstream_cx_http1_total",
+        Counter cx_http2 "upstream_cx_http2_total",
+        Counter cx_connect_fail "upstream_cx_connect_fail",
+        Counter cx_connect_timeout "upstream_cx_connect_timeout",
+        Counter cx_overflow "upstream_cx_overflow",
+        Counter cx_destroy "upstream_cx_destroy",
+        Counter cx_none_healthy "upstream_cx_none_healthy",
+        Counter rx_bytes "upstream_cx_rx_bytes_total",
+        Counter tx_bytes "upstream_cx_tx_bytes_total",
+        Gauge rq_active "upstream_rq_active",
+        Counter rq_total "upstream_rq_total",
+        Counter rq_completed "upstream_rq_completed",
+        Counter rq_1xx "upstream_rq_1xx",
+        Counter rq_2xx "upstream_rq_2xx",
+        Counter rq_3xx "upstream_rq_3xx",
+        Counter rq_4xx "upstream_rq_4xx",
+        Counter rq_5xx "upstream_rq_5xx",
+        Gauge rq_pending_active "upstream_rq_pending_active",
+        Counter rq_pending_total "upstream_rq_pending_total",
+        Counter rq_pending_overflow "upstream_rq_pending_overflow",
+        Counter rq_pending_failure_eject "upstream_rq_pending_failure_eject",
+        Counter rq_retry "upstream_rq_retry",
+        Counter rq_retry_success "upstream_rq_retry_success",
+        Counter rq_retry_overflow "upstream_rq_retry_overflow",
+        Counter rq_retry_limit_exceeded "upstream_rq_retry_limit_exceeded",
+        Counter rq_timeout "upstream_rq_timeout",
+        Counter rq_per_try_timeout "upstream_rq_per_try_timeout",
+        Counter rq_rx_reset "upstream_rq_rx_reset",
+        Counter rq_tx_reset "upstream_rq_tx_reset",
+    }
+}
+
+stat_group! {
+    /// `http.<stat_prefix>.`
+    HttpStats {
+        Gauge cx_active "downstream_cx_active",
+        Counter cx_total "downstream_cx_total",
+        Counter cx_http1 "downstream_cx_http1_total",
+        Counter cx_http2 "downstream_cx_http2_total",
+        Counter cx_idle_timeout "downstream_cx_idle_timeout",
+        Counter cx_drain_close "downstream_cx_drain_close",
+        Gauge rq_active "downstream_rq_active",
+        Counter rq_total "downstream_rq_total",
+        Counter rq_http1 "downstream_rq_http1_total",
+        Counter rq_http2 "downstream_rq_http2_total",
+        Counter rq_completed "downstream_rq_completed",
+        Counter rq_1xx "downstream_rq_1xx",
+        Counter rq_2xx "downstream_rq_2xx",
+        Counter rq_3xx "downstream_rq_3xx",
+        Counter rq_4xx "downstream_rq_4xx",
+        Counter rq_5xx "downstream_rq_5xx",
+        Counter rx_bytes "downstream_cx_rx_bytes_total",
+        Counter tx_bytes "downstream_cx_tx_bytes_total",
+        Counter no_route "no_route",
+        Counter no_cluster "no_cluster",
+        Counter redirect "rq_redirect",
+        Counter direct "rq_direct_response",
+        Counter forwarded "rq_total",
+        Counter reset_after_downstream_response_started "rq_reset_after_downstream_response_started",
+    }
+}
+
+stat_group! {
+    /// `listener.<address>.`
+    ListenerStats {
+        Gauge cx_active "downstream_cx_active",
+        Counter cx_total "downstream_cx_total",
+        Counter cx_destroy "downstream_cx_destroy",
+        Counter cx_overflow "downstream_cx_overflow",
+        Counter no_filter_chain_match "no_filter_chain_match",
+        Counter pre_cx_timeout "downstream_pre_cx_timeout",
+    }
+}
+
+stat_group! {
+    /// `tcp.<stat_prefix>.`
+    TcpStats {
+        Counter cx_total "downstream_cx_total",
+        Counter cx_no_route "downstream_cx_no_route",
+        Counter rx_bytes "downstream_cx_rx_bytes_total",
+        Counter tx_bytes "downstream_cx_tx_bytes_total",
+        Counter idle_timeout "idle_timeout",
+    }
+}
+
+impl ClusterStats {
+    /// Counts a response of this status class.
+    pub(crate) fn response(&self, status: u16) {
+        self.rq_completed.inc();
+        match status / 100 {
+            1 => self.rq_1xx.inc(),
+            2 => self.rq_2xx.inc(),
+            3 => self.rq_3xx.inc(),
+            4 => self.rq_4xx.inc(),
+            _ => self.rq_5xx.inc(),
+        }
+    }
+}
+
+impl HttpStats {
+    /// Counts a response of this status class.
+    pub(crate) fn response(&self, status: u16) {
+        self.rq_completed.inc();
+        match status / 100 {
+            1 => self.rq_1xx.inc(),
+            2 => self.rq_2xx.inc(),
+            3 => self.rq_3xx.inc(),
+            4 => self.rq_4xx.inc(),
+            _ => self.rq_5xx.inc(),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The TCP proxy: bytes in both directions, with half-close and an idle limit.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use lateen_route::hash::xx64;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::access_log::AccessLog;
+use crate::cluster::{Cluster, Discovery, Host, Permit};
+use crate::connection::ConnectionInfo;
+use crate::flags::Flags;
+use crate::net::{self, ConnectOptions};
+use crate::record::Record;
+use crate::stats::{PerWorker, TcpStats};
+use crate::worker::Worker;
+
+/// Bytes that are copied at a time.
+const BUFFER: usize = 16 << 10;
+
+/// The compiled filter.
+#[derive(Debug)]
+pub(crate) struct TcpProxy {
+    /// Names with their weights, at least one.
+    pub(crate) clusters: Vec<(String, u64)>,
+    /// The hash for consistent balancing is made of the client's address.
+    pub(crate) hash_source_ip: bool,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) connect_attempts: u32,
+    pub(crate) access_log: Vec<AccessLog>,
+    pub(crate) stats: Arc<PerWorker<TcpStats>>,
+}
+
+impl TcpProxy {
+    /// Serves a connection to its end. `prefix` was read from it already.
+    pub(crate) async fn serve(
+        &self,
+        worker: &Rc<Worker>,
+        info: &Rc<ConnectionInfo>,
+        stream: TcpStream,
+        prefix: BytesMut,
+    ) {
+        self.stats.here().cx_total.inc();
+        let mut record = Record::new(info.clone());
+        self.forward(worker, &mut record, stream, prefix).await;
+        record.duration = Some(record.started.elapsed());
+        for log in &self.access_log {
+            log.log(record.flags, &record);
+        }
+    }
+
+    async fn forward(
+        &self,
+        worker: &Rc<Worker>,
+        record: &mut Record,
+        mut stream: TcpStream,
+        prefix: BytesMut,
+    ) {
+        let name = self.draw(fastrand::u64(..));
+        let Some(cluster) = worker.shared.clusters.load().get(name).cloned() else {
+            self.stats.here().cx_no_route.inc();
+            record.flags.set(Flags::NO_CLUSTER);
+            return;
+        };
+        record.cluster.clone_from(&cluster.name);
+        let Some(permit) = Permit::take(
+            &cluster.shared,
+            |shared| &shared.connections,
+            cluster.limits.connections,
+        ) else {
+            cluster.shared.stats.here().cx_overflow.inc();
+            record.flags.set(Flags::UPSTREAM_OVERFLOW);
+            return;
+        };
+        let Some((host, mut upstream)) = self.connect(worker, &cluster, record).await else {
+            return;
+        };
+        record.upstream_local = upstream.local_addr().ok();
+        record.upstream = Some(host.clone());
+        let stats = cluster.shared.clone();
+        stats.stats.here().cx_active.inc();
+        stats.stats.here().cx_total.inc();
+        host.shared
+            .active_connections
+            .fetch_add(1, Ordering::Relaxed);
+        let outcome = relay(&mut stream, &mut upstream, &prefix, self.idle_timeout).await;
+        host.shared
+            .active_connections
+            .fetch_sub(1, Ordering::Relaxed);
+        stats.stats.here().cx_active.dec();
+        stats.stats.here().cx_destroy.inc();
+        drop(permit);
+        record.bytes_received = outcome.received;
+        record.bytes_sent = outcome.sent;
+        if outcome.idle {
+            self.stats.here().idle_timeout.inc();
+        }
+        self.stats.here().rx_bytes.add(outcome.received);
+        self.stats.here().tx_bytes.add(outcome.sent);
+        stats.stats.here().tx_bytes.add(outcome.received);
+        stats.stats.here().rx_bytes.add(outcome.sent);
+    }
+
+    /// Connects to an endpoint, or says in the record why not.
+    async fn connect(
+        &self,
+        worker: &Worker,
+        cluster: &Cluster,
+        record: &mut Record,
+    ) -> Option<(Arc<Host>, TcpStream)> {
+        let hash = self
+            .hash_source_ip
+            .then(|| xx64(record.connection.remote.ip().to_string().as_bytes(), 0));
+        for attempt in 0..self.connect_attempts {
+            let host = match cluster.discovery {
+                Discovery::OriginalDestination => {
+                    Some(Cluster::original_destination(record.connection.local))
+                }
+                Discovery::Listed => worker.pick(cluster, hash, attempt.into()),
+            };
+            let Some(host) = host else {
+                cluster.shared.stats.here().cx_none_healthy.inc();
+                record.flags.set(Flags::NO_HEALTHY_UPSTREAM);
+                return None;
+            };
+            let options = ConnectOptions {
+                timeout: cluster.connect_timeout,
+                bind: cluster.bind,
+                keepalive: cluster.keepalive.as_ref(),
+                mark: worker.shared.mark_sockets,
+            };
+            match net::connect(host.address, options).await {
+                Ok(stream) => return Some((host, stream)),
+                Err(error) => {
+                    cluster.shared.stats.here().cx_connect_fail.inc();
+                    host.shared
+                        .failed_connections
+                        .fetch_add(1, Ordering::Relaxed);
+                    record.upstream_failure = format!("delayed connect error: {error}");
+                    record.upstream = Some(host);
+                }
+            }
+        }
+        record.flags.set(Flags::UPSTREAM_CONNECTION_FAILURE);
+        None
+    }
+
+    fn draw(&self, random: u64) -> &str {
+        let total: u64 = self.clusters.iter().map(|(_, weight)| weight).sum();
+        let mut point = random % total.max(1);
+        for (name, weight) in &self.clusters {
+            if point < *weight {
+                return name;
+            }
+            point -= weight;
+        }
+        self.clusters.first().map_or("", |(name, _)| name)
+    }
+}
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub(crate) struct Relayed {
+    /// Bytes from downstream.
+    pub(crate) received: u64,
+    /// Bytes to downstream.
+    pub(crate) sent: u64,
+    /// It ended because nothing moved for too long.
+    pub(crate) idle: bool,
+}
+
+/// Copies both ways until both ends are done, one breaks, or nothing moves for `idle`. The end of one direction is
+/// passed on while the other goes on.
+pub(crate) async fn relay<D, U>(
+    downstream: &mut D,
+    upstream: &mut U,
+    prefix: &[u8],
+    idle: Option<Duration>,
+) -> Relayed
+where
+    D: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let moved = Cell::new(Instant::now());
+    let (received, sent) = (Cell::new(0), Cell::new(0));
+    let (mut down_read, mut down_write) = tokio::io::split(downstream);
+    let (mut up_read, mut up_write) = tokio::io::split(upstream);
+    let to_upstream = async {
+        up_write.write_all(prefix).await?;
+        received.set(prefix.len() as u64);
+        pump(&mut down_read, &mut up_write, &received, &moved).await
+    };
+    let to_downstream = pump(&mut up_read, &mut down_write, &sent, &moved);
+    let both = async { tokio::try_join!(to_upstream, to_downstream) };
+    let mut relayed = Relayed::default();
+    tokio::select! {
+        _ = both => {}
+        () = idle_for(idle, &moved) => relayed.idle = true,
+    }
+    relayed.received = received.get();
+    relayed.sent = sent.get();
+    relayed
+}
+
+/// Copies one direction to its end and passes the end on.
+async fn pump(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    count: &Cell<u64>,
+    moved: &Cell<Instant>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = reader.read(&mut buffer).await?;
+        if read == 0 {
+            return writer.shutdown().await;
+        }
+        moved.set(Instant::now());
+        writer.write_all(&buffer[..read]).await?;
+        count.set(count.get() + read as u64);
+        moved.set(Instant::now());
+    }
+}
+
+/// Returns when nothing moved for the limit.
+async fn idle_for(limit: Option<Duration>, moved: &Cell<Instant>) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    loop {
+        let deadline = moved.get() + limit;
+        if deadline <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(deadline).await;
+    }
+}

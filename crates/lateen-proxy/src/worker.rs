@@ -1,0 +1,207 @@
+//! A worker: one thread with its own runtime, sockets, connection pools and balancing positions.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lateen_route::balance::{Pick, State};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::cluster::{Cluster, Host};
+use crate::connection;
+use crate::listener::{Listener, ListenerSlot};
+use crate::pool::Pools;
+use crate::shared::Shared;
+use crate::stats;
+
+/// Pause after a failed accept, which usually means that descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often idle upstream connections are looked over.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the control side asks of a worker.
+pub(crate) enum Command {
+    /// Accept connections from a socket.
+    Listen {
+        socket: std::net::TcpListener,
+        slot: Arc<ListenerSlot>,
+    },
+    /// Clusters changed: drop what belongs to endpoints that are gone.
+    Prune,
+    /// Another worker waits for a connection of this cluster: close idle ones.
+    CloseIdle(u64),
+    /// End now.
+    Stop,
+}
+
+/// The state of one worker.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pools: Pools,
+    /// Position among the workers.
+    pub(crate) index: usize,
+    /// Balancing positions by cluster, with the generation that they belong to.
+    balancing: RefCell<HashMap<u64, (u64, State)>>,
+    next_connection: Cell<u64>,
+}
+
+/// Starts the thread of a worker. It ends with [`Command::Stop`].
+pub(crate) fn spawn(
+    index: usize,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            stats::enter_slot(index + 1);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(tokio::runtime::LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(Rc::new(Worker::new(index, shared)).run(commands)),
+                Err(error) => tracing::error!(%error, "cannot start a worker"),
+            }
+        })
+}
+
+impl Worker {
+    fn new(index: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            pools: Pools::default(),
+            index,
+            balancing: RefCell::default(),
+            next_connection: Cell::new(0),
+            shared,
+        }
+    }
+
+    async fn run(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Listen { socket, slot }) => {
+                        tokio::task::spawn_local(self.clone().accept(socket, slot));
+                    }
+                    Some(Command::Prune) => self.prune(),
+                    Some(Command::CloseIdle(cluster)) => self.pools.close_idle(cluster),
+                    Some(Command::Stop) | None => return,
+                },
+                _ = sweep.tick() => self.pools.sweep(),
+            }
+        }
+    }
+
+    /// Accepts connections until the listener is removed or the process drains.
+    async fn accept(self: Rc<Self>, socket: std::net::TcpListener, slot: Arc<ListenerSlot>) {
+        let (Ok(socket), Some(mut listener)) = (TcpListener::from_std(socket), slot.load()) else {
+            return;
+        };
+        let mut changed = slot.subscribe();
+        let mut draining = self.shared.draining.subscribe();
+        loop {
+            tokio::select! {
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, remote)) => self.start(stream, remote, &slot, &listener),
+                    Err(error) => {
+                        tracing::warn!(listener = listener.name, %error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                _ = changed.changed() => match slot.load() {
+                    Some(current) => listener = current,
+                    None => break,
+                },
+                _ = draining.wait_for(|draining| *draining) => break,
+            }
+        }
+        // Whoever the kernel has already connected is served, not reset.
+        while let Ok(Ok((stream, remote))) =
+            tokio::time::timeout(Duration::ZERO, socket.accept()).await
+        {
+            self.start(stream, remote, &slot, &listener);
+        }
+    }
+
+    fn start(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        slot: &Arc<ListenerSlot>,
+        listener: &Arc<Listener>,
+    ) {
+        let open = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let count = OpenConnection(self.shared.clone());
+        if open >= self.shared.most_connections {
+            listener.stats.here().cx_overflow.inc();
+            return;
+        }
+        let (worker, slot, listener) = (self.clone(), slot.clone(), listener.clone());
+        tokio::task::spawn_local(async move {
+            let _count = count;
+            connection::serve(worker, stream, remote, slot, listener).await;
+        });
+    }
+
+    /// A number for a new connection, unique in the process.
+    pub(crate) fn connection_id(&self) -> u64 {
+        let next = self.next_connection.get();
+        self.next_connection.set(next + 1);
+        next * self.shared.workers.len() as u64 + self.index as u64
+    }
+
+    /// Chooses an endpoint. `attempt` moves consistent choices on.
+    pub(crate) fn pick(
+        &self,
+        cluster: &Cluster,
+        hash: Option<u64>,
+        attempt: u64,
+    ) -> Option<Arc<Host>> {
+        let mut balancing = self.balancing.borrow_mut();
+        let entry = balancing.entry(cluster.shared.id).or_default();
+        if entry.0 != cluster.generation {
+            *entry = (cluster.generation, State::default());
+        }
+        let load = |host: usize| {
+            cluster.hosts[host]
+                .shared
+                .active_requests
+                .load(Ordering::Relaxed)
+        };
+        let mut random = || fastrand::u64(..);
+        let mut pick = Pick {
+            hash,
+            random: &mut random,
+            load: &load,
+            attempt,
+        };
+        cluster
+            .balancer
+            .pick(&mut entry.1, &mut pick)
+            .map(|host| cluster.hosts[host].clone())
+    }
+
+    fn prune(&self) {
+        let clusters = self.shared.clusters.load();
+        self.balancing
+            .borrow_mut()
+            .retain(|id, _| clusters.values().any(|c| c.shared.id == *id));
+        self.pools.prune(&clusters);
+    }
+}
+
+/// Counts an open connection until dropped.
+struct OpenConnection(Arc<Shared>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
