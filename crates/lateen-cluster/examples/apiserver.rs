@@ -8,6 +8,10 @@ use lateen_cluster::{Cluster, Config};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [port, state_dir, kubeconfig] = arguments.as_slice() else {
         return Err("usage: apiserver PORT STATE-DIR KUBECONFIG".into());

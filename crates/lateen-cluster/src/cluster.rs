@@ -210,15 +210,12 @@ impl Cluster {
 }
 
 /// The address by which pods reach the API server: the first listener's that is not on the loopback interface, which
-/// pods have for themselves; if there is none, the first.
+/// every pod has for itself.
 fn address_for_pods(listeners: &[TcpListener]) -> Option<SocketAddr> {
-    let addresses = || {
-        listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-    };
-    let outside = addresses().find(|address| !address.ip().is_loopback());
-    outside.or_else(|| addresses().next())
+    listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .find(|address| !address.ip().is_loopback() && !address.ip().is_unspecified())
 }
 
 /// A client of `api` as `user`, within this process.

@@ -6,42 +6,42 @@ use super::meta::ObjectKey;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// Reading an object failed.
-    #[error("reading {kind} {key}: {source}")]
+    #[error("reading {kind} {key}: {}", said(source))]
     Read {
         kind: String,
         key: ObjectKey,
         source: kube::Error,
     },
     /// Listing the objects of a resource failed.
-    #[error("listing {kind} in namespace {namespace:?}: {source}")]
+    #[error("listing {kind} in namespace {namespace:?}: {}", said(source))]
     List {
         kind: String,
         namespace: String,
         source: kube::Error,
     },
     /// Creating an object failed.
-    #[error("creating {kind} {key}: {source}")]
+    #[error("creating {kind} {key}: {}", said(source))]
     Create {
         kind: String,
         key: ObjectKey,
         source: kube::Error,
     },
     /// Replacing or patching an object failed.
-    #[error("changing {kind} {key}: {source}")]
+    #[error("changing {kind} {key}: {}", said(source))]
     Change {
         kind: String,
         key: ObjectKey,
         source: kube::Error,
     },
     /// Deleting an object, or all objects of a resource, failed.
-    #[error("deleting {kind} {key}: {source}")]
+    #[error("deleting {kind} {key}: {}", said(source))]
     Delete {
         kind: String,
         key: ObjectKey,
         source: kube::Error,
     },
     /// The list of served resources could not be read.
-    #[error("discovering the served resources: {0}")]
+    #[error("discovering the served resources: {}", said(.0))]
     Discover(#[source] kube::Error),
     /// A selector in an object does not parse; the server's validation should have refused it.
     #[error("selector of {kind} {key} is invalid: {reason}")]
@@ -109,5 +109,13 @@ impl Error {
     pub(super) fn server_message(&self) -> String {
         self.status()
             .map_or_else(|| self.to_string(), |status| status.message.clone())
+    }
+}
+
+/// The server's message; kube-rs would print its whole structure.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }

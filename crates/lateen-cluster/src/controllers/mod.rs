@@ -10,9 +10,14 @@ mod deployment;
 mod endpoints;
 mod error;
 mod events;
+mod furnishing;
+mod gc;
+mod lost_pods;
 mod meta;
+mod namespace;
 mod queue;
 mod replicaset;
+mod resources;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,8 +25,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Client, Resource};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +39,7 @@ use self::cache::{Cache, Kind};
 use self::error::Error;
 use self::events::Recorder;
 use self::meta::{ObjectKey, controller_of};
+use self::resources::Resources;
 
 /// What the controllers need to know beyond the API.
 #[derive(Debug, Clone)]
@@ -58,6 +67,10 @@ pub fn start(client: Client, config: ControllersConfig) -> Controllers {
     deployment::start(&shared);
     replicaset::start(&shared);
     endpoints::start(&shared);
+    namespace::start(&shared);
+    gc::start(&shared);
+    furnishing::start(&shared);
+    lost_pods::start(&shared);
     // Last, when everyone listens: what is there already is reported as new.
     shared.run();
     tasks.close();
@@ -96,6 +109,12 @@ struct Shared {
     endpoint_slices: Arc<Cache<EndpointSlice>>,
     namespaces: Arc<Cache<Namespace>>,
     nodes: Arc<Cache<Node>>,
+    /// Only those called `default`.
+    accounts: Arc<Cache<ServiceAccount>>,
+    /// Only those called `kube-root-ca.crt`.
+    ca_maps: Arc<Cache<ConfigMap>>,
+    definitions: Arc<Cache<CustomResourceDefinition>>,
+    resources: Arc<Resources>,
 }
 
 impl Shared {
@@ -115,6 +134,10 @@ impl Shared {
             endpoint_slices: Cache::new(client.clone(), |slice| service_group(&slice.metadata)),
             namespaces: Cache::new(client.clone(), |_| None),
             nodes: Cache::new(client.clone(), |_| None),
+            accounts: Cache::new(client.clone(), |_| None),
+            ca_maps: Cache::new(client.clone(), |_| None),
+            definitions: Cache::new(client.clone(), |_| None),
+            resources: Resources::new(client.clone(), tasks, stop),
             client,
             config,
             tasks: tasks.clone(),
@@ -132,6 +155,12 @@ impl Shared {
         self.endpoint_slices.run("", &self.tasks, &self.stop);
         self.namespaces.run("", &self.tasks, &self.stop);
         self.nodes.run("", &self.tasks, &self.stop);
+        self.accounts
+            .run("metadata.name=default", &self.tasks, &self.stop);
+        self.ca_maps
+            .run("metadata.name=kube-root-ca.crt", &self.tasks, &self.stop);
+        self.resources.run(&self.definitions);
+        self.definitions.run("", &self.tasks, &self.stop);
     }
 
     /// Runs `begin`, which waits for the caches that a controller needs, unless the controllers are stopped before.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+pub(super) use self::mirror::SKIP_LABEL as SKIP_MIRROR_LABEL;
+
 use self::desired::{Facts, is_headless, selects_pod};
 use self::slices::{Common, MANAGER_LABEL, Plan, SERVICE_LABEL, plan};
 use super::Shared;
