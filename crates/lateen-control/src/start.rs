@@ -13,13 +13,13 @@ use lateen_mesh::MeshConfig;
 use lateen_xds::server::{Limits, Server};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificate::{Authority, CertificateError};
 use crate::engine::{self, World};
 use crate::inject::InjectConfig;
-use crate::source::ProxySource;
+use crate::source::{POD_WAIT, ProxySource};
 use crate::{debug, http_server, watch, webhook};
 
 /// ConfigMap and key of the mesh's settings.
@@ -86,6 +86,7 @@ pub struct Control {
     addresses: Addresses,
     world: Arc<World>,
     server: Server<ProxySource>,
+    discovery: JoinHandle<()>,
     tasks: JoinSet<()>,
     _watches: JoinSet<()>,
 }
@@ -125,12 +126,13 @@ impl Control {
             world: Arc::clone(&world),
             check_peers: config.check_peers,
             trusted: config.trusted_addresses.clone(),
+            pod_wait: POD_WAIT,
         };
         let server = Server::new(source, Limits::default());
 
+        let discovery = tokio::spawn(serve_discovery(server.clone(), xds, socket));
         let mut tasks = JoinSet::new();
         tasks.spawn(engine::run(Arc::clone(&world), events));
-        tasks.spawn(serve_discovery(server.clone(), xds, socket));
         for listener in monitoring {
             let world = Arc::clone(&world);
             tasks.spawn(http_server::serve(listener, None, move |request| {
@@ -152,6 +154,7 @@ impl Control {
             addresses,
             world,
             server,
+            discovery,
             tasks,
             _watches: watches,
         })
@@ -171,6 +174,10 @@ impl Control {
     /// Ends all streams and closes all sockets.
     pub async fn stop(mut self) {
         self.server.stop();
+        // Ends by itself within the server's grace, after every stream was told.
+        if let Err(error) = (&mut self.discovery).await {
+            tracing::error!(%error, "discovery ended badly");
+        }
         self.tasks.shutdown().await;
     }
 }

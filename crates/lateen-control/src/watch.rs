@@ -277,9 +277,10 @@ fn key(object: &impl Resource) -> Key {
 
 /// Whether the API says that it does not know the kind: its CustomResourceDefinition may come later.
 fn is_unserved(error: &watcher::Error) -> bool {
-    let inner = match error {
-        watcher::Error::InitialListFailed(inner) | watcher::Error::WatchStartFailed(inner) => inner,
-        _ => return false,
+    let (watcher::Error::InitialListFailed(inner) | watcher::Error::WatchStartFailed(inner)) =
+        error
+    else {
+        return false;
     };
     matches!(inner, kube::Error::Api(status) if status.code == 404)
 }

@@ -97,7 +97,7 @@ fn inject_object(
     let metadata = &object["metadata"];
     let name = metadata["name"]
         .as_str()
-        .or(metadata["generateName"].as_str())
+        .or_else(|| metadata["generateName"].as_str())
         .unwrap_or_default();
     let namespace = metadata["namespace"].as_str().unwrap_or("default");
     let api_version = object["apiVersion"].as_str().unwrap_or_default();

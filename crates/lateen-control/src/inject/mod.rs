@@ -203,7 +203,7 @@ fn skipped(pod: &Value, owner: &Owner) -> Option<Skipped> {
     // The label wins over the annotation, which is older.
     let wish = metadata["labels"][INJECT]
         .as_str()
-        .or(metadata["annotations"][INJECT].as_str());
+        .or_else(|| metadata["annotations"][INJECT].as_str());
     if wish.is_some_and(|wish| matches!(wish, "false" | "n" | "no" | "off")) {
         return Some(Skipped::Refused);
     }

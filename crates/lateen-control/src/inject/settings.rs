@@ -167,7 +167,8 @@ fn ports(name: &str, value: &str) -> Result<String, SettingError> {
 /// A list of address ranges or `*`.
 fn ranges(name: &str, value: &str) -> Result<String, SettingError> {
     let fits = |range: &str| {
-        let (address, length) = range.trim().split_once('/').unwrap_or((range.trim(), "0"));
+        let range = range.trim();
+        let (address, length) = range.split_once('/').unwrap_or((range, "0"));
         let longest = match address.parse() {
             Ok(IpAddr::V4(_)) => 32,
             Ok(IpAddr::V6(_)) => 128,
