@@ -41,7 +41,6 @@ pub(super) fn init(config: &InjectConfig, settings: &Settings) -> Value {
     let optional = [
         ("-q", &settings.include_outbound_ports),
         ("-o", &settings.exclude_outbound_ports),
-        ("-c", &settings.exclude_interfaces),
     ];
     for (flag, value) in optional {
         if !value.is_empty() {
@@ -80,7 +79,7 @@ pub(super) fn proxy(
         json!({"name": "ISTIO_META_INTERCEPTION_MODE", "value": "REDIRECT"}),
         json!({"name": "ISTIO_META_WORKLOAD_NAME", "value": owner.workload}),
         json!({"name": "ISTIO_META_OWNER", "value": owner.path}),
-        json!({"name": "ISTIO_METAJSON_LABELS", "value": pod["metadata"]["labels"].to_string()}),
+        labels_env(&pod["metadata"]["labels"]),
     ]);
     let mut container = json!({
         "name": PROXY_CONTAINER,
@@ -130,6 +129,11 @@ pub(super) fn common_env(config: &InjectConfig, proxy_config: &Value) -> Vec<Val
         json!({"name": "ISTIO_META_MESH_ID", "value": config.mesh_id}),
         field("ISTIO_META_NODE_NAME", "spec.nodeName"),
     ]
+}
+
+/// Labels for the proxy's node: objects in `ISTIO_METAJSON_*` are merged into its metadata.
+pub(super) fn labels_env(labels: &Value) -> Value {
+    json!({"name": "ISTIO_METAJSON_LABELS", "value": json!({"LABELS": labels}).to_string()})
 }
 
 pub(crate) fn security_context() -> Value {

@@ -187,9 +187,11 @@ pub fn inject(pod: &Value, owner: &Owner, config: &InjectConfig) -> Result<Outco
 }
 
 /// The environment of a gateway's proxy.
-pub(crate) fn gateway_env(config: &InjectConfig) -> Vec<Value> {
+pub(crate) fn gateway_env(config: &InjectConfig, labels: &Value) -> Vec<Value> {
     let proxy_config = json!({"discoveryAddress": config.discovery_address});
-    containers::common_env(config, &proxy_config)
+    let mut env = containers::common_env(config, &proxy_config);
+    env.push(containers::labels_env(labels));
+    env
 }
 
 fn skipped(pod: &Value, owner: &Owner) -> Option<Skipped> {

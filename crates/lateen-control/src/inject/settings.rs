@@ -40,7 +40,6 @@ pub(super) struct Settings {
     /// Inbound ports that are redirected, and those that are not.
     pub(super) include_inbound_ports: String,
     pub(super) exclude_inbound_ports: String,
-    pub(super) exclude_interfaces: String,
     pub(super) warnings: Vec<String>,
 }
 
@@ -62,7 +61,6 @@ impl Settings {
             exclude_outbound_ports: String::new(),
             include_inbound_ports: "*".to_owned(),
             exclude_inbound_ports: String::new(),
-            exclude_interfaces: String::new(),
             warnings: Vec::new(),
         };
         let annotations = pod["metadata"]["annotations"].as_object();
@@ -107,7 +105,6 @@ impl Settings {
             "traffic.sidecar.istio.io/excludeInboundPorts" => {
                 self.exclude_inbound_ports = ports(name, value)?;
             }
-            "traffic.sidecar.istio.io/excludeInterfaces" => self.exclude_interfaces = text,
             // Probes pass through the proxy as they are, see the module.
             "sidecar.istio.io/rewriteAppHTTPProbers" if value == "false" => {}
             "sidecar.istio.io/interceptionMode" if value == "REDIRECT" => {}

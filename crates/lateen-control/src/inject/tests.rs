@@ -75,7 +75,7 @@ fn proxy_is_the_second_container() {
             .unwrap(),
     )
     .unwrap();
-    assert_eq!(labels, pod["metadata"]["labels"]);
+    assert_eq!(labels, json!({"LABELS": pod["metadata"]["labels"]}));
 }
 
 #[test]

@@ -60,11 +60,10 @@ fn deployment(options: &Options) -> Value {
         "kubernetes://apis/apps/v1/namespaces/{}/deployments/{NAME}",
         options.namespace
     );
-    let mut env = gateway_env(&config);
+    let mut env = gateway_env(&config, &pod_labels);
     env.extend([
         json!({"name": "ISTIO_META_WORKLOAD_NAME", "value": NAME}),
         json!({"name": "ISTIO_META_OWNER", "value": owner}),
-        json!({"name": "ISTIO_METAJSON_LABELS", "value": pod_labels.to_string()}),
     ]);
     let mut ports: Vec<Value> = PORTS
         .into_iter()
