@@ -86,15 +86,14 @@ pub fn no_new_privileges() -> io::Result<()> {
     Ok(prctl::set_no_new_privs()?)
 }
 
-/// Takes away every capability but `keep`, for this process and all it will execute.
+/// Bounds what this process and all it will execute can ever have to `keep`.
 ///
-/// Those kept become ambient, so they survive an `exec` as a user other than 0.
+/// Needs CAP_SETPCAP, which a change of the user id takes away: call it before one.
 ///
 /// # Errors
-/// What `capset(2)` or `prctl(2)` says.
-pub fn keep_capabilities(keep: &[Capability]) -> io::Result<()> {
+/// What `prctl(2)` says.
+pub fn bound_capabilities(keep: &[Capability]) -> io::Result<()> {
     let mask = capability_mask(keep);
-    // Bounding set first: it needs CAP_SETPCAP, which is given up below.
     for number in 0..64u8 {
         if mask & (1 << number) == 0 {
             // SAFETY: PR_CAPBSET_DROP takes one integer and touches no memory of ours.
@@ -107,6 +106,17 @@ pub fn keep_capabilities(keep: &[Capability]) -> io::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Gives up every capability but `keep`; to give them up for good, [`bound_capabilities`] first.
+///
+/// Those kept become ambient, so they survive an `exec` as a user other than 0.
+///
+/// # Errors
+/// What `capset(2)` or `prctl(2)` says.
+pub fn keep_capabilities(keep: &[Capability]) -> io::Result<()> {
+    let mask = capability_mask(keep);
     set_capabilities(mask)?;
     for capability in keep {
         // SAFETY: PR_CAP_AMBIENT takes integers and touches no memory of ours.

@@ -52,6 +52,7 @@ fn start() -> io::Result<Option<Pid>> {
 
 fn look_after(child: Pid) -> io::Result<u8> {
     // CAP_KILL: the program may run as another user and must still get its signals.
+    process::bound_capabilities(&[Capability::Kill])?;
     process::keep_capabilities(&[Capability::Kill])?;
     loop {
         match SigSet::all().wait()? {
@@ -106,12 +107,13 @@ fn prepare(program: &ProgramSpec) -> io::Result<Execution> {
         process::take_terminal()?;
     }
     process::raise_open_files();
-    become_user(program)?;
     let rights: &[Capability] = if program.network_admin {
         &[Capability::NetAdmin, Capability::NetRaw]
     } else {
         &[]
     };
+    process::bound_capabilities(rights)?;
+    become_user(program)?;
     process::keep_capabilities(rights)?;
     process::no_new_privileges()?;
     if let Some(folder) = &program.folder {
