@@ -23,7 +23,7 @@ pub(super) fn run(program: &ProgramSpec, report: Report) -> ExitCode {
         Ok(Some(child)) => {
             // Only the child's copy decides when the node sees the pipe close.
             drop(report);
-            match look_after(child) {
+            match look_after(child, program) {
                 Ok(code) => ExitCode::from(code),
                 Err(error) => {
                     eprintln!("lateen: this container's first process failed: {error}");
@@ -50,10 +50,17 @@ fn start() -> io::Result<Option<Pid>> {
     }
 }
 
-fn look_after(child: Pid) -> io::Result<u8> {
-    // CAP_KILL: the program may run as another user and must still get its signals.
-    process::bound_capabilities(&[Capability::Kill])?;
-    process::keep_capabilities(&[Capability::Kill])?;
+fn look_after(child: Pid, program: &ProgramSpec) -> io::Result<u8> {
+    // A program that runs as another user must still get its signals. Otherwise nothing is kept,
+    // also because programs like to write to `/proc/1/fd/1`, which a pid 1 with more rights than
+    // theirs would not allow.
+    let rights: &[Capability] = if program.user.is_some() {
+        &[Capability::Kill]
+    } else {
+        &[]
+    };
+    process::bound_capabilities(rights)?;
+    process::keep_capabilities(rights)?;
     loop {
         match SigSet::all().wait()? {
             Signal::SIGCHLD => {

@@ -140,7 +140,10 @@ impl Network {
         // Neither end can be up before both exist (ENOTCONN).
         let link = index_of(outer, &name).await?;
         let up = LinkUnspec::new_with_index(link).up().build();
-        kernel("bring up the node's end of the pod's link", outer.link().set(up).execute().await)?;
+        kernel(
+            "bring up the node's end of the pod's link",
+            outer.link().set(up).execute().await,
+        )?;
         self.add_neighbour(outer, link, address, pod_mac).await?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(address, 32)
