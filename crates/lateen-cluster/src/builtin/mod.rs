@@ -17,6 +17,7 @@ mod validate;
 pub use rows::rows;
 pub use table::human_duration;
 pub(crate) use validate::metadata_errors;
+pub(crate) use validate::text::{dns_1035_label, dns_subdomain};
 
 #[cfg(test)]
 mod tests;

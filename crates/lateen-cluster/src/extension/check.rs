@@ -13,18 +13,11 @@ use crate::field::{FieldError, FieldErrorKind};
 
 use super::correlate;
 use super::format;
+use super::outcome::{Outcome, is_whole, native_format, plain, same, type_name};
 use super::schema::{Additional, Schema, Type};
 
 /// How Kubernetes prints the path of a fault that has none.
 pub(crate) const NO_FIELD: &str = "<nil>";
-
-/// What a check found.
-#[derive(Default)]
-struct Outcome {
-    errors: Vec<FieldError>,
-    /// Number of checks that were made; tells which alternative came closest.
-    matched: usize,
-}
 
 /// One check run: where its root lies in the object.
 #[derive(Clone, Copy)]
@@ -390,41 +383,6 @@ impl Checker<'_> {
     }
 }
 
-impl Outcome {
-    fn passed() -> Self {
-        Self {
-            errors: Vec::new(),
-            matched: 1,
-        }
-    }
-
-    fn failed(error: FieldError) -> Self {
-        Self {
-            errors: vec![error],
-            matched: 0,
-        }
-    }
-
-    /// Adds a fault that is not there yet.
-    fn add(&mut self, error: FieldError) {
-        if !self.errors.contains(&error) {
-            self.errors.push(error);
-        }
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.matched += other.matched;
-        for error in other.errors {
-            self.add(error);
-        }
-    }
-
-    fn applied(&mut self, other: Self) {
-        self.merge(other);
-        self.matched += 1;
-    }
-}
-
 impl Schema {
     /// The JSON types that a value may have; empty when any will do.
     fn type_names(&self) -> Vec<&'static str> {
@@ -432,49 +390,5 @@ impl Schema {
             return vec![Type::Integer.name(), Type::String.name()];
         }
         self.type_.map(Type::name).into_iter().collect()
-    }
-}
-
-/// The JSON type of `value`, with whole numbers as `integer`.
-pub(crate) fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-/// Whether two values are equal, taking `1` and `1.0` for the same number.
-fn same(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(left), Value::Number(right)) => {
-            left == right || left.as_f64() == right.as_f64()
-        }
-        _ => left == right,
-    }
-}
-
-fn is_whole(value: &Value) -> bool {
-    value.as_f64().is_some_and(|number| number.fract() == 0.0)
-}
-
-/// The format that Go's decoder would give a number; nothing for other values.
-fn native_format(value: &Value) -> &'static str {
-    match value {
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        _ => "",
-    }
-}
-
-/// Strings without quotes, everything else as JSON.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
     }
 }

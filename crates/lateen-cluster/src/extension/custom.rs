@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::builtin::dns_subdomain;
 use crate::field::{FieldError, FieldErrorKind};
 use crate::resource::{Resource, Scale, Version};
 use crate::status::{Result, Status};
@@ -14,7 +15,7 @@ use super::check::{self, NO_FIELD};
 use super::columns::Columns;
 use super::path::Path;
 use super::schema::{ListKind, Schema};
-use super::{defaults, embedded, list, name, openapi, prune, rule};
+use super::{defaults, embedded, list, openapi, prune, rule};
 
 /// Verbs of custom resources, in the order in which Kubernetes lists them.
 const VERBS: [&str; 8] = [
@@ -274,7 +275,7 @@ impl Strategy for Custom {
         let mut errors = Vec::new();
         if old.is_none() {
             let given = text(&object["metadata"]["name"]);
-            for fault in name::subdomain_faults(&given) {
+            for fault in dns_subdomain(&given) {
                 errors.push(FieldError::invalid("metadata.name", json!(given), fault));
             }
         }

@@ -76,7 +76,7 @@ pub(in crate::builtin) fn dns_label(text: &str) -> Vec<String> {
 }
 
 /// A host name: names of most objects.
-pub(in crate::builtin) fn dns_subdomain(text: &str) -> Vec<String> {
+pub(crate) fn dns_subdomain(text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if text.len() > 253 {
         faults.push(too_long(253));
@@ -92,7 +92,7 @@ pub(in crate::builtin) fn dns_subdomain(text: &str) -> Vec<String> {
 }
 
 /// A label of a host name that begins with a letter: names of services.
-pub(in crate::builtin) fn dns_1035_label(text: &str) -> Vec<String> {
+pub(crate) fn dns_1035_label(text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if text.len() > 63 {
         faults.push(too_long(63));

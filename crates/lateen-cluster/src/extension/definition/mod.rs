@@ -1,11 +1,12 @@
 //! The strategy of CustomResourceDefinitions themselves.
 //!
-//! [`spec`] checks what a definition says about names, versions and subresources; [`structural`] and [`keywords`] check
-//! its schemas. All messages are those of Kubernetes' `apiextensions-apiserver`.
+//! [`spec`] checks what a definition says about itself, [`version`] what its versions say; [`structural`] and
+//! [`keywords`] check the schemas. All messages are those of Kubernetes' `apiextensions-apiserver`.
 
 mod keywords;
 mod spec;
 mod structural;
+mod version;
 
 use std::sync::Arc;
 
@@ -146,7 +147,7 @@ impl Strategy for Definition {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        spec::warnings(object)
+        version::warnings(object)
     }
 
     fn columns(&self, _api_version: &str) -> Vec<Column> {
@@ -196,6 +197,14 @@ fn add_stored_version(object: &mut Value) {
     if !stored.contains(&storage) {
         stored.push(storage);
     }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -234,3 +234,13 @@ fn rules_that_cannot_be_parsed_are_refused() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {\"rule\":\"self.a ==\"}: compilation failed: "), "{found:?}");
 }
+
+#[test]
+fn the_definitions_of_istio_kinds_are_accepted() {
+    let all = lateen_api::crd::all();
+    assert!(!all.is_empty());
+    for definition in all {
+        let name = definition["metadata"]["name"].clone();
+        assert_eq!(faults(definition), [""; 0], "{name}");
+    }
+}
