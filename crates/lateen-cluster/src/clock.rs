@@ -20,3 +20,9 @@ pub(crate) fn after(seconds: i64) -> String {
 pub(crate) fn unix() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
+
+/// How long ago `moment` was; `None` when it is not a time.
+pub(crate) fn since(moment: &str) -> Option<Duration> {
+    let moment = OffsetDateTime::parse(moment, &Rfc3339).ok()?;
+    Some(OffsetDateTime::now_utc() - moment)
+}

@@ -90,6 +90,7 @@ pub struct Cluster {
     stopping: CancellationToken,
     tasks: JoinSet<()>,
     controllers: Controllers,
+    front: Arc<Front>,
 }
 
 impl Cluster {
@@ -153,6 +154,7 @@ impl Cluster {
         );
         Ok(Self {
             controllers,
+            front,
             api,
             ca_pem: certificates.ca_pem,
             stopping,
@@ -160,7 +162,8 @@ impl Cluster {
         })
     }
 
-    /// A client within this process: the administrator, over the same handler, without TLS or sockets.
+    /// A client within this process: the administrator, over the same handler, without TLS or sockets. It cannot exec,
+    /// attach or port-forward, as there is no connection to be upgraded.
     pub fn client(&self) -> kube::Client {
         client(&self.api, User::admin())
     }
@@ -205,6 +208,7 @@ impl Cluster {
         self.api.stop();
         self.stopping.cancel();
         while self.tasks.join_next().await.is_some() {}
+        self.front.drain().await;
         self.api.store().close();
     }
 }

@@ -6,6 +6,8 @@
 //! This is a development server: every authenticated user may do everything. Access reviews answer accordingly.
 
 mod accept;
+mod admit;
+mod applying;
 mod body;
 mod delete;
 mod discovery;
@@ -24,6 +26,7 @@ mod target;
 mod watch;
 mod write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -39,7 +42,7 @@ use services::Services;
 use crate::admission::Admission;
 use crate::registry::Registry;
 use crate::status::Status;
-use crate::store::Store;
+use crate::store::{Store, WriteError};
 use crate::tokens::Tokens;
 use crate::user::User;
 
@@ -138,6 +141,9 @@ impl Api {
             Ok(response) => response,
             Err(status) => respond::error_response(&status),
         };
+        // A write that was tried again tells the same twice.
+        let mut seen = HashSet::new();
+        warnings.retain(|warning| seen.insert(warning.clone()));
         respond::add_warnings(&mut response, &warnings);
         response
     }
@@ -149,8 +155,11 @@ pub(crate) fn refuse(status: &Status) -> Response<Body> {
 }
 
 /// The error of a write that the store refused for reasons of its own.
-fn store_failure(error: &crate::store::WriteError) -> Status {
-    Status::internal(error)
+fn store_failure(error: &WriteError) -> Status {
+    match error {
+        WriteError::TooLarge { .. } => Status::new(413, "RequestEntityTooLarge", error.to_string()),
+        _ => Status::internal(error),
+    }
 }
 
 /// The text at `metadata.{field}`, empty when there is none.

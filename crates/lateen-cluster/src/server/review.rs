@@ -7,10 +7,10 @@ use std::sync::Arc;
 use http::Response;
 use serde_json::{Map, Value, json};
 
-use super::Api;
 use super::body::Body;
 use super::respond::json_response;
 use super::target::Target;
+use super::{Api, metadata};
 use crate::clock;
 use crate::field::FieldError;
 use crate::resource::{Resource, Version};
@@ -144,15 +144,10 @@ pub(super) fn answer(
             "reason": "this development server allows everything to authenticated users",
         }),
     };
-    if !review.is_object() {
-        return Err(Status::bad_request("the body must be an object"));
-    }
+    let metadata = metadata::ensure(&mut review)?;
+    metadata.insert("creationTimestamp".to_owned(), json!(clock::now()));
     review["kind"] = json!(target.resource.kind);
     review["apiVersion"] = json!(target.api_version());
-    if review["metadata"].is_null() {
-        review["metadata"] = json!({});
-    }
-    review["metadata"]["creationTimestamp"] = json!(clock::now());
     review["status"] = status;
     Ok(json_response(201, &review))
 }

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
 
+use super::accept::Form;
 use super::body::{self, Body};
 use super::kubelet::{self, Upgrade};
-use super::respond::json_response;
+use super::respond::{json_response, partial};
 use super::route::{Call, allow, no_such_path, not_allowed, patch_of, writing};
 use super::write::{Source, is_released};
 use super::{delete, review, store_failure};
+use crate::builtin::human_duration;
 use crate::clock;
 use crate::field::FieldError;
 use crate::resource::Scale;
@@ -113,7 +115,11 @@ async fn scale(
         }
         _ => return Err(not_allowed()),
     };
-    Ok(json_response(200, &scale_of(&stored, paths)))
+    let scale = scale_of(&stored, paths);
+    Ok(match call.shape.accepted.form {
+        Form::Object | Form::Partial => json_response(200, &scale),
+        Form::Table => json_response(200, &scale_table(&scale)),
+    })
 }
 
 /// The write is one of the object itself: its rules and hooks see the whole object.
@@ -155,6 +161,34 @@ fn scale_of(object: &Value, paths: &Scale) -> Value {
         "metadata": shown,
         "spec": {"replicas": number(&paths.spec_replicas)},
         "status": status,
+    })
+}
+
+/// The table that `kubectl get --subresource=scale` prints.
+fn scale_table(scale: &Value) -> Value {
+    let column = |name: &str, type_: &str, format: &str| json!({"name": name, "type": type_, "format": format, "description": "", "priority": 0});
+    let metadata = &scale["metadata"];
+    let created = metadata["creationTimestamp"].as_str().unwrap_or_default();
+    let age = clock::since(created).map_or_else(|| "<unknown>".to_owned(), human_duration);
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": metadata["resourceVersion"]},
+        "columnDefinitions": [
+            column("Name", "string", "name"),
+            column("Desired", "integer", ""),
+            column("Available", "integer", ""),
+            column("Age", "string", ""),
+        ],
+        "rows": [{
+            "cells": [
+                metadata["name"],
+                scale["spec"]["replicas"],
+                scale["status"]["replicas"],
+                age,
+            ],
+            "object": partial(scale),
+        }],
     })
 }
 

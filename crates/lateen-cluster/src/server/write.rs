@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::target::Target;
 use super::{Api, meta, metadata, namespaces, respond, store_failure};
-use crate::admission::{Admission, Attributes, Operation};
+use crate::admission::Operation;
 use crate::apply::{self, Managed, Manager};
 use crate::builtin;
 use crate::field::FieldError;
@@ -56,77 +56,8 @@ impl Write<'_> {
         self.create_managed(object, None).await
     }
 
-    /// Applies `config` for the manager; returns the object and whether it is new.
-    pub(super) async fn apply(
-        &mut self,
-        config: &Value,
-        force: bool,
-    ) -> Result<(Arc<Value>, bool)> {
-        self.manager.applies = true;
-        let config = self.applied_part(config)?;
-        let exists = self.api.store.get(&self.target.key()).is_some();
-        if !exists && self.target.subresource.is_empty() {
-            let strategy = self.target.resource.strategy.clone();
-            let (object, managed) =
-                apply::apply(&json!({}), &config, &self.manager, force, strategy.as_ref())?;
-            match self.create_managed(object, Some(managed)).await {
-                // Someone else was faster: there is an object to apply to.
-                Err(status) if status.reason == "AlreadyExists" => {}
-                done => return done.map(|stored| (stored, true)),
-            }
-        }
-        let source = Source::Apply {
-            config: &config,
-            force,
-        };
-        self.update(source).await.map(|stored| (stored, false))
-    }
-
-    /// The fields of an applied object that this request may set.
-    fn applied_part(&self, config: &Value) -> Result<Value> {
-        let mut config = config.clone();
-        let metadata = metadata::ensure(&mut config)?;
-        if metadata
-            .get("managedFields")
-            .is_some_and(|list| !list.is_null())
-        {
-            return Err(Status::bad_request("metadata.managedFields must be nil"));
-        }
-        metadata
-            .entry("name")
-            .or_insert_with(|| json!(self.target.name));
-        for field in ["apiVersion", "kind"] {
-            if config[field].as_str().unwrap_or_default().is_empty() {
-                return Err(Status::bad_request(format!(
-                    "{field} must be set in the applied object"
-                )));
-            }
-        }
-        let Value::Object(fields) = &mut config else {
-            return Ok(config);
-        };
-        if self.target.subresource == "status" {
-            fields.retain(|field, _| {
-                matches!(
-                    field.as_str(),
-                    "apiVersion" | "kind" | "metadata" | "status"
-                )
-            });
-            if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-                metadata.retain(|field, _| {
-                    matches!(
-                        field.as_str(),
-                        "name" | "namespace" | "uid" | "resourceVersion"
-                    )
-                });
-            }
-        } else if self.target.resource.status_subresource {
-            fields.shift_remove("status");
-        }
-        Ok(config)
-    }
-
-    async fn create_managed(
+    /// Creates with the field owners that are given, or else those of a plain write.
+    pub(super) async fn create_managed(
         &mut self,
         mut object: Value,
         managed: Option<Managed>,
@@ -430,88 +361,6 @@ impl Write<'_> {
         self.target.conflict(
             "the object has been modified; please apply your changes to the latest version and try again",
         )
-    }
-
-    async fn mutate(
-        &mut self,
-        operation: Operation,
-        name: &str,
-        object: &mut Value,
-        old: Option<&Value>,
-    ) -> Result<()> {
-        let hooks = self.api.admission.load_full();
-        if hooks.is_empty() {
-            return Ok(());
-        }
-        let options = self.options(operation);
-        let identity = object["metadata"].clone();
-        for hook in hooks.iter() {
-            let attributes = self.attributes(operation, name, old, &options);
-            let warnings = hook.mutate(attributes, object).await?;
-            self.warnings.extend(warnings);
-        }
-        // Whatever a hook did to it, the object stays itself.
-        for field in ["name", "namespace", "uid", "creationTimestamp"] {
-            if let Some(value) = identity.get(field) {
-                object["metadata"][field] = value.clone();
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) async fn validate(
-        &mut self,
-        operation: Operation,
-        name: &str,
-        object: Option<&Value>,
-        old: Option<&Value>,
-    ) -> Result<()> {
-        let hooks: Arc<Vec<Arc<dyn Admission>>> = self.api.admission.load_full();
-        let options = self.options(operation);
-        for hook in hooks.iter() {
-            let attributes = self.attributes(operation, name, old, &options);
-            let warnings = hook.validate(attributes, object).await?;
-            self.warnings.extend(warnings);
-        }
-        Ok(())
-    }
-
-    fn attributes<'b>(
-        &'b self,
-        operation: Operation,
-        name: &'b str,
-        old: Option<&'b Value>,
-        options: &'b Value,
-    ) -> Attributes<'b> {
-        Attributes {
-            operation,
-            resource: &self.target.resource,
-            group: &self.target.group,
-            version: &self.target.version,
-            namespace: &self.target.namespace,
-            name,
-            subresource: &self.target.subresource,
-            user: self.user,
-            dry_run: self.dry_run,
-            old,
-            options,
-        }
-    }
-
-    fn options(&self, operation: Operation) -> Value {
-        let kind = match operation {
-            Operation::Create => "CreateOptions",
-            Operation::Update | Operation::Connect => "UpdateOptions",
-            Operation::Delete => "DeleteOptions",
-        };
-        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-        if self.dry_run {
-            options["dryRun"] = json!(["All"]);
-        }
-        if operation != Operation::Delete {
-            options["fieldManager"] = json!(self.manager.name);
-        }
-        options
     }
 }
 

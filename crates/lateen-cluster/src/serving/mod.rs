@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use certificates::CertificateError;
 pub(crate) use certificates::{Certificates, read, write_private};
@@ -29,6 +30,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
 
+/// How long requests may take to finish when the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// Connections at a time, of all listeners together.
 const CONNECTIONS: usize = 4096;
 
@@ -39,6 +43,7 @@ pub(crate) struct Front {
     pub(crate) tls: TlsAcceptor,
     pub(crate) stopping: CancellationToken,
     connections: Arc<Semaphore>,
+    open: TaskTracker,
 }
 
 impl Front {
@@ -54,6 +59,7 @@ impl Front {
             tls,
             stopping,
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            open: TaskTracker::new(),
         })
     }
 
@@ -70,7 +76,7 @@ impl Front {
             match accepted {
                 Ok((stream, _)) => {
                     let front = self.clone();
-                    tokio::spawn(async move {
+                    self.open.spawn(async move {
                         front.connection(stream).await;
                         drop(permit);
                     });
@@ -81,6 +87,14 @@ impl Front {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
+        }
+    }
+
+    /// Waits until the requests that were under way when the server stopped are answered, but not for long.
+    pub(crate) async fn drain(&self) {
+        self.open.close();
+        if tokio::time::timeout(DRAIN, self.open.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
         }
     }
 

@@ -45,6 +45,12 @@ pub enum WriteError {
     /// The object has another revision than the writer expected.
     #[error("the object was changed by another writer")]
     Changed,
+    /// The object is larger than the store takes.
+    #[error("the object has more than {limit} bytes")]
+    TooLarge {
+        /// The most bytes of an object.
+        limit: usize,
+    },
     /// The disk refused. Nothing was changed.
     #[error("cannot store: {0}")]
     Disk(String),

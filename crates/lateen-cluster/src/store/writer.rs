@@ -17,6 +17,9 @@ use super::{Key, WriteError, revision_of};
 /// does not wait for long.
 const BATCH: usize = 256;
 
+/// The most bytes of a stored object, twice what etcd takes.
+const LARGEST: usize = 3 * 1024 * 1024;
+
 /// What a job wants.
 pub(super) enum Change {
     /// A new object.
@@ -144,7 +147,12 @@ impl<'a> Batch<'a> {
         let bytes = if removed {
             None
         } else {
-            Some(serde_json::to_vec(&object).map_err(|error| WriteError::Disk(error.to_string()))?)
+            let bytes = serde_json::to_vec(&object);
+            let bytes = bytes.map_err(|error| WriteError::Disk(error.to_string()))?;
+            if bytes.len() > LARGEST {
+                return Err(WriteError::TooLarge { limit: LARGEST });
+            }
+            Some(bytes)
         };
         self.revision = revision;
         let object = Arc::new(object);
