@@ -53,6 +53,7 @@ test | oracles)
   debian curl curl
   debian hey hey
   debian dig dnsutils
+  debian jq jq
   debian newuidmap uidmap
   ;;
 *) fail "unknown task $task: build, run, test or oracles" ;;

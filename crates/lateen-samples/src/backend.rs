@@ -2,7 +2,8 @@
 //!
 //! `POST /hit_backend` (also spelled `/hit-backend`) takes a JSON object with a `username` and answers with the identity
 //! of the pod, under each of the names that the scenario's descriptions use for it: `service_name` and `target`,
-//! `pod_id` and `podId`, `podIp`. Any other path is 404 from the application.
+//! `pod_id` and `podId`, `podIp`. `/headers` shows what the request carried, `/healthz` is for probes, any other path is 404
+//! from the application.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -29,7 +30,10 @@ pub(crate) async fn run(arguments: &[String]) -> Result<(), Error> {
         })?,
     };
     let identity = Identity::discover();
-    server::serve("backend", port, move |request| answer(&service, &identity, &request)).await
+    server::serve("backend", port, move |request| {
+        answer(&service, &identity, &request)
+    })
+    .await
 }
 
 fn answer(service: &str, identity: &Identity, request: &FullRequest) -> FullResponse {
@@ -38,8 +42,12 @@ fn answer(service: &str, identity: &Identity, request: &FullRequest) -> FullResp
         ("/hit_backend" | "/hit-backend", _) => {
             server::text(StatusCode::METHOD_NOT_ALLOWED, "send a POST request\n")
         }
+        ("/headers", _) => headers(request),
         ("/healthz", _) => server::text(StatusCode::OK, "ok\n"),
-        (path, _) => server::text(StatusCode::NOT_FOUND, format!("{service} has no page {path}\n")),
+        (path, _) => server::text(
+            StatusCode::NOT_FOUND,
+            format!("{service} has no page {path}\n"),
+        ),
     }
 }
 
@@ -55,7 +63,10 @@ fn hit(service: &str, identity: &Identity, request: &FullRequest) -> FullRespons
     };
     // A caller may identify itself by the header alone.
     if !answer.contains_key("username")
-        && let Some(user) = request.headers().get("x-user").and_then(|user| user.to_str().ok())
+        && let Some(user) = request
+            .headers()
+            .get("x-user")
+            .and_then(|user| user.to_str().ok())
     {
         answer.insert("username".to_owned(), json!(user));
     }
@@ -71,6 +82,20 @@ fn hit(service: &str, identity: &Identity, request: &FullRequest) -> FullRespons
     server::json(StatusCode::OK, &Value::Object(answer))
 }
 
+/// What the request carried, so that a caller sees what the mesh adds on the way. Repeated headers are joined.
+fn headers(request: &FullRequest) -> FullResponse {
+    let mut shown = serde_json::Map::new();
+    for (name, value) in request.headers() {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let joined = match shown.get(name.as_str()).and_then(Value::as_str) {
+            Some(before) => format!("{before}, {value}"),
+            None => value.into_owned(),
+        };
+        shown.insert(name.to_string(), json!(joined));
+    }
+    server::json(StatusCode::OK, &Value::Object(shown))
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -80,7 +105,10 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        Identity { pod_name: "backend-2-x7k2p".to_owned(), pod_ip: "10.244.0.9".to_owned() }
+        Identity {
+            pod_name: "backend-2-x7k2p".to_owned(),
+            pod_ip: "10.244.0.9".to_owned(),
+        }
     }
 
     async fn check(method: &str, path: &str, body: &str, status: u16, expected: &str) {
@@ -92,8 +120,17 @@ mod tests {
             .expect("a request");
         let response = answer("backend-2", &identity(), &request);
         assert_eq!(response.status().as_u16(), status, "{method} {path} {body}");
-        let text = response.into_body().collect().await.expect("a body").to_bytes();
-        assert_eq!(String::from_utf8_lossy(&text), expected, "{method} {path} {body}");
+        let text = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        assert_eq!(
+            String::from_utf8_lossy(&text),
+            expected,
+            "{method} {path} {body}"
+        );
     }
 
     #[tokio::test]
@@ -105,6 +142,11 @@ mod tests {
         check("POST", "/hit-backend", body, 200, &answered).await;
         let by_header = r#"{"username":"ann","service_name":"backend-2","target":"backend-2","pod_id":"backend-2-x7k2p","podId":"backend-2-x7k2p","podIp":"10.244.0.9"}"#;
         check("POST", "/hit_backend", "{}", 200, by_header).await;
+    }
+
+    #[tokio::test]
+    async fn shows_the_headers_it_was_sent() {
+        check("GET", "/headers", "", 200, r#"{"x-user":"ann"}"#).await;
     }
 
     #[tokio::test]

@@ -10,8 +10,10 @@ mod identity;
 mod server;
 
 /// The workloads that [`run`] knows, with one line each for help texts.
-pub const NAMES: &[(&str, &str)] =
-    &[("backend", "answers /hit_backend with its own identity (arguments: SERVICE-NAME [PORT])")];
+pub const NAMES: &[(&str, &str)] = &[(
+    "backend",
+    "answers /hit_backend with its own identity (arguments: SERVICE-NAME [PORT])",
+)];
 
 /// Why a workload could not run.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +57,22 @@ pub fn run(name: &str, arguments: &[String]) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::Start { name: name.to_owned(), source })?;
+        .map_err(|source| Error::Start {
+            name: name.to_owned(),
+            source,
+        })?;
     match name {
         "backend" => runtime.block_on(backend::run(arguments)),
-        _ => Err(Error::Unknown { name: name.to_owned() }),
+        _ => Err(Error::Unknown {
+            name: name.to_owned(),
+        }),
     }
 }
 
 fn known_names() -> String {
-    NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    NAMES
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -34,9 +34,16 @@ pub(crate) async fn serve<H>(name: &str, port: u16, handler: H) -> Result<(), Er
 where
     H: Fn(FullRequest) -> FullResponse + Send + Sync + 'static,
 {
-    let listen_error = |source| Error::Listen { name: name.to_owned(), port, source };
+    let listen_error = |source| Error::Listen {
+        name: name.to_owned(),
+        port,
+        source,
+    };
     let listener = listen(port).map_err(listen_error)?;
-    let start_error = |source| Error::Start { name: name.to_owned(), source };
+    let start_error = |source| Error::Start {
+        name: name.to_owned(),
+        source,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(start_error)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(start_error)?;
     println!("{name}: listening on port {port}");
@@ -61,9 +68,15 @@ where
         let handler = handler.clone();
         let service = service_fn(move |request| answer(handler.clone(), request));
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
-        let connection =
-            open.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(30));
+        let connection = open.watch(
+            builder
+                .serve_connection(TokioIo::new(stream), service)
+                .into_owned(),
+        );
         tokio::spawn(async move {
             // A connection that breaks is the client's affair.
             let _ = connection.await;
@@ -86,7 +99,9 @@ pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> FullRespons
 fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> FullResponse {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -100,9 +115,10 @@ where
     let (parts, body) = request.into_parts();
     Ok(match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => handler(Request::from_parts(parts, body.to_bytes())),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            text(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB\n")
-        }
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is larger than 1 MiB\n",
+        ),
         Err(_) => text(StatusCode::BAD_REQUEST, "the body ended early\n"),
     })
 }

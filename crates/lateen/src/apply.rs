@@ -56,7 +56,10 @@ pub(crate) struct Applier {
 
 impl Applier {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, kinds: HashMap::new() }
+        Self {
+            client,
+            kinds: HashMap::new(),
+        }
     }
 
     /// Creates the object or brings it to the given form.
@@ -70,18 +73,28 @@ impl Applier {
         let api: Api<DynamicObject> = match scope {
             Scope::Cluster => Api::all_with(self.client.clone(), &resource),
             Scope::Namespaced => {
-                let namespace =
-                    object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
+                let namespace = object["metadata"]["namespace"]
+                    .as_str()
+                    .unwrap_or("default")
+                    .to_owned();
                 object["metadata"]["namespace"] = json!(namespace);
                 Api::namespaced_with(self.client.clone(), &namespace, &resource)
             }
         };
         annotate(&mut object);
-        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }.force();
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        }
+        .force();
         api.patch(&name, &parameters, &Patch::Apply(&object))
             .await
             .map(drop)
-            .map_err(|source| ApplyError::Refused { kind, name, source: Box::new(source) })
+            .map_err(|source| ApplyError::Refused {
+                kind,
+                name,
+                source: Box::new(source),
+            })
     }
 
     /// Finds out how the object's kind is served, waiting for a definition that was just applied.

@@ -57,7 +57,11 @@ impl CommandError {
     }
 
     fn new(failure: Failure, message: impl fmt::Display) -> Self {
-        Self { failure, message: message.to_string(), advice: None }
+        Self {
+            failure,
+            message: message.to_string(),
+            advice: None,
+        }
     }
 }
 

@@ -82,13 +82,22 @@ pub(crate) enum ManifestError {
 /// Reads files and folders (`-` is standard input), in the order given; files of a folder in the order of their names.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, ManifestError> {
     let mut manifests = Vec::new();
+    for (file, text) in texts(paths)? {
+        manifests.extend(parse(&file, &text)?);
+    }
+    Ok(manifests)
+}
+
+/// The texts of files and folders, in the same order.
+pub(crate) fn texts(paths: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, ManifestError> {
+    let mut texts = Vec::new();
     for path in paths {
         for file in files(path)? {
             let text = text_of(&file)?;
-            manifests.extend(parse(&file, &text)?);
+            texts.push((file, text));
         }
     }
-    Ok(manifests)
+    Ok(texts)
 }
 
 /// Reads the objects of one text; `file` is only for messages.
@@ -96,15 +105,25 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<Vec<Manifest>, ManifestEr
     let mut manifests = Vec::new();
     for (line, document) in documents(text) {
         let values: Vec<Value> = serde_saphyr::from_multiple(document).map_err(|error| {
-            let inner = error.location().map_or(1, |location| location.line() as usize);
+            let inner = error
+                .location()
+                .map_or(1, |location| location.line() as usize);
             ManifestError::Parse {
                 path: file.to_owned(),
                 line: line + inner - 1,
-                why: error.to_string().lines().next().unwrap_or_default().to_owned(),
+                why: error
+                    .to_string()
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
             }
         })?;
         for object in values.into_iter().filter(|value| !value.is_null()) {
-            let place = Place { file: file.to_owned(), line };
+            let place = Place {
+                file: file.to_owned(),
+                line,
+            };
             collect(object, place, &mut manifests)?;
         }
     }
@@ -112,17 +131,16 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<Vec<Manifest>, ManifestEr
 }
 
 /// Adds an object, or the items of a `List`.
-fn collect(
-    mut object: Value,
-    place: Place,
-    into: &mut Vec<Manifest>,
-) -> Result<(), ManifestError> {
+fn collect(mut object: Value, place: Place, into: &mut Vec<Manifest>) -> Result<(), ManifestError> {
     if !object.is_object() {
         let why = "a document must be an object with apiVersion, kind and metadata";
         return Err(ManifestError::NotAnObject { place, why });
     }
     for (field, why) in [
-        ("kind", "the object has no kind; every object needs apiVersion, kind and metadata.name"),
+        (
+            "kind",
+            "the object has no kind; every object needs apiVersion, kind and metadata.name",
+        ),
         (
             "apiVersion",
             "the object has no apiVersion; every object needs apiVersion, kind and metadata.name",
@@ -163,7 +181,10 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
 
 /// The manifest files below a path.
 fn files(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
-    let read_error = |source| ManifestError::Read { path: path.to_owned(), source };
+    let read_error = |source| ManifestError::Read {
+        path: path.to_owned(),
+        source,
+    };
     if path == Path::new("-") || !fs::metadata(path).map_err(read_error)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -179,23 +200,32 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
         }
     }
     if files.is_empty() {
-        return Err(ManifestError::Empty { path: path.to_owned() });
+        return Err(ManifestError::Empty {
+            path: path.to_owned(),
+        });
     }
     files.sort();
     Ok(files)
 }
 
 fn text_of(file: &Path) -> Result<String, ManifestError> {
-    let read_error = |source| ManifestError::Read { path: file.to_owned(), source };
+    let read_error = |source| ManifestError::Read {
+        path: file.to_owned(),
+        source,
+    };
     let mut text = String::new();
     let read = if file == Path::new("-") {
-        std::io::stdin().take(FILE_LIMIT + 1).read_to_string(&mut text)
+        std::io::stdin()
+            .take(FILE_LIMIT + 1)
+            .read_to_string(&mut text)
     } else {
         fs::File::open(file).and_then(|open| open.take(FILE_LIMIT + 1).read_to_string(&mut text))
     };
     read.map_err(read_error)?;
     if text.len() as u64 > FILE_LIMIT {
-        return Err(ManifestError::TooLarge { path: file.to_owned() });
+        return Err(ManifestError::TooLarge {
+            path: file.to_owned(),
+        });
     }
     Ok(text)
 }
@@ -209,21 +239,26 @@ mod tests {
         let found: Vec<(String, usize)> = manifests
             .iter()
             .map(|manifest| {
-                (manifest.object["kind"].as_str().unwrap_or("?").to_owned(), manifest.place.line)
+                (
+                    manifest.object["kind"].as_str().unwrap_or("?").to_owned(),
+                    manifest.place.line,
+                )
             })
             .collect();
-        let expected: Vec<(String, usize)> =
-            expected.iter().map(|(kind, line)| ((*kind).to_owned(), *line)).collect();
+        let expected: Vec<(String, usize)> = expected
+            .iter()
+            .map(|(kind, line)| ((*kind).to_owned(), *line))
+            .collect();
         assert_eq!(found, expected, "{text}");
     }
 
     #[test]
     fn objects_know_the_line_they_stand_at() {
         check("apiVersion: v1\nkind: A\n", &[("A", 1)]);
-        check("\nkind: A\napiVersion: v1\n---\n\n---\n# note\nkind: B\napiVersion: v1\n---\n", &[
-            ("A", 1),
-            ("B", 7),
-        ]);
+        check(
+            "\nkind: A\napiVersion: v1\n---\n\n---\n# note\nkind: B\napiVersion: v1\n---\n",
+            &[("A", 1), ("B", 7)],
+        );
         check(
             "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: A}\n- {apiVersion: v1, kind: B}\n",
             &[("A", 1), ("B", 1)],
@@ -233,11 +268,16 @@ mod tests {
     #[test]
     fn errors_name_file_and_line() {
         for (text, expected) in [
-            ("apiVersion: v1\nkind: A\n---\nkind: B\n", "x.yaml:4: the object has no apiVersion"),
+            (
+                "apiVersion: v1\nkind: A\n---\nkind: B\n",
+                "x.yaml:4: the object has no apiVersion",
+            ),
             ("- 1\n", "x.yaml:1: a document must be an object"),
             ("apiVersion: v1\nkind: A\n---\na: [1\n", "x.yaml:"),
         ] {
-            let error = parse(Path::new("x.yaml"), text).expect_err(text).to_string();
+            let error = parse(Path::new("x.yaml"), text)
+                .expect_err(text)
+                .to_string();
             assert!(error.starts_with(expected), "{error}");
         }
     }

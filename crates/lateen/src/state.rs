@@ -71,13 +71,18 @@ impl StateDir {
     /// The folder at `path`, or the default one: `$XDG_STATE_HOME/lateen`, `~/.local/state/lateen`.
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
         let root = path.unwrap_or_else(|| {
-            let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| {
-                std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"))
-            });
-            base.unwrap_or_else(|| PathBuf::from("/var/lib")).join("lateen")
+            let base = std::env::var_os("XDG_STATE_HOME")
+                .map(PathBuf::from)
+                .or_else(|| {
+                    std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"))
+                });
+            base.unwrap_or_else(|| PathBuf::from("/var/lib"))
+                .join("lateen")
         });
         // The processes of a mesh do not share one working folder.
-        Self { root: std::path::absolute(&root).unwrap_or(root) }
+        Self {
+            root: std::path::absolute(&root).unwrap_or(root),
+        }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -119,7 +124,10 @@ impl StateDir {
             .recursive(true)
             .mode(0o700)
             .create(&self.root)
-            .map_err(|source| StateError::Create { path: self.root.clone(), source })
+            .map_err(|source| StateError::Create {
+                path: self.root.clone(),
+                source,
+            })
     }
 
     /// Takes the folder for the life of the returned lock.
@@ -131,10 +139,18 @@ impl StateDir {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|source| StateError::Access { path: path.clone(), source })?;
+            .map_err(|source| StateError::Access {
+                path: path.clone(),
+                source,
+            })?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-            nix::errno::Errno::EWOULDBLOCK => StateError::Running { path: self.root.clone() },
-            error => StateError::Access { path, source: error.into() },
+            nix::errno::Errno::EWOULDBLOCK => StateError::Running {
+                path: self.root.clone(),
+            },
+            error => StateError::Access {
+                path,
+                source: error.into(),
+            },
         })
     }
 
@@ -150,9 +166,14 @@ impl StateDir {
         }
         let path = self.info();
         match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|error| StateError::Damaged { path, why: error.to_string() }),
+            Ok(text) => {
+                serde_json::from_slice(&text)
+                    .map(Some)
+                    .map_err(|error| StateError::Damaged {
+                        path,
+                        why: error.to_string(),
+                    })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StateError::Access { path, source }),
         }
@@ -169,7 +190,12 @@ impl StateDir {
 
     /// Removes what only a running mesh has.
     pub(crate) fn withdraw(&self) {
-        for path in [self.info(), self.xds_socket(), self.kubelet_socket(), self.kubeconfig()] {
+        for path in [
+            self.info(),
+            self.xds_socket(),
+            self.kubelet_socket(),
+            self.kubeconfig(),
+        ] {
             // Gone already is as good.
             let _ = fs::remove_file(path);
         }
@@ -182,7 +208,10 @@ impl StateDir {
 
 /// Writes a file that only its owner can read, in one step.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
-    let access = |source| StateError::Access { path: path.to_owned(), source };
+    let access = |source| StateError::Access {
+        path: path.to_owned(),
+        source,
+    };
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new()
         .create(true)

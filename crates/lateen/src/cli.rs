@@ -1,0 +1,135 @@
+//! What the command line looks like.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An Istio-compatible service mesh in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lateen",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring up a mesh on this machine and apply manifests
+    #[command(
+        after_help = "Examples:\n  lateen up -f app/\n  lateen up -f app.yaml -f routes.yaml --detach"
+    )]
+    Up(UpArguments),
+    /// End the mesh; its state folder stays, and the next `up` continues from it
+    Down(StateArguments),
+    /// What runs and how to reach it
+    Status(StatusArguments),
+    /// A guided tour of one scenario, ending with the mesh up
+    Demo(DemoArguments),
+    /// Add the sidecar to the workloads of manifests and print the result
+    Inject(InjectArguments),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+    /// Run the control plane (in a pod)
+    #[command(hide = true)]
+    Controlplane(lateen_control::command::Arguments),
+    /// Run the proxy (in a pod)
+    #[command(hide = true, disable_help_flag = true)]
+    Proxy(Forwarded),
+    /// Set a pod's redirect rules (in a pod's init container)
+    #[command(hide = true, disable_help_flag = true)]
+    Init(Forwarded),
+    /// Run a demo workload (in a pod)
+    #[command(hide = true)]
+    Sample {
+        /// Name of the workload
+        name: String,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// The process inside the mesh's namespaces
+    #[command(hide = true, disable_help_flag = true)]
+    Inside(Forwarded),
+    /// Set up a container and run its program
+    #[command(hide = true, disable_help_flag = true)]
+    Container(Forwarded),
+}
+
+/// Arguments that another part of the program parses.
+#[derive(Debug, Args)]
+pub(crate) struct Forwarded {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StateArguments {
+    /// Folder of the mesh's state [default: $XDG_STATE_HOME/lateen or ~/.local/state/lateen]
+    #[arg(long, value_name = "DIR", env = "LATEEN_STATE")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// Manifests to apply: files, folders, or - for standard input; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Return once everything is ready, and leave the mesh running
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Address of the Kubernetes API [default: port 6443 on a loopback address of the mesh's own]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) api_address: Option<std::net::SocketAddr>,
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// Output format
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: OutputFormat,
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// For programs, as YAML
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// The scenario
+    pub(crate) scenario: Scenario,
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Three stateful backends behind a gateway: routing by header, one replica per user
+    StickySessions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InjectArguments {
+    /// Manifests: files, folders, or - for standard input; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}

@@ -1,0 +1,87 @@
+//! What the documents show is what happens: the commands of their `console` blocks run, in order, in one shell.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use support::account::public_binary;
+use support::mesh::{finish, kubectl};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Runs the commands of a document's blocks (those that begin with `lateen`, see below) and returns what they print.
+fn check(document: &str, expected: &[&str]) {
+    let text = fs::read_to_string(Path::new(ROOT).join(document)).expect(document);
+    let commands = commands(&text);
+    assert!(!commands.is_empty(), "{document} shows no command");
+    let folder = tempfile::Builder::new()
+        .prefix("lateen-test-")
+        .tempdir()
+        .expect("a folder");
+    public_binary(folder.path());
+    symlink(kubectl(), folder.path().join("kubectl")).expect("kubectl linked");
+    let path = format!(
+        "{}:{}",
+        folder.path().display(),
+        std::env::var("PATH").expect("PATH")
+    );
+    let script = format!(
+        "set -e\ntrap 'lateen down 2>/dev/null' EXIT\n{}",
+        commands.join("\n")
+    );
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", &script])
+        .current_dir(ROOT)
+        .env("PATH", path)
+        .env("HOME", folder.path())
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("KUBECONFIG");
+    let done = finish(command, None);
+    assert_eq!(done.code, 0, "{document}: {done:?}");
+    for part in expected {
+        assert!(
+            done.stdout.contains(part),
+            "{document}: {part:?} in {done:?}"
+        );
+    }
+}
+
+/// The commands of the `console` blocks, with their continuation lines. Blocks of `make` are what runs this test.
+fn commands(text: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    for block in text.split("```console\n").skip(1) {
+        let block = block.split("```").next().unwrap_or_default();
+        let mut continued = false;
+        for line in block.lines() {
+            if let Some(command) = line.strip_prefix("$ ") {
+                commands.push(command.to_owned());
+            } else if let (true, Some(last)) = (continued, commands.last_mut()) {
+                last.push('\n');
+                last.push_str(line);
+            }
+            continued = line.ends_with('\\');
+        }
+    }
+    commands.retain(|command| !command.starts_with("make "));
+    commands
+}
+
+#[test]
+fn the_readme_works_as_shown() {
+    check(
+        "README.md",
+        &["backend-1", "gateway istio-system/istio-ingressgateway"],
+    );
+}
+
+#[test]
+fn the_sample_works_as_its_readme_shows() {
+    check(
+        "samples/sticky-sessions/README.md",
+        &["\"service_name\":\"backend-2\""],
+    );
+}

@@ -1,0 +1,109 @@
+//! Who runs a mesh: the tests' own user, or an ordinary one made for them.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::{Uid, User};
+
+/// The user whose commands a test runs.
+pub enum Account {
+    /// The user that runs the tests (root in the project's own checks).
+    Own,
+    /// An ordinary user, made for the test and removed after it.
+    Ordinary(OrdinaryUser),
+}
+
+/// A user without any right, removed when dropped.
+pub struct OrdinaryUser {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+impl Account {
+    /// An ordinary account: a user made now where the tests run as root, the tests' own user where that is one.
+    pub fn ordinary() -> Self {
+        if !Uid::effective().is_root() {
+            return Self::Own;
+        }
+        let name = format!("lateen-test-{}", std::process::id());
+        run(Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", &name]));
+        let user = User::from_name(&name)
+            .expect("user database")
+            .expect("the user just made");
+        Self::Ordinary(OrdinaryUser {
+            name,
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+        })
+    }
+
+    /// The account of root; the tests fail where they do not run as root.
+    pub fn root() -> Self {
+        assert!(Uid::effective().is_root(), "run this test as root");
+        Self::Own
+    }
+
+    /// A command that runs as this account, with a clean environment for another user.
+    pub fn command(&self, program: &Path) -> Command {
+        match self {
+            Self::Own => Command::new(program),
+            Self::Ordinary(user) => {
+                let mut command = Command::new("setpriv");
+                command
+                    .arg(format!("--reuid={}", user.uid))
+                    .arg(format!("--regid={}", user.gid))
+                    .args(["--init-groups", "--inh-caps=-all", "--reset-env", "--"])
+                    .arg(program);
+                command
+            }
+        }
+    }
+
+    /// Makes a folder that belongs to this account.
+    pub fn folder(&self, below: &Path, name: &str) -> PathBuf {
+        let folder = below.join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        if let Self::Ordinary(user) = self {
+            chown(&folder, Some(user.uid), Some(user.gid)).expect("given to the user");
+        }
+        folder
+    }
+
+    /// User id of the processes that this account starts.
+    pub fn uid(&self) -> u32 {
+        match self {
+            Self::Own => Uid::effective().as_raw(),
+            Self::Ordinary(user) => user.uid,
+        }
+    }
+}
+
+impl Drop for OrdinaryUser {
+    fn drop(&mut self) {
+        // A failure leaves a user behind, which the next run's other name does not trip over.
+        let _ = Command::new("userdel")
+            .args(["--force", "--remove", &self.name])
+            .output();
+    }
+}
+
+/// Copies the binary to where every user can run it: the checkout may lie in a private folder.
+pub fn public_binary(folder: &Path) -> PathBuf {
+    let copy = folder.join("lateen");
+    std::fs::copy(env!("CARGO_BIN_EXE_lateen"), &copy).expect("the binary copied");
+    std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).expect("made executable");
+    copy
+}
+
+fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
