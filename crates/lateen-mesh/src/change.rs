@@ -149,6 +149,11 @@ impl Impact {
         self.types.is_empty() && !self.endpoints.is_empty()
     }
 
+    /// Hosts of services of which endpoints moved.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.iter().map(String::as_str)
+    }
+
     /// Adds what another change concerns.
     pub fn merge(&mut self, other: Self) {
         self.endpoints.extend(other.endpoints);

@@ -1,6 +1,6 @@
 //! Endpoints of services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_api::common::labels_match;
 
@@ -9,7 +9,7 @@ use super::{
     service::{Discovery, Service, ServicePort, TargetPort},
     workload::{Endpoint, Locality, SliceEndpoint, TLS_MODE_LABEL, Workload},
 };
-use crate::Key;
+use crate::{Key, Proxy};
 
 impl Index {
     /// The endpoints behind a port of a service that take new requests, sorted by address.
@@ -160,11 +160,52 @@ impl Index {
         )
     }
 
+    /// The services that a proxy's own workload is behind, older ones first. Those of service entries count when they
+    /// list its address or select its labels.
+    pub fn services_of<'a>(&'a self, proxy: &'a Proxy) -> Vec<&'a Service> {
+        let labels = self.labels_of(proxy);
+        let listed = |service: &&Service| match &service.discovery {
+            Discovery::Static(endpoints) => endpoints
+                .iter()
+                .any(|endpoint| endpoint.address == proxy.address),
+            Discovery::Workloads(selector) => {
+                service.namespace == proxy.namespace && labels_match(selector, labels)
+            }
+            _ => false,
+        };
+        let entries = self.entries.values().flatten().map(AsRef::as_ref);
+        let mut services: Vec<&Service> = self
+            .services_selecting(&proxy.namespace, labels)
+            .chain(entries.filter(listed))
+            .collect();
+        services.sort_by(|a, b| (a.created, &a.host).cmp(&(b.created, &b.host)));
+        services
+    }
+
+    /// Labels of a proxy's workload: what the cluster knows of the pod beats what the proxy says of itself.
+    pub fn labels_of<'a>(&'a self, proxy: &'a Proxy) -> &'a BTreeMap<String, String> {
+        self.workload(&proxy.namespace, &proxy.name)
+            .map_or(&proxy.labels, |pod| &pod.labels)
+    }
+
+    /// The port of a proxy's own workload behind a port of one of its services.
+    pub fn own_port(&self, proxy: &Proxy, service: &Service, port: &ServicePort) -> Option<u32> {
+        if let Discovery::Static(endpoints) = &service.discovery {
+            let own = endpoints
+                .iter()
+                .find(|endpoint| endpoint.address == proxy.address)?;
+            if let Some(number) = own.ports.get(&port.name) {
+                return Some(*number);
+            }
+        }
+        target(port, self.workload(&proxy.namespace, &proxy.name))
+    }
+
     /// Services of a namespace that select pods with these labels, sorted by name.
     pub fn services_selecting<'a>(
         &'a self,
         namespace: &'a str,
-        labels: &'a std::collections::BTreeMap<String, String>,
+        labels: &'a BTreeMap<String, String>,
     ) -> impl Iterator<Item = &'a Service> {
         self.services
             .range(Key::new(namespace, "")..)

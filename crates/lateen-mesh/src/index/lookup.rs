@@ -55,7 +55,11 @@ impl Index {
             .or_else(|| services().find(seen))
     }
 
-    fn declared(&self, host: &str, declaration: &super::Declaration) -> Option<&Service> {
+    pub(super) fn declared(
+        &self,
+        host: &str,
+        declaration: &super::Declaration,
+    ) -> Option<&Service> {
         if declaration.entry {
             self.entries
                 .get(&declaration.key)?
@@ -87,11 +91,7 @@ impl Index {
                     .hosts
                     .iter()
                     .map(|host| self.resolve(host, rules.namespace()));
-                hosts.any(|host| {
-                    egress
-                        .iter()
-                        .any(|e| e.imports_host(&host, rules.namespace()))
-                })
+                hosts.any(|host| egress.iter().any(|e| e.overlaps(&host, rules.namespace())))
             });
         }
         found.sort_by_key(|rules| {
@@ -217,6 +217,26 @@ impl Index {
         }
     }
 
+    /// Ports of a workload for which its own policy says what is accepted.
+    pub fn ports_with_own_mode(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> BTreeSet<u32> {
+        self.peer_authentications
+            .values()
+            .filter(|policy| policy.namespace() == namespace)
+            .filter(|policy| {
+                policy.spec.selector.as_ref().is_some_and(|selector| {
+                    !selector.match_labels.is_empty()
+                        && labels_match(&selector.match_labels, labels)
+                })
+            })
+            .flat_map(|policy| policy.spec.port_level_mtls.keys())
+            .filter_map(|port| port.parse().ok())
+            .collect()
+    }
+
     /// What a workload accepts on one of its own ports.
     pub fn mutual_tls_mode(
         &self,
@@ -319,11 +339,17 @@ impl EgressHost {
     }
 
     fn imports(&self, service: &Service) -> bool {
-        self.imports_host(&service.host, &service.namespace)
+        self.covers_namespace(&service.namespace) && host_matches(&self.host, &service.host)
     }
 
-    fn imports_host(&self, host: &str, namespace: &str) -> bool {
-        (self.namespace == "*" || self.namespace == namespace) && host_matches(&self.host, host)
+    /// Rules for a wildcard are needed for the one host of it that is imported.
+    fn overlaps(&self, host: &str, namespace: &str) -> bool {
+        self.covers_namespace(namespace)
+            && (host_matches(&self.host, host) || host_matches(host, &self.host))
+    }
+
+    fn covers_namespace(&self, namespace: &str) -> bool {
+        self.namespace == "*" || self.namespace == namespace
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Index {
     entries: BTreeMap<Key, Vec<Arc<Service>>>,
     /// Declarations of each host.
     hosts: BTreeMap<String, BTreeSet<Declaration>>,
+    /// Identities behind each host, as clusters were last told: clients check certificates against them.
+    identities: BTreeMap<String, BTreeSet<String>>,
     /// Endpoint slices by service, then by name.
     slices: BTreeMap<Key, BTreeMap<String, Slice>>,
     /// Service of each endpoint slice, to find it when only the name is known.

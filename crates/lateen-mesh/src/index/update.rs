@@ -1,6 +1,9 @@
 //! Changes and whom they may concern.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lateen_api::{Kind, Object, common::labels_match};
@@ -26,6 +29,36 @@ const ROUTING: [ResourceType; 4] = [
 impl Index {
     /// Takes a change over and says whom it may concern. Costs work in proportion to the change.
     pub fn apply(&mut self, change: Change) -> Impact {
+        let mut impact = self.take(change);
+        let moved: Vec<String> = impact.hosts().map(str::to_owned).collect();
+        for host in moved {
+            if self.refresh_identities(&host) {
+                impact.merge(Impact::of(Scope::All, [ResourceType::Cluster]));
+            }
+        }
+        impact
+    }
+
+    /// Looks the identities behind a host up again; says whether they differ from what clusters were told.
+    fn refresh_identities(&mut self, host: &str) -> bool {
+        let declarations = self.hosts.get(host).into_iter().flatten();
+        let services = declarations.filter_map(|declaration| self.declared(host, declaration));
+        let found: BTreeSet<String> = services
+            .flat_map(|service| self.identities(service))
+            .collect();
+        let old = self.identities.get(host);
+        if old.map_or(found.is_empty(), |old| *old == found) {
+            return false;
+        }
+        if found.is_empty() {
+            self.identities.remove(host);
+        } else {
+            self.identities.insert(host.to_owned(), found);
+        }
+        true
+    }
+
+    fn take(&mut self, change: Change) -> Impact {
         match change {
             Change::Namespace(namespace) => {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
@@ -243,7 +276,9 @@ impl Index {
         }
         if let Some(service) = service {
             self.declare(&service);
+            let host = service.host.clone();
             self.services.insert(key, service);
+            self.refresh_identities(&host);
         }
         Impact::of(Scope::All, ROUTING)
     }
@@ -255,8 +290,15 @@ impl Index {
         for service in &services {
             self.declare(service);
         }
+        let hosts: Vec<String> = services
+            .iter()
+            .map(|service| service.host.clone())
+            .collect();
         if !services.is_empty() {
             self.entries.insert(key, services);
+        }
+        for host in hosts {
+            self.refresh_identities(&host);
         }
         Impact::of(Scope::All, ROUTING)
     }

@@ -124,10 +124,7 @@ pub(super) fn boolean(value: bool) -> Value {
 /// A structure of dynamic metadata.
 pub(super) fn fields<K: Into<String>>(entries: impl IntoIterator<Item = (K, Value)>) -> Struct {
     Struct {
-        fields: entries
-            .into_iter()
-            .map(|(key, value)| (key.into(), value))
-            .collect(),
+        fields: ordered(entries.into_iter().map(|(key, value)| (key.into(), value))),
     }
 }
 

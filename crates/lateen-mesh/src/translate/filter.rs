@@ -150,7 +150,27 @@ pub(super) fn original_destination() -> ListenerFilter {
 
 /// Switches a listener filter off for some ports, in the order given.
 pub(super) fn disabled_for(filter: ListenerFilter, ports: &[u32]) -> ListenerFilter {
-    let rule = |port: u32| {
+    let filter_disabled = match ports {
+        [] => None,
+        ports => Some(one_of_ports(ports)),
+    };
+    ListenerFilter {
+        filter_disabled,
+        ..filter
+    }
+}
+
+/// Leaves a listener filter on for some ports only.
+pub(super) fn enabled_for(filter: ListenerFilter, ports: &[u32]) -> ListenerFilter {
+    let rule = Rule::NotMatch(Box::new(one_of_ports(ports)));
+    ListenerFilter {
+        filter_disabled: Some(ListenerFilterChainMatchPredicate { rule: Some(rule) }),
+        ..filter
+    }
+}
+
+fn one_of_ports(ports: &[u32]) -> ListenerFilterChainMatchPredicate {
+    let range = |port: u32| {
         // Ports fit, they are below 65536; the end is exclusive.
         let start = i32::try_from(port).unwrap_or(i32::MAX - 1);
         Rule::DestinationPortRange(Int32Range {
@@ -159,15 +179,10 @@ pub(super) fn disabled_for(filter: ListenerFilter, ports: &[u32]) -> ListenerFil
         })
     };
     let predicate = |rule| ListenerFilterChainMatchPredicate { rule: Some(rule) };
-    let filter_disabled = match ports {
-        [] => None,
-        [port] => Some(predicate(rule(*port))),
-        ports => Some(predicate(Rule::OrMatch(MatchSet {
-            rules: ports.iter().map(|port| predicate(rule(*port))).collect(),
-        }))),
-    };
-    ListenerFilter {
-        filter_disabled,
-        ..filter
+    match ports {
+        [port] => predicate(range(*port)),
+        ports => predicate(Rule::OrMatch(MatchSet {
+            rules: ports.iter().map(|port| predicate(range(*port))).collect(),
+        })),
     }
 }

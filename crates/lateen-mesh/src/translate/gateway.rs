@@ -23,11 +23,7 @@ use super::{
     http_route::{self, Place},
     route_config::{configuration, virtual_host, without_duplicates},
 };
-use crate::{
-    Index, Proxy,
-    index::{TargetPort, host_matches},
-    protocol::Protocol,
-};
+use crate::{Index, Proxy, index::host_matches, protocol::Protocol};
 
 /// A server of a gateway that applies to a proxy.
 struct Served<'a> {
@@ -95,15 +91,9 @@ fn servers<'a>(index: &'a Index, proxy: &Proxy) -> Vec<Served<'a>> {
 
 /// The port that the gateway's pod listens on for a port of its service.
 fn target_port(index: &Index, proxy: &Proxy, number: u32) -> u32 {
-    let pod = index.workload(&proxy.namespace, &proxy.name);
-    let labels = pod.map_or(&proxy.labels, |pod| &pod.labels);
-    let ports = index
-        .services_selecting(&proxy.namespace, labels)
-        .filter_map(|service| service.port(number));
-    let mut targets = ports.filter_map(|port| match &port.target {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => pod?.ports.get(name).copied(),
-    });
+    let services = index.services_of(proxy).into_iter();
+    let mut targets =
+        services.filter_map(|service| index.own_port(proxy, service, service.port(number)?));
     targets.next().unwrap_or(number)
 }
 

@@ -1,9 +1,11 @@
 //! The listener of a sidecar for what its application is sent.
 
+use std::collections::BTreeMap;
+
 use lateen_api::security::MutualTlsMode;
 use lateen_xds::pb::envoy::config::{
     core::v3::TrafficDirection,
-    listener::v3::{FilterChain, FilterChainMatch, Listener},
+    listener::v3::{FilterChain, FilterChainMatch, Listener, ListenerFilter},
     route::v3::{
         Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
         route::Action,
@@ -17,8 +19,8 @@ use super::{
     build::{address, flag, number, seconds},
     cluster::{BLACK_HOLE, INBOUND_PASSTHROUGH},
     filter::{
-        PLAIN_HTTP, chain, disabled_for, http_inspector, original_destination, tcp_proxy,
-        tls_inspector,
+        PLAIN_HTTP, chain, disabled_for, enabled_for, http_inspector, original_destination,
+        tcp_proxy, tls_inspector,
     },
     http_manager::{Routes, Side, http_manager},
     tls,
@@ -108,15 +110,29 @@ pub(super) fn listener(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) 
             Protocol::Auto,
         ),
     };
-    let labels = index
-        .workload(&proxy.namespace, &proxy.name)
-        .map_or(&proxy.labels, |pod| &pod.labels);
-    let rest_mode = if proxy.supports_tls() {
-        index.mutual_tls_mode(&proxy.namespace, labels, 0)
-    } else {
-        MutualTlsMode::Disable
+    let labels = index.labels_of(proxy);
+    let mode = |port| {
+        if proxy.supports_tls() {
+            index.mutual_tls_mode(&proxy.namespace, labels, port)
+        } else {
+            MutualTlsMode::Disable
+        }
     };
+    let rest_mode = mode(0);
     filter_chains.extend(chains(index, proxy, Protocol::Auto, rest_mode, &rest));
+    // Ports that no service declares, but a policy has its own rule for.
+    let mut modes: BTreeMap<u32, MutualTlsMode> =
+        ports.iter().map(|port| (port.target, port.mode)).collect();
+    for port in index.ports_with_own_mode(&proxy.namespace, labels) {
+        if !modes.contains_key(&port) {
+            modes.insert(port, mode(port));
+            let own = Accepted {
+                port: Some(port),
+                ..rest.clone()
+            };
+            filter_chains.extend(chains(index, proxy, Protocol::Auto, mode(port), &own));
+        }
+    }
     for port in ports {
         let cluster = ClusterName::inbound(port.target).to_string();
         let accepted = Accepted {
@@ -129,16 +145,8 @@ pub(super) fn listener(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) 
     }
     let mut declared: Vec<u32> = declared_ports(ports).into_iter().collect();
     declared.push(INBOUND_PORT);
-    let mut plain: Vec<u32> = ports
-        .iter()
-        .filter(|port| port.mode == MutualTlsMode::Disable)
-        .map(|port| port.target)
-        .collect();
-    plain.push(INBOUND_PORT);
     let mut listener_filters = vec![original_destination()];
-    if proxy.supports_tls() {
-        listener_filters.push(disabled_for(tls_inspector(), &plain));
-    }
+    listener_filters.extend(tls_detection(rest_mode, &modes));
     listener_filters.push(disabled_for(http_inspector(), &declared));
     Listener {
         name: "virtualInbound".to_owned(),
@@ -154,7 +162,27 @@ pub(super) fn listener(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) 
     }
 }
 
+/// Tells TLS from other bytes wherever it matters: a port that accepts plain text only takes all bytes as they are.
+fn tls_detection(
+    rest: MutualTlsMode,
+    modes: &BTreeMap<u32, MutualTlsMode>,
+) -> Option<ListenerFilter> {
+    let ports = |plain: bool| {
+        let ports = modes
+            .iter()
+            .filter(move |(_, mode)| (**mode == MutualTlsMode::Disable) == plain);
+        ports.map(|(port, _)| *port)
+    };
+    if rest == MutualTlsMode::Disable {
+        let detected: Vec<u32> = ports(false).collect();
+        return (!detected.is_empty()).then(|| enabled_for(tls_inspector(), &detected));
+    }
+    let plain: Vec<u32> = ports(true).chain([INBOUND_PORT]).collect();
+    Some(disabled_for(tls_inspector(), &plain))
+}
+
 /// What accepted connections of one port, or of all undeclared ones, are given to.
+#[derive(Clone)]
 struct Accepted {
     port: Option<u32>,
     cluster: String,

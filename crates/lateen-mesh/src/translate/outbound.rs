@@ -73,10 +73,12 @@ fn add_service(
     let binds: Vec<String> = match address {
         _ if protocol.is_http() => vec![WILDCARD.to_owned()],
         Some(address) => vec![address.to_owned()],
-        None if protocol == Protocol::Tcp && service.is_headless() => index
+        // Clients of headless services connect to the pods; the proxy's own one is never reached this way.
+        None if service.is_headless() => index
             .endpoints(service, port)
             .into_iter()
             .map(|endpoint| endpoint.address)
+            .filter(|address| *address != proxy.address)
             .collect(),
         None => vec![WILDCARD.to_owned()],
     };

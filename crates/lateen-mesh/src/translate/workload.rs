@@ -4,11 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_api::security::MutualTlsMode;
 
-use crate::{
-    Index, Proxy, ProxyKind,
-    index::{Service, TargetPort},
-    protocol::Protocol,
-};
+use crate::{Index, Proxy, ProxyKind, index::Service, protocol::Protocol};
 
 /// A port that a sidecar accepts connections on.
 #[derive(Debug, Clone)]
@@ -32,9 +28,7 @@ pub(super) fn inbound_ports<'a>(index: &'a Index, proxy: &'a Proxy) -> Vec<Inbou
     if proxy.kind != ProxyKind::Sidecar {
         return Vec::new();
     }
-    let pod = index.workload(&proxy.namespace, &proxy.name);
-    // What the cluster knows of the pod beats what the proxy says about itself.
-    let labels = pod.map_or(&proxy.labels, |pod| &pod.labels);
+    let labels = index.labels_of(proxy);
     let mode = |port| match index.mutual_tls_mode(&proxy.namespace, labels, port) {
         // A proxy without TLS can only accept plain text.
         _ if !proxy.supports_tls() => MutualTlsMode::Disable,
@@ -58,18 +52,13 @@ pub(super) fn inbound_ports<'a>(index: &'a Index, proxy: &'a Proxy) -> Vec<Inbou
         }
         return ports.into_values().collect();
     }
-    let mut services: Vec<&Service> = index.services_selecting(&proxy.namespace, labels).collect();
-    services.sort_by(|a, b| (a.created, &a.host).cmp(&(b.created, &b.host)));
-    for service in services {
+    for service in index.services_of(proxy) {
         for port in service
             .ports
             .iter()
             .filter(|port| port.protocol != Protocol::Udp)
         {
-            let target = match &port.target {
-                TargetPort::Number(number) => Some(*number),
-                TargetPort::Name(name) => pod.and_then(|pod| pod.ports.get(name).copied()),
-            };
+            let target = index.own_port(proxy, service, port);
             let Some(target) = target else { continue };
             ports.entry(target).or_insert_with(|| InboundPort {
                 target,

@@ -1,1 +1,0 @@
-//! Checks that a schema cannot express.

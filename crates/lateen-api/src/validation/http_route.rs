@@ -1,0 +1,540 @@
+//! Checks of HTTP rules.
+
+use super::{
+    Problems,
+    names::{is_dns_label, is_header, is_header_value, is_port, is_regex},
+    virtual_service::{check_gateway, destination, weights},
+};
+use crate::{
+    Duration,
+    common::{Percent, StringMatch},
+    networking::http_route::{
+        CorsPolicy, DirectResponse, FaultAbort, FaultDelay, HeaderOperations, Headers,
+        HttpFaultInjection, HttpMatch, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
+        HttpRouteDestination,
+    },
+};
+
+/// Conditions under which requests may be repeated.
+const RETRY_CONDITIONS: [&str; 15] = [
+    "5xx",
+    "gateway-error",
+    "reset",
+    "reset-before-request",
+    "connect-failure",
+    "envoy-ratelimited",
+    "refused-stream",
+    "retriable-status-codes",
+    "retriable-headers",
+    "retriable-4xx",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+];
+/// Codes of gRPC that an abort may have.
+const GRPC_CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+/// Largest body of a fixed response in bytes.
+const MAX_BODY: usize = 1024 * 1024;
+/// Beginning of header names that stand for claims of a token.
+const CLAIM_PREFIX: &str = "@request.auth.claims";
+
+/// Checks a rule of a virtual service with hosts.
+pub fn rule(rule: &HttpRoute, problems: &mut Problems) {
+    if let Some(delegate) = &rule.delegate {
+        let others =
+            !rule.route.is_empty() || rule.redirect.is_some() || rule.direct_response.is_some();
+        problems.demand(
+            !others,
+            "delegate",
+            "a rule that delegates has no route, redirect or directResponse",
+        );
+        let named = |name: &str| name.is_empty() || is_dns_label(name);
+        problems.demand(
+            named(&delegate.name) && named(&delegate.namespace),
+            "delegate",
+            "name and namespace have letters, digits and dashes",
+        );
+    } else {
+        action(rule, problems);
+    }
+    common(rule, problems);
+}
+
+/// Checks a rule of a virtual service without hosts.
+pub fn delegated_rule(rule: &HttpRoute, problems: &mut Problems) {
+    problems.demand(
+        rule.delegate.is_none(),
+        "delegate",
+        "a delegate cannot delegate once more",
+    );
+    if rule.delegate.is_none() {
+        action(rule, problems);
+    }
+    problems.each("match", &rule.r#match, |problems, condition| {
+        problems.demand(
+            condition.gateways.is_empty(),
+            "gateways",
+            "the rule that delegates decides about gateways",
+        );
+    });
+    common(rule, problems);
+}
+
+/// Exactly one of route, redirect and direct response, and what goes with it.
+fn action(rule: &HttpRoute, problems: &mut Problems) {
+    match (&rule.redirect, &rule.direct_response) {
+        (Some(_), Some(_)) => problems.add("a rule has a redirect or a directResponse, not both"),
+        (Some(_), None) if !rule.route.is_empty() => {
+            problems.add("a rule has a redirect or a route, not both")
+        }
+        (None, Some(_)) if !rule.route.is_empty() => {
+            problems.add("a rule has a directResponse or a route, not both")
+        }
+        (None, None) if rule.route.is_empty() => {
+            problems.add("a rule needs a route, redirect or directResponse")
+        }
+        _ => {}
+    }
+    let answered = rule.redirect.is_some() || rule.direct_response.is_some();
+    problems.demand(
+        !answered || rule.rewrite.is_none(),
+        "rewrite",
+        "nothing is forwarded that could be rewritten",
+    );
+    problems.demand(
+        rule.redirect.is_none() || rule.fault.is_none(),
+        "fault",
+        "a redirect cannot have faults",
+    );
+    if let Some(settings) = &rule.redirect {
+        problems.field("redirect", |problems| redirect(settings, problems));
+        let exact = |condition: &HttpMatch| {
+            condition
+                .uri
+                .as_ref()
+                .is_some_and(|uri| uri.exact.is_some() || uri.regex.is_some())
+        };
+        let prefixed = settings.prefix_rewrite.is_empty() || !rule.r#match.iter().any(exact);
+        problems.demand(
+            prefixed,
+            "redirect",
+            "prefixRewrite needs conditions on a prefix of the path",
+        );
+    }
+    if let Some(response) = &rule.direct_response {
+        problems.field("directResponse", |problems| {
+            direct_response(response, problems)
+        });
+    }
+    if !rule.route.is_empty() {
+        destinations(&rule.route, problems);
+    }
+}
+
+fn common(rule: &HttpRoute, problems: &mut Problems) {
+    problems.each("match", &rule.r#match, |problems, condition| {
+        self::condition(condition, problems)
+    });
+    headers(rule.headers.as_ref(), problems);
+    if let Some(settings) = &rule.fault {
+        problems.field("fault", |problems| fault(settings, problems));
+    }
+    if let Some(settings) = &rule.retries {
+        problems.field("retries", |problems| retry(settings, problems));
+    }
+    if let Some(settings) = &rule.rewrite {
+        problems.field("rewrite", |problems| rewrite(settings, problems));
+    }
+    if let Some(settings) = &rule.cors_policy {
+        problems.field("corsPolicy", |problems| cors(settings, problems));
+    }
+    if let Some(timeout) = rule.timeout {
+        duration(timeout, "timeout", problems);
+    }
+    if let Some(mirror) = &rule.mirror {
+        problems.field("mirror", |problems| destination(mirror, problems));
+    }
+    let single = rule.mirror.is_some() && !rule.mirrors.is_empty();
+    problems.demand(
+        !single,
+        "mirrors",
+        "copies go to mirror or to mirrors, not both",
+    );
+    problems.each("mirrors", &rule.mirrors, |problems, mirror| {
+        problems.field("destination", |problems| {
+            destination(&mirror.destination, problems)
+        });
+        percentage(mirror.percentage, "percentage", problems);
+    });
+    problems.demand(
+        rule.mirror_percent.is_none_or(|percent| percent <= 100),
+        "mirrorPercent",
+        "a share is 0 to 100 percent",
+    );
+    percentage(rule.mirror_percentage, "mirrorPercentage", problems);
+}
+
+/// Checks a condition.
+pub fn condition(condition: &HttpMatch, problems: &mut Problems) {
+    let texts = [
+        ("uri", &condition.uri),
+        ("scheme", &condition.scheme),
+        ("method", &condition.method),
+        ("authority", &condition.authority),
+    ];
+    for (name, wanted) in texts {
+        if let Some(wanted) = wanted {
+            problems.field(name, |problems| text(wanted, problems));
+        }
+    }
+    for (field, headers) in [
+        ("headers", &condition.headers),
+        ("withoutHeaders", &condition.without_headers),
+    ] {
+        problems.field(field, |problems| {
+            for (name, wanted) in headers {
+                let claim = name.starts_with(CLAIM_PREFIX);
+                problems.demand(
+                    claim || is_header(name, true),
+                    name,
+                    format!("{name:?} is not a header name"),
+                );
+                problems.field(name, |problems| text(wanted, problems));
+            }
+        });
+    }
+    problems.field("queryParams", |problems| {
+        for (name, wanted) in &condition.query_params {
+            problems.demand(!name.is_empty(), name, "a parameter needs a name");
+            problems.field(name, |problems| text(wanted, problems));
+        }
+    });
+    let port = condition.port;
+    problems.demand(
+        port == 0 || is_port(port),
+        "port",
+        format!("{port} is not a port: use 1 to 65535"),
+    );
+    problems.each("gateways", &condition.gateways, |problems, gateway| {
+        check_gateway(gateway, problems)
+    });
+}
+
+fn text(wanted: &StringMatch, problems: &mut Problems) {
+    let set = [&wanted.exact, &wanted.prefix, &wanted.regex]
+        .into_iter()
+        .flatten()
+        .count();
+    if set > 1 {
+        problems.add("one of exact, prefix and regex, not several");
+    }
+    if let Some(expression) = &wanted.regex {
+        let valid = expression == "*" || (!expression.is_empty() && is_regex(expression));
+        problems.demand(
+            valid,
+            "regex",
+            format!("{expression:?} is not a regular expression"),
+        );
+    }
+    if let Some(prefix) = &wanted.prefix {
+        problems.demand(
+            !prefix.is_empty(),
+            "prefix",
+            "an empty prefix matches everything: leave the condition out",
+        );
+    }
+}
+
+/// Checks destinations with their weights.
+pub fn destinations(routes: &[HttpRouteDestination], problems: &mut Problems) {
+    problems.each("route", routes, |problems, route| {
+        problems.demand(route.weight >= 0, "weight", "a weight is 0 or more");
+        problems.field("destination", |problems| {
+            destination(&route.destination, problems)
+        });
+        headers(route.headers.as_ref(), problems);
+    });
+    weights(routes.iter().map(|route| route.weight), problems);
+}
+
+fn headers(settings: Option<&Headers>, problems: &mut Problems) {
+    let Some(settings) = settings else { return };
+    problems.field("headers", |problems| {
+        for (name, operations) in [
+            ("request", &settings.request),
+            ("response", &settings.response),
+        ] {
+            if let Some(operations) = operations {
+                problems.field(name, |problems| header_operations(operations, problems));
+            }
+        }
+    });
+}
+
+fn header_operations(operations: &HeaderOperations, problems: &mut Problems) {
+    for (field, entries) in [("set", &operations.set), ("add", &operations.add)] {
+        problems.field(field, |problems| {
+            for (name, value) in entries {
+                problems.demand(
+                    is_header(name, true),
+                    name,
+                    format!("{name:?} is not a header name"),
+                );
+                problems.demand(
+                    is_header_value(value),
+                    name,
+                    "a percent sign begins an operator such as %HOSTNAME%, or is doubled",
+                );
+            }
+        });
+    }
+    problems.each("remove", &operations.remove, |problems, name| {
+        if !is_header(name, false) {
+            problems.add(format!(
+                "{name:?} is not the name of a header that can be removed"
+            ));
+        }
+    });
+}
+
+/// Checks a redirect.
+pub fn redirect(redirect: &HttpRedirect, problems: &mut Problems) {
+    let changes = !redirect.uri.is_empty()
+        || !redirect.prefix_rewrite.is_empty()
+        || !redirect.authority.is_empty()
+        || !redirect.scheme.is_empty()
+        || redirect.port.is_some()
+        || redirect.derive_port.is_some();
+    if !changes {
+        problems.add("a redirect changes something: uri, prefixRewrite, authority, port or scheme");
+    }
+    problems.demand(
+        redirect.uri.is_empty() || redirect.prefix_rewrite.is_empty(),
+        "prefixRewrite",
+        "uri replaces the whole path, prefixRewrite its beginning: set one",
+    );
+    problems.demand(
+        matches!(redirect.redirect_code, 0 | 301 | 302 | 303 | 307 | 308),
+        "redirectCode",
+        format!(
+            "{} is not one of 301, 302, 303, 307, 308",
+            redirect.redirect_code
+        ),
+    );
+    problems.demand(
+        matches!(redirect.scheme.as_str(), "" | "http" | "https"),
+        "scheme",
+        format!("{:?} is neither http nor https", redirect.scheme),
+    );
+    problems.demand(
+        redirect.port.is_none_or(is_port),
+        "port",
+        "a port is 1 to 65535",
+    );
+}
+
+/// Checks a fixed response.
+pub fn direct_response(response: &DirectResponse, problems: &mut Problems) {
+    problems.demand(
+        (200..600).contains(&response.status),
+        "status",
+        format!("{} is not a status code from 200 to 599", response.status),
+    );
+    let body = response
+        .body
+        .as_ref()
+        .and_then(|body| body.string.as_ref().or(body.bytes.as_ref()));
+    let length = body.map_or(0, String::len);
+    problems.demand(
+        length <= MAX_BODY,
+        "body",
+        format!("{length} bytes are more than {MAX_BODY}"),
+    );
+}
+
+/// Checks a rewrite.
+pub fn rewrite(rewrite: &HttpRewrite, problems: &mut Problems) {
+    let regex = rewrite.uri_regex_rewrite.as_ref();
+    if rewrite.uri.is_empty() && rewrite.authority.is_empty() && regex.is_none() {
+        problems.add("a rewrite changes something: uri, uriRegexRewrite or authority");
+    }
+    if let Some(regex) = regex {
+        problems.demand(
+            rewrite.uri.is_empty(),
+            "uri",
+            "uri and uriRegexRewrite exclude each other",
+        );
+        problems.field("uriRegexRewrite", |problems| {
+            problems.demand(
+                !regex.r#match.is_empty() && is_regex(&regex.r#match),
+                "match",
+                format!("{:?} is not a regular expression", regex.r#match),
+            );
+            problems.demand(
+                !regex.rewrite.is_empty(),
+                "rewrite",
+                "a replacement is needed",
+            );
+        });
+    }
+}
+
+/// Checks retries.
+pub fn retry(retry: &HttpRetry, problems: &mut Problems) {
+    problems.demand(
+        retry.attempts >= 0,
+        "attempts",
+        "a number of attempts is 0 or more",
+    );
+    let extra = retry.per_try_timeout.is_some()
+        || !retry.retry_on.is_empty()
+        || retry.retry_remote_localities.is_some();
+    problems.demand(
+        retry.attempts != 0 || !extra,
+        "attempts",
+        "no attempts (0) cannot have further settings",
+    );
+    if let Some(timeout) = retry.per_try_timeout {
+        duration(timeout, "perTryTimeout", problems);
+    }
+    if let Some(pause) = retry.backoff {
+        duration(pause, "backoff", problems);
+    }
+    for condition in retry
+        .retry_on
+        .split(',')
+        .filter(|_| !retry.retry_on.is_empty())
+        .map(str::trim)
+    {
+        let code = condition
+            .parse::<u32>()
+            .is_ok_and(|code| (100..600).contains(&code));
+        problems.demand(
+            code || RETRY_CONDITIONS.contains(&condition),
+            "retryOn",
+            format!("{condition:?} is neither a condition nor a status code"),
+        );
+    }
+}
+
+/// Checks faults.
+pub fn fault(fault: &HttpFaultInjection, problems: &mut Problems) {
+    if fault.delay.is_none() && fault.abort.is_none() {
+        problems.add("a fault is a delay, an abort or both");
+    }
+    if let Some(settings) = &fault.delay {
+        problems.field("delay", |problems| delay(settings, problems));
+    }
+    if let Some(settings) = &fault.abort {
+        problems.field("abort", |problems| abort(settings, problems));
+    }
+}
+
+/// Checks a delay.
+pub fn delay(delay: &FaultDelay, problems: &mut Problems) {
+    let whole = delay
+        .percent
+        .is_none_or(|percent| (0..=100).contains(&percent));
+    problems.demand(whole, "percent", "a share is 0 to 100 percent");
+    percentage(delay.percentage, "percentage", problems);
+    match (delay.fixed_delay, delay.exponential_delay) {
+        (Some(length), _) => duration(length, "fixedDelay", problems),
+        (None, Some(length)) => duration(length, "exponentialDelay", problems),
+        (None, None) => problems.add_to("fixedDelay", "the length of the delay is missing"),
+    }
+}
+
+/// Checks an abort.
+pub fn abort(abort: &FaultAbort, problems: &mut Problems) {
+    percentage(abort.percentage, "percentage", problems);
+    match (abort.http_status, &abort.grpc_status) {
+        (Some(status), _) => {
+            problems.demand(
+                (200..600).contains(&status),
+                "httpStatus",
+                format!("{status} is not from 200 to 599"),
+            );
+        }
+        (None, Some(name)) => problems.demand(
+            GRPC_CODES.contains(&name.as_str()),
+            "grpcStatus",
+            format!("{name:?} is not the name of a gRPC status, such as UNAVAILABLE"),
+        ),
+        (None, None) if abort.http2_error.is_some() => {
+            problems.add_to("http2Error", "HTTP/2 errors cannot be injected")
+        }
+        (None, None) => problems.add("httpStatus or grpcStatus is missing"),
+    }
+}
+
+/// Checks cross-origin rules.
+pub fn cors(cors: &CorsPolicy, problems: &mut Problems) {
+    problems.each("allowOrigins", &cors.allow_origins, |problems, origin| {
+        text(origin, problems)
+    });
+    for (field, names) in [
+        ("allowHeaders", &cors.allow_headers),
+        ("exposeHeaders", &cors.expose_headers),
+    ] {
+        problems.each(field, names, |problems, name| {
+            if !is_header(name, false) && name != "*" {
+                problems.add(format!("{name:?} is not a header name"));
+            }
+        });
+    }
+    problems.each("allowMethods", &cors.allow_methods, |problems, method| {
+        let known = [
+            "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*",
+        ];
+        if !known.contains(&method.as_str()) {
+            problems.add(format!("{method:?} is not a method"));
+        }
+    });
+    if let Some(age) = cors.max_age {
+        duration(age, "maxAge", problems);
+        problems.demand(
+            age.subsecond_nanos() == 0,
+            "maxAge",
+            "whole seconds are needed",
+        );
+    }
+}
+
+fn percentage(percent: Option<Percent>, name: &str, problems: &mut Problems) {
+    let valid = percent.is_none_or(|percent| (0.0..=100.0).contains(&percent.value));
+    problems.demand(valid, name, "a share is 0 to 100 percent");
+}
+
+/// Checks that a duration is at least a millisecond.
+pub(super) fn duration(duration: Duration, name: &str, problems: &mut Problems) {
+    problems.demand(
+        duration >= Duration::from_millis(1),
+        name,
+        "a duration is at least 1ms",
+    );
+    problems.demand(
+        duration.subsecond_nanos() % 1_000_000 == 0,
+        name,
+        "a duration is in whole milliseconds",
+    );
+}
