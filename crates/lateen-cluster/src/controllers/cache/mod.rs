@@ -4,13 +4,13 @@
 //! next pass, and needs no bookkeeping of creations and deletions that the watch hasn't reported yet. The cache never
 //! goes back: an object is only replaced by a later resource version.
 
+mod write;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::NamespaceResourceScope;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use parking_lot::RwLock;
@@ -20,7 +20,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::error::Error;
 use super::meta::{ObjectKey, now, version_of};
 
 /// A kind that can be cached.
@@ -322,183 +321,5 @@ impl<K: Kind> State<K> {
     }
 }
 
-/// Writes; each takes its answer into the cache.
-impl<K: Kind + Resource<Scope = NamespaceResourceScope>> Cache<K> {
-    fn api(&self, namespace: &str) -> Api<K> {
-        Api::namespaced(self.client.clone(), namespace)
-    }
-
-    /// Reads the object from the server, past the cache.
-    pub(super) async fn get_live(&self, key: &ObjectKey) -> Result<Option<K>, Error> {
-        let answer = self.api(&key.namespace).get_opt(&key.name).await;
-        answer.map_err(|source| Error::Read {
-            kind: K::kind(&()).into_owned(),
-            key: key.clone(),
-            source,
-        })
-    }
-
-    /// Creates the object in the namespace that its metadata names.
-    pub(super) async fn create(&self, object: &K) -> Result<K, Error> {
-        let key = ObjectKey::of(object.meta());
-        let api = self.api(&key.namespace);
-        let answer = api.create(&PostParams::default(), object).await;
-        let created = answer.map_err(|source| Error::Create {
-            kind: K::kind(&()).into_owned(),
-            key,
-            source,
-        })?;
-        self.put(created.clone(), false);
-        Ok(created)
-    }
-
-    /// Replaces the object; fails with a conflict when it has changed since it was read.
-    pub(super) async fn replace(&self, object: &K) -> Result<K, Error> {
-        let key = ObjectKey::of(object.meta());
-        let api = self.api(&key.namespace);
-        let answer = api.replace(&key.name, &PostParams::default(), object).await;
-        self.changed(key, answer)
-    }
-
-    /// Replaces the object's status; fails with a conflict when the object has changed since it was read.
-    pub(super) async fn replace_status(&self, object: &K) -> Result<K, Error> {
-        let key = ObjectKey::of(object.meta());
-        let api = self.api(&key.namespace);
-        let answer = api
-            .replace_subresource("status", &key.name, &PostParams::default(), object)
-            .await;
-        self.changed(key, answer)
-    }
-
-    /// Changes the object by a JSON merge patch.
-    pub(super) async fn merge(
-        &self,
-        key: &ObjectKey,
-        patch: &serde_json::Value,
-    ) -> Result<K, Error> {
-        let api = self.api(&key.namespace);
-        let answer = api
-            .patch(&key.name, &PatchParams::default(), &Patch::Merge(patch))
-            .await;
-        self.changed(key.clone(), answer)
-    }
-
-    /// Changes the object's status, and annotations, by a JSON merge patch.
-    pub(super) async fn merge_status(
-        &self,
-        key: &ObjectKey,
-        patch: &serde_json::Value,
-    ) -> Result<K, Error> {
-        let api = self.api(&key.namespace);
-        let answer = api
-            .patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch))
-            .await;
-        self.changed(key.clone(), answer)
-    }
-
-    /// Deletes the object in the background, if it still is the same one. An object that is gone already is no error.
-    pub(super) async fn delete(&self, object: &K) -> Result<(), Error> {
-        let key = ObjectKey::of(object.meta());
-        let parameters = DeleteParams::background().preconditions(Preconditions {
-            uid: object.meta().uid.clone(),
-            resource_version: None,
-        });
-        match self
-            .api(&key.namespace)
-            .delete(&key.name, &parameters)
-            .await
-        {
-            Ok(answer) => {
-                if let Some(last) = answer.left() {
-                    self.put(last, false);
-                }
-                self.mark_deleting(&key, object.meta().uid.as_deref());
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                self.mark_deleting(&key, object.meta().uid.as_deref());
-                Ok(())
-            }
-            Err(source) => Err(Error::Delete {
-                kind: K::kind(&()).into_owned(),
-                key,
-                source,
-            }),
-        }
-    }
-
-    fn changed(&self, key: ObjectKey, answer: kube::Result<K>) -> Result<K, Error> {
-        let object = answer.map_err(|source| Error::Change {
-            kind: K::kind(&()).into_owned(),
-            key,
-            source,
-        })?;
-        self.put(object.clone(), false);
-        Ok(object)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::client::Body;
-
-    use super::*;
-
-    /// No test here reaches a server.
-    fn cache() -> Arc<Cache<ConfigMap>> {
-        let service = tower::service_fn(|_: http::Request<Body>| async {
-            Err::<http::Response<Body>, _>(std::io::Error::other("no server"))
-        });
-        Cache::new(Client::new(service, "default"), |map| {
-            map.metadata.labels.as_ref()?.get("group").cloned()
-        })
-    }
-
-    fn object(name: &str, uid: &str, version: u64, group: &str) -> ConfigMap {
-        serde_json::from_value(serde_json::json!({
-            "metadata": {"namespace": "n", "name": name, "uid": uid,
-                "resourceVersion": version.to_string(), "labels": {"group": group}},
-        }))
-        .unwrap()
-    }
-
-    fn versions(cache: &Cache<ConfigMap>) -> Vec<u64> {
-        let all = cache.in_namespace("n");
-        all.iter().map(|map| version_of(&map.metadata)).collect()
-    }
-
-    #[tokio::test]
-    async fn an_object_never_goes_back() {
-        let cache = cache();
-        cache.put(object("a", "1", 5, "x"), false);
-        cache.put(object("a", "1", 4, "y"), true);
-        assert_eq!(versions(&cache), [5]);
-        assert_eq!(cache.indexed("x").len(), 1);
-        cache.put(object("a", "1", 6, "y"), true);
-        assert!(cache.indexed("x").is_empty());
-        assert_eq!(cache.indexed("y").len(), 1);
-    }
-
-    #[tokio::test]
-    async fn the_answer_to_a_write_does_not_revive_a_deleted_object() {
-        let cache = cache();
-        cache.put(object("a", "1", 5, "x"), true);
-        cache.remove(&object("a", "1", 7, "x"));
-        cache.put(object("a", "1", 6, "x"), false);
-        assert!(versions(&cache).is_empty());
-        cache.put(object("a", "2", 8, "x"), false);
-        assert_eq!(versions(&cache), [8]);
-        cache.remove(&object("a", "1", 7, "x"));
-        assert_eq!(versions(&cache), [8], "another object of that name");
-    }
-
-    #[tokio::test]
-    async fn a_new_list_drops_what_it_lacks_but_not_later_writes() {
-        let cache = cache();
-        cache.put(object("a", "1", 5, "x"), true);
-        cache.put(object("b", "2", 9, "x"), false);
-        cache.replace_all(vec![object("c", "3", 7, "x")]);
-        assert_eq!(versions(&cache), [9, 7]);
-    }
-}
+mod tests;
