@@ -357,3 +357,33 @@ fn a_proxy_is_sent_only_what_it_says_it_has() {
     check(&plain, "envoy.transport_sockets.tls", false);
     check(&plain, "tls_inspector", false);
 }
+
+#[test]
+fn a_proxy_without_tls_accepts_nothing_where_tls_is_demanded() {
+    let check = |mode: &str, extensions: &[&str], forwards: bool| {
+        let mut index = mesh();
+        let policy = decode(&json!({
+            "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
+            "metadata": {"name": "default", "namespace": "shop"}, "spec": {"mtls": {"mode": mode}},
+        }));
+        index.apply(Change::PeerAuthentication(policy.expect("a valid policy")));
+        let proxy = proxy("sidecar", &[("app", "a")], extensions);
+        let found = resources(
+            &index,
+            &proxy,
+            ResourceType::Listener,
+            &names(&["virtualInbound"]),
+        );
+        let text = String::from_utf8_lossy(&found[0].body.value).into_owned();
+        assert_eq!(
+            text.contains("inbound|8080||"),
+            forwards,
+            "{mode} with {extensions:?}"
+        );
+    };
+    let plain = ["envoy.filters.http.router"];
+    check("STRICT", &plain, false);
+    check("PERMISSIVE", &plain, true);
+    check("DISABLE", &plain, true);
+    check("STRICT", &[], true);
+}

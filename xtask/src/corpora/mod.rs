@@ -29,9 +29,12 @@ pub(crate) struct Case {
     pub(crate) outcome: Outcome,
 }
 
+/// Runs the cases of a corpus.
+type Runner = fn(&Value) -> Result<Vec<Case>>;
+
 /// Runs all corpora of a folder and prints how many cases of each pass.
 pub(crate) fn run(folder: &Path, failures: Option<&str>) -> Result<bool> {
-    let corpora: [(&str, fn(&Value) -> Result<Vec<Case>>); 3] = [
+    let corpora: [(&str, Runner); 3] = [
         ("istio-simulation", simulation::run),
         ("istio-sidecar-routes", routes::run),
         ("istio-validation", validation::run),

@@ -93,7 +93,7 @@ fn flat(recording: &Value) -> HashMap<String, Value> {
         for resource in resources.as_array().into_iter().flatten() {
             let name = resource["name"]
                 .as_str()
-                .or(resource["clusterName"].as_str())
+                .or_else(|| resource["clusterName"].as_str())
                 .unwrap_or_default();
             leaves(resource, String::new(), &mut |path, value| {
                 found.insert(format!("{kind}\u{1f}{name}\u{1f}{path}"), value.clone());

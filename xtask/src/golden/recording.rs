@@ -57,7 +57,7 @@ pub(crate) fn record(
         .filter_map(|cluster| {
             cluster["edsClusterConfig"]["serviceName"]
                 .as_str()
-                .or(cluster["name"].as_str())
+                .or_else(|| cluster["name"].as_str())
                 .map(str::to_owned)
         });
     let endpoints = fetch(ResourceType::Endpoint, &discovered.collect())?;
@@ -220,7 +220,7 @@ fn trimmed(kind: &str, resources: Vec<Value>) -> Result<Vec<Value>> {
 fn name_of(resource: &Value) -> &str {
     resource["name"]
         .as_str()
-        .or(resource["clusterName"].as_str())
+        .or_else(|| resource["clusterName"].as_str())
         .unwrap_or_default()
 }
 

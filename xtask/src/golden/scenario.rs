@@ -52,7 +52,7 @@ pub(crate) fn all(path: &Path) -> Result<Vec<Scenario>> {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let raw: Vec<RawScenario> = serde_saphyr::from_str(&text)
         .with_context(|| format!("cannot parse {}", path.display()))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let scenarios = raw.into_iter().map(|raw| {
         let base = folder.join(raw.base.unwrap_or_default());
         let files = |names: Vec<String>| names.into_iter().map(|name| base.join(name)).collect();

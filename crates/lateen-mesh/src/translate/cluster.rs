@@ -196,7 +196,7 @@ fn outbound(
         Discovery::Slices | Discovery::Static(_) | Discovery::Workloads(_) => {
             cluster.eds_cluster_config = Some(EdsClusterConfig {
                 eds_config: from_ads(),
-                service_name: text_name.clone(),
+                service_name: text_name,
             });
         }
         Discovery::Dns { first_only, .. } => {
@@ -244,14 +244,14 @@ fn outbound(
                 notes.push(("alpn_override", text("false")));
                 options.auto_names = settings.sni.is_empty();
             }
-            ClientTlsMode::IstioMutual if proxy.supports_tls() => {
+            // Also to a proxy without TLS: it refuses the cluster, as it must not send plain text instead.
+            ClientTlsMode::IstioMutual => {
                 cluster.transport_socket = Some(tls::mesh_client(
                     &server_name(&name, settings),
                     identities(index, service),
                     http2,
                 ));
             }
-            ClientTlsMode::IstioMutual => {}
         },
         None if auto_mtls(index, proxy, service, port) => {
             cluster.transport_socket_matches = vec![

@@ -95,7 +95,7 @@ impl HttpOptions {
         }
         let http2 = Http2ProtocolOptions {
             max_concurrent_streams: self.max_concurrent_streams.and_then(number),
-            connection_keepalive: self.keep_alive.clone(),
+            connection_keepalive: self.keep_alive,
             ..Http2ProtocolOptions::default()
         };
         let protocol = match self.upstream {

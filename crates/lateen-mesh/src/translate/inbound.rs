@@ -1,6 +1,6 @@
 //! The listener of a sidecar for what its application is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use lateen_api::security::MutualTlsMode;
 use lateen_xds::pb::envoy::config::{
@@ -24,7 +24,7 @@ use super::{
     },
     http_manager::{Routes, Side, http_manager},
     tls,
-    workload::{InboundPort, declared_ports},
+    workload::{InboundPort, accepted_mode, declared_ports},
 };
 use crate::{Index, Proxy, names::ClusterName, protocol::Protocol};
 
@@ -111,21 +111,15 @@ pub(super) fn listener(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) 
         ),
     };
     let labels = index.labels_of(proxy);
-    let mode = |port| {
-        if proxy.supports_tls() {
-            index.mutual_tls_mode(&proxy.namespace, labels, port)
-        } else {
-            MutualTlsMode::Disable
-        }
-    };
+    let mode = |port| accepted_mode(index, proxy, port);
     let rest_mode = mode(0);
     filter_chains.extend(chains(index, proxy, Protocol::Auto, rest_mode, &rest));
     // Ports that no service declares, but a policy has its own rule for.
     let mut modes: BTreeMap<u32, MutualTlsMode> =
         ports.iter().map(|port| (port.target, port.mode)).collect();
     for port in index.ports_with_own_mode(&proxy.namespace, labels) {
-        if !modes.contains_key(&port) {
-            modes.insert(port, mode(port));
+        if let Entry::Vacant(vacant) = modes.entry(port) {
+            vacant.insert(mode(port));
             let own = Accepted {
                 port: Some(port),
                 ..rest.clone()
@@ -146,7 +140,9 @@ pub(super) fn listener(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) 
     let mut declared: Vec<u32> = declared_ports(ports).into_iter().collect();
     declared.push(INBOUND_PORT);
     let mut listener_filters = vec![original_destination()];
-    listener_filters.extend(tls_detection(rest_mode, &modes));
+    if proxy.supports_tls() {
+        listener_filters.extend(tls_detection(rest_mode, &modes));
+    }
     listener_filters.push(disabled_for(http_inspector(), &declared));
     Listener {
         name: "virtualInbound".to_owned(),
@@ -197,6 +193,19 @@ fn chains(
     mode: MutualTlsMode,
     to: &Accepted,
 ) -> Vec<FilterChain> {
+    let name = |http| match to.port {
+        Some(port) => format!("0.0.0.0_{port}"),
+        None if http => "virtualInbound-catchall-http".to_owned(),
+        None => "virtualInbound".to_owned(),
+    };
+    if mode == MutualTlsMode::Strict && !proxy.supports_tls() {
+        let matching = to.port.map(|port| FilterChainMatch {
+            destination_port: number(port),
+            ..FilterChainMatch::default()
+        });
+        let nowhere = tcp_proxy(index, proxy, BLACK_HOLE);
+        return vec![chain(&name(false), matching, vec![nowhere])];
+    }
     let variants = variants(protocol, mode).into_iter();
     let chains = variants.map(|variant| {
         let filter = if variant.http {
@@ -205,11 +214,7 @@ fn chains(
         } else {
             tcp_proxy(index, proxy, &to.cluster)
         };
-        let name = match to.port {
-            Some(port) => format!("0.0.0.0_{port}"),
-            None if variant.http => "virtualInbound-catchall-http".to_owned(),
-            None => "virtualInbound".to_owned(),
-        };
+        let name = name(variant.http);
         let matching = FilterChainMatch {
             destination_port: to.port.and_then(number),
             transport_protocol: variant.transport.to_owned(),

@@ -126,13 +126,12 @@ fn add_service(
                     }
                 }
             }
+            // Without an address of their own, bytes of undeclared protocol go where the client wanted to go.
+            Protocol::Auto if wildcard => {}
             Protocol::Tcp | Protocol::Auto if draft.tcp.is_none() => {
-                // Headless services without declared protocol go where the client wanted to go.
-                if !(protocol == Protocol::Auto && wildcard) {
-                    let rule: L4Rule =
-                        destination::tcp_rule(index, proxy, service, port, rules, "mesh");
-                    draft.tcp = Some(service_chain(None, vec![rule.filter(index, proxy)]));
-                }
+                let rule: L4Rule =
+                    destination::tcp_rule(index, proxy, service, port, rules, "mesh");
+                draft.tcp = Some(service_chain(None, vec![rule.filter(index, proxy)]));
             }
             _ => {}
         }

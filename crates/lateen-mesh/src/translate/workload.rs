@@ -28,12 +28,7 @@ pub(super) fn inbound_ports<'a>(index: &'a Index, proxy: &'a Proxy) -> Vec<Inbou
     if proxy.kind != ProxyKind::Sidecar {
         return Vec::new();
     }
-    let labels = index.labels_of(proxy);
-    let mode = |port| match index.mutual_tls_mode(&proxy.namespace, labels, port) {
-        // A proxy without TLS can only accept plain text.
-        _ if !proxy.supports_tls() => MutualTlsMode::Disable,
-        mode => mode,
-    };
+    let mode = |port| accepted_mode(index, proxy, port);
     let mut ports: BTreeMap<u32, InboundPort<'a>> = BTreeMap::new();
     if let Some(sidecar) = index
         .sidecar(proxy)
@@ -71,6 +66,16 @@ pub(super) fn inbound_ports<'a>(index: &'a Index, proxy: &'a Proxy) -> Vec<Inbou
         }
     }
     ports.into_values().collect()
+}
+
+/// Which connections a proxy accepts on a port of its workload (0 stands for undeclared ports). One without TLS accepts
+/// plain text where that is allowed; where it is not, it accepts nothing.
+pub(super) fn accepted_mode(index: &Index, proxy: &Proxy, port: u32) -> MutualTlsMode {
+    match index.mutual_tls_mode(&proxy.namespace, index.labels_of(proxy), port) {
+        MutualTlsMode::Strict => MutualTlsMode::Strict,
+        mode if proxy.supports_tls() => mode,
+        _ => MutualTlsMode::Disable,
+    }
 }
 
 /// Ports of the workload whose protocol is declared, so that it need not be told from the first bytes.
