@@ -19,7 +19,7 @@ pub(crate) enum ImageError {
     #[error(
         "image {0:?} is not known here: lateen pulls no images; use `image: host` with a command to \
          run a program of this machine, a sample (lateen.dev/samples/NAME:1, see `lateen sample \
-         --help`), or a well-known image name (docs: images)"
+         --help`), or a well-known image name"
     )]
     Unknown(String),
     /// The row has nothing to run and the pod gives no command either.

@@ -3,8 +3,10 @@
 //! | path | |
 //! |---|---|
 //! | `GET /containerLogs/{namespace}/{pod}/{container}` | `follow tailLines previous sinceTime sinceSeconds timestamps limitBytes` |
+//! | `GET /exec/{namespace}/{pod}/{container}?command=..` | WebSocket; `input output error tty` |
 //! | `POST /run/{namespace}/{pod}/{container}?command=..` | runs a command to its end, returns its output |
 
+mod exec;
 mod logs;
 
 use std::convert::Infallible;
@@ -25,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::pods::shared::Shared;
-use crate::pods::{Pods, exec};
+use crate::pods::{Pods, exec::output};
 
 /// How long a command of `/run` may take.
 const RUN_TIME: Duration = Duration::from_secs(120);
@@ -97,6 +99,17 @@ async fn answer(request: Request<Incoming>, pods: Arc<Pods>) -> Response<Body> {
                 Err(refusal) => refusal,
             }
         }
+        (["exec", namespace, pod, container], &Method::POST | &Method::GET) => {
+            match find(&pods, namespace, pod) {
+                Ok(shared) => exec::answer(request, &shared, container, &query),
+                Err(refusal) => refusal,
+            }
+        }
+        (["attach" | "portForward", ..], _) => text(
+            StatusCode::NOT_IMPLEMENTED,
+            "lateen does not serve attach and port-forward yet; use exec, logs, or a Service of \
+             type NodePort or LoadBalancer, which is reachable from the host",
+        ),
         (["run", namespace, pod, container], &Method::POST | &Method::GET) => {
             match find(&pods, namespace, pod) {
                 Ok(shared) => run(&shared, container, &query).await,
@@ -125,7 +138,7 @@ async fn run(shared: &Shared, container: &str, query: &Query) -> Response<Body> 
         );
     };
     let command = query.all("command").map(str::to_owned).collect();
-    match tokio::time::timeout(RUN_TIME, exec::output(&run, command)).await {
+    match tokio::time::timeout(RUN_TIME, output(&run, command)).await {
         Ok(Ok((0, output))) => bytes(StatusCode::OK, output),
         Ok(Ok((code, output))) => {
             let mut message = format!("command terminated with exit code {code}\n").into_bytes();

@@ -139,8 +139,8 @@ mod tests {
     async fn lines_carry_time_stream_and_tag_and_long_ones_are_split() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c/0.log");
-        let (output, mut to_output) = std::io::pipe().unwrap();
-        let (error, mut to_error) = std::io::pipe().unwrap();
+        let (output, mut to_output) = io::pipe().unwrap();
+        let (error, mut to_error) = io::pipe().unwrap();
         let capturing = tokio::spawn(capture(path.clone(), output.into(), error.into()));
         to_output.write_all(b"one\ntw").unwrap();
         to_output.write_all(b"o\nlast").unwrap();

@@ -98,6 +98,7 @@ impl Node {
             path: config.state_dir.clone(),
             source,
         })?;
+        crate::pods::forget_earlier_life(&config.state_dir);
         let catalogue = Catalogue::built_in().map_err(StartError::Images)?;
         let world = World::new();
         let node_address = config.network.node_address();

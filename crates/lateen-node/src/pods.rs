@@ -126,6 +126,9 @@ impl Pods {
                     .filter_map(|pod| pod.metadata.uid.clone())
                     .collect();
                 let known: Vec<_> = self.workers.lock().keys().cloned().collect();
+                if known.is_empty() {
+                    forget_logs(&self.context.config.state_dir, &here);
+                }
                 for uid in known.iter().filter(|uid| !here.contains(uid)) {
                     self.gone(uid);
                 }
@@ -193,6 +196,32 @@ impl Pods {
         if let Some(worker) = self.workers.lock().get(uid) {
             // A worker that is finishing a deletion by itself is left to it.
             worker.order.send_replace(Order::Gone);
+        }
+    }
+}
+
+/// Removes the folders of pods that a killed node left behind: their volumes were in memory, and
+/// every pod starts afresh. Logs stay.
+pub(crate) fn forget_earlier_life(state: &std::path::Path) {
+    let folder = state.join("pods");
+    if let Err(error) = std::fs::remove_dir_all(&folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, folder = %folder.display(), "cannot remove old pods' folders");
+    }
+}
+
+/// Removes the logs of pods that were deleted while no node ran.
+fn forget_logs(state: &std::path::Path, here: &[String]) {
+    let logs = std::fs::read_dir(state.join("logs"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for entry in logs {
+        if !here.iter().any(|uid| entry.file_name() == uid.as_str())
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, folder = %entry.path().display(), "cannot remove old logs");
         }
     }
 }

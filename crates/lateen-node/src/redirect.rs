@@ -260,7 +260,7 @@ impl Redirect {
 
     fn write_outbound(&self, script: &mut String, family: &Family) {
         let Family { name, local } = family;
-        let own = self.own_traffic();
+        let own = self.own_traffic("");
         let to_inbound = format!("redirect to :{}", self.inbound_port);
         let mut rules = vec!["meta l4proto != tcp return".to_owned()];
         // The proxy reaches its own pod through a service address: as if from outside. Probes
@@ -276,14 +276,7 @@ impl Redirect {
             ));
         }
         // The application calls itself directly: not the proxy's business.
-        let not_own = own
-            .iter()
-            .map(|own| own.replace(' ', " != "))
-            .collect::<Vec<_>>();
-        let not_own = not_own
-            .iter()
-            .map(|rule| rule.replace("meta != ", "meta "))
-            .collect::<Vec<_>>();
+        let not_own: Vec<_> = self.own_traffic("!= ");
         rules.push(format!("oifname \"lo\" {} return", not_own.join(" ")));
         rules.extend(own.iter().map(|own| format!("{own} return")));
         if !self.exclude_outbound_ports.is_empty() {
@@ -320,18 +313,19 @@ impl Redirect {
         chain(script, "outbound", "output", &rules);
     }
 
-    /// What the proxy's own packets match, each alone.
-    fn own_traffic(&self) -> Vec<String> {
-        let mut own = vec![format!("meta mark {}", lateen_sys::PROXY_MARK)];
+    /// What the proxy's own packets match, each alone; with `not` being `!= `, what others match,
+    /// all together.
+    fn own_traffic(&self, not: &str) -> Vec<String> {
+        let mut own = vec![format!("meta mark {not}{}", lateen_sys::PROXY_MARK)];
         own.extend(
             self.proxy_users
                 .iter()
-                .map(|user| format!("meta skuid {user}")),
+                .map(|user| format!("meta skuid {not}{user}")),
         );
         own.extend(
             self.proxy_groups
                 .iter()
-                .map(|group| format!("meta skgid {group}")),
+                .map(|group| format!("meta skgid {not}{group}")),
         );
         own
     }

@@ -8,11 +8,13 @@
 //! * [`namespace`]: joining and leaving namespaces, identity maps of a user namespace.
 //! * [`mount`]: bind mounts, tmpfs, read-only trees, changing the root.
 //! * [`process`]: fork, death of the parent, capabilities, limits.
+//! * [`pty`]: pseudo terminals.
 //! * [`spawn`]: descriptors that a child process inherits.
 
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod pty;
 pub mod socket;
 pub mod spawn;
 

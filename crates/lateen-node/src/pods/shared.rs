@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Context;
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     uid: String,
     object: watch::Receiver<Arc<Pod>>,
     state: Mutex<PodState>,
-    changed: Notify,
+    changed: watch::Sender<u64>,
     inner: Mutex<Inner>,
 }
 
@@ -57,7 +57,7 @@ impl Shared {
             uid,
             object,
             state: Mutex::new(state),
-            changed: Notify::new(),
+            changed: watch::Sender::new(0),
             inner: Mutex::default(),
         }
     }
@@ -92,13 +92,13 @@ impl Shared {
         if let Some(record) = self.state.lock().record(container) {
             change(record);
         }
-        self.changed.notify_one();
+        self.changed.send_modify(|number| *number += 1);
     }
 
     /// Changes the state and lets the status be written.
     pub(crate) fn update_pod<T>(&self, change: impl FnOnce(&mut PodState) -> T) -> T {
         let result = change(&mut self.state.lock());
-        self.changed.notify_one();
+        self.changed.send_modify(|number| *number += 1);
         result
     }
 
@@ -107,9 +107,9 @@ impl Shared {
         read(&mut self.state.lock())
     }
 
-    /// Waits for a change of the state.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
+    /// A receiver that sees a new number after each change of the state.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     pub(crate) fn network(&self) -> Option<Arc<PodNetwork>> {

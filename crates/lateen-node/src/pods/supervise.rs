@@ -364,7 +364,6 @@ async fn attend(shared: &Arc<Shared>, run: Run, stop: &mut Stop) -> Option<Outco
     let name = run.container.name.clone();
     let started = Timestamp::now();
     let id = shared.next_id(&name);
-    let startup = run.container.startup_probe.is_some();
     let unprobed = run.container.readiness_probe.is_none();
     shared.update(&name, |record| {
         record.phase = Phase::Running { since: started };
@@ -429,7 +428,6 @@ async fn attend(shared: &Arc<Shared>, run: Run, stop: &mut Stop) -> Option<Outco
         finished: Timestamp::now(),
         id,
     };
-    let _ = startup;
     Some(if stopping {
         Outcome::Stopped(end)
     } else {

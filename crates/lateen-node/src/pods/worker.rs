@@ -202,18 +202,12 @@ async fn start_inits(
 
 /// Waits until the sidecar has started once; false when the pod is stopped before.
 async fn sidecar_started(shared: &Shared, name: &str, mut stop: supervise::Stop) -> bool {
-    /// How often the record is looked at.
-    const POLL: Duration = Duration::from_millis(5);
-    loop {
-        if shared.read(|state| state.record(name).is_some_and(|record| record.started)) {
-            return true;
-        }
-        if tokio::time::timeout(POLL, stop.wait_for(Option::is_some))
-            .await
-            .is_ok()
-        {
-            return false;
-        }
+    let mut changes = shared.changes();
+    let is_started =
+        |_: &u64| shared.read(|state| state.record(name).is_some_and(|record| record.started));
+    tokio::select! {
+        started = changes.wait_for(is_started) => started.is_ok(),
+        _ = stop.wait_for(Option::is_some) => false,
     }
 }
 
@@ -278,7 +272,9 @@ async fn refresh(shared: Arc<Shared>) {
 /// Writes the status whenever it changed, the newest only.
 async fn publish(shared: Arc<Shared>) {
     let mut written = Value::Null;
+    let mut changes = shared.changes();
     loop {
+        changes.borrow_and_update();
         let status = shared.read(|state| state.status(&shared.pod()));
         if status != written {
             match write_status(&shared, &status).await {
@@ -291,7 +287,9 @@ async fn publish(shared: Arc<Shared>) {
                 }
             }
         }
-        shared.changed().await;
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

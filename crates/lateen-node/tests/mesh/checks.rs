@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Event, Pod, Service};
-use kube::api::{ListParams, LogParams};
+use kube::api::{AttachParams, ListParams, LogParams};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::world::{Mesh, is_ready, phase, pod, wait};
+use crate::world::{Mesh, PATIENCE, is_ready, phase, pod, wait};
 
 pub(crate) fn run() -> ExitCode {
     let inner = match lateen_node::enter::inside() {
@@ -63,6 +63,7 @@ async fn all(mesh: &Mesh) {
         init_containers_run_in_order_before_the_rest,
         a_failed_liveness_probe_restarts_the_container,
         deletion_is_graceful_and_complete,
+        a_program_runs_in_a_running_container,
         redirected_traffic_reaches_the_proxy_except_its_own,
     );
     mesh.outside.tell(json!("complete")).await.unwrap();
@@ -106,6 +107,7 @@ async fn services_work_by_every_address(mesh: &Mesh) -> Result<(), String> {
     let container = json!({
         "name": "web", "image": "lateen.dev/samples/backend:1", "args": ["web"],
         "ports": [{"name": "http", "containerPort": 8080}],
+        "env": [{"name": "POD_WORD", "value": "here"}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}},
     });
     let begun = Instant::now();
@@ -413,6 +415,72 @@ async fn deletion_is_graceful_and_complete(mesh: &Mesh) -> Result<(), String> {
         }
     })
     .await
+}
+
+async fn a_program_runs_in_a_running_container(mesh: &Mesh) -> Result<(), String> {
+    let api: kube::Api<Pod> = kube::Api::namespaced(mesh.remote_client().await?, "lab");
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let command = [
+        "sh",
+        "-c",
+        "cat; hostname; echo $POD_WORD; echo problem >&2; exit 7",
+    ];
+    let params = AttachParams::default().stdin(true).stderr(true);
+    let mut process = api
+        .exec("web", command, &params)
+        .await
+        .map_err(|error| text(&error))?;
+    let mut input = process.stdin().ok_or("no input")?;
+    let status = process.take_status().ok_or("no status")?;
+    let (mut output, mut error) = (String::new(), String::new());
+    let mut stdout = process.stdout().ok_or("no output")?;
+    let mut stderr = process.stderr().ok_or("no error output")?;
+    input
+        .write_all(b"typed\n")
+        .await
+        .map_err(|error| text(&error))?;
+    // Its end is told to the program: `cat` ends.
+    input.shutdown().await.map_err(|error| text(&error))?;
+    drop(input);
+    let reading = async {
+        tokio::join!(
+            stdout.read_to_string(&mut output),
+            stderr.read_to_string(&mut error)
+        )
+    };
+    tokio::time::timeout(PATIENCE, reading)
+        .await
+        .map_err(|_| "the program did not end")?
+        .0
+        .map_err(|error| text(&error))?;
+    same(
+        (output.as_str(), error.as_str()),
+        ("typed\nweb\nhere\n", "problem\n"),
+    )?;
+    let status = status.await.ok_or("no status")?;
+    let causes = status
+        .details
+        .and_then(|details| details.causes)
+        .unwrap_or_default();
+    same(
+        causes
+            .first()
+            .and_then(|cause| cause.message.clone())
+            .as_deref(),
+        Some("7"),
+    )?;
+
+    let params = AttachParams::default().stderr(false).tty(true);
+    let mut process = api
+        .exec("web", ["tty", "-s"], &params)
+        .await
+        .map_err(|error| text(&error))?;
+    let status = process
+        .take_status()
+        .ok_or("no status")?
+        .await
+        .ok_or("no status")?;
+    same(status.status.as_deref(), Some("Success"))
 }
 
 async fn redirected_traffic_reaches_the_proxy_except_its_own(mesh: &Mesh) -> Result<(), String> {

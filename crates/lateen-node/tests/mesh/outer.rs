@@ -17,17 +17,21 @@ pub(crate) fn run() -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
         return here;
     }
-    let user = OrdinaryUser::make();
-    let status = Command::new(std::env::current_exe().unwrap())
-        .arg("as-this-user")
-        .env("HOME", &user.home)
-        .env("TMPDIR", &user.home)
-        .uid(user.id)
-        .gid(user.id)
-        .current_dir(&user.home)
-        .status()
-        .unwrap();
-    if status.success() {
+    // With a range of user ids, and as the one user.
+    let passed = [true, false].map(|range| {
+        let user = OrdinaryUser::make(range);
+        let status = Command::new(std::env::current_exe().unwrap())
+            .arg("as-this-user")
+            .env("HOME", &user.home)
+            .env("TMPDIR", &user.home)
+            .uid(user.id)
+            .gid(user.id)
+            .current_dir(&user.home)
+            .status()
+            .unwrap();
+        status.success()
+    });
+    if passed == [true, true] {
         here
     } else {
         ExitCode::FAILURE
@@ -194,12 +198,29 @@ struct OrdinaryUser {
 }
 
 impl OrdinaryUser {
-    fn make() -> Self {
+    /// Makes the user, with subordinate ids or without.
+    fn make(range: bool) -> Self {
         let name = format!("lateen-test-{}", std::process::id());
         let home = std::env::temp_dir().join(&name);
         let made = Command::new("useradd")
             .args(["--create-home", "--home-dir"])
             .arg(&home)
+            .args([
+                "--key",
+                if range {
+                    "SUB_UID_COUNT=65536"
+                } else {
+                    "SUB_UID_COUNT=0"
+                },
+            ])
+            .args([
+                "--key",
+                if range {
+                    "SUB_GID_COUNT=65536"
+                } else {
+                    "SUB_GID_COUNT=0"
+                },
+            ])
             .arg(&name)
             .status()
             .unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::Api;
 use kube::api::{DeleteParams, LogParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use lateen_cluster::Cluster;
 use lateen_node::enter::Inner;
 use lateen_node::network::Range;
@@ -82,6 +83,16 @@ impl Mesh {
             .await
             .unwrap();
         mesh
+    }
+
+    /// A client over TLS, as `kubectl` is one: only such connections can be upgraded.
+    pub(crate) async fn remote_client(&self) -> Result<kube::Client, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let kubeconfig = self.cluster.kubeconfig("https://10.244.0.1:6443");
+        let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).map_err(|error| text(&error))?;
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
+        kube::Client::try_from(config.map_err(|error| text(&error))?).map_err(|error| text(&error))
     }
 
     pub(crate) async fn stop(self) {
