@@ -36,7 +36,7 @@ pub(crate) async fn register(config: &NodeConfig) -> kube::Result<()> {
     let address = config.network.node_address();
     let nodes: Api<Node> = Api::all(config.client.clone());
     put(&nodes, &config.name, &node(config)).await?;
-    let status = json!({"status": node_status(address)});
+    let status = json!({"status": node_status(address, config.hosts.node())});
     nodes
         .patch_status(&config.name, &PatchParams::default(), &Patch::Merge(status))
         .await?;
@@ -107,7 +107,7 @@ fn node(config: &NodeConfig) -> serde_json::Value {
     })
 }
 
-fn node_status(address: Ipv4Addr) -> serde_json::Value {
+fn node_status(address: Ipv4Addr, on_host: Ipv4Addr) -> serde_json::Value {
     let now = Time(Timestamp::now());
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         json!({"type": kind, "status": status, "reason": reason, "message": message,
@@ -125,6 +125,7 @@ fn node_status(address: Ipv4Addr) -> serde_json::Value {
     let version = env!("CARGO_PKG_VERSION");
     json!({
         "addresses": [{"type": "InternalIP", "address": address},
+                      {"type": "ExternalIP", "address": on_host},
                       {"type": "Hostname", "address": "lateen"}],
         "capacity": capacity,
         "allocatable": capacity,
