@@ -5,6 +5,15 @@
 //! resource are decoded, defaulted, checked and shown; everything else (storage, watches, patches, selectors,
 //! negotiation) is the same for all.
 //!
+//! # What it is not
+//!
+//! * Every authenticated client may do everything: there is no authorization, and access reviews say so. Clients are the
+//!   administrator, whose token stands in the kubeconfig, and service accounts.
+//! * Lists and reads show the present; older states are not kept. A watch reaches back over the latest 4096 events of
+//!   its resource, and not beyond the last start: then it ends with 410 and the client lists again.
+//! * Request bodies come in JSON, YAML or protobuf, answers in JSON or YAML.
+//! * A kind that is not in the table is refused, never stored.
+//!
 //! Start with [`Cluster::start`].
 
 pub mod admission;

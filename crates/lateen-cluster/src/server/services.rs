@@ -1,12 +1,11 @@
-//! Addresses and node ports of Services. What is taken is what the stored Services say; nothing else is kept.
+//! Addresses and node ports of Services. What is taken is what the stored Services say, and those being written.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use parking_lot::Mutex as SyncMutex;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::target::Target;
 use crate::field::FieldError;
@@ -58,13 +57,36 @@ impl ServiceRange {
     }
 }
 
-/// The allocator. Only one write of a Service is under way at a time.
+/// The allocator.
 pub(super) struct Services {
     range: ServiceRange,
-    writing: Mutex<()>,
+    /// What is promised to writes that are under way.
+    promised: Mutex<Vec<Promise>>,
     /// Offsets of the last address and port given out: the next search starts behind, so that an address that was just
     /// freed is not given to another service at once.
-    last: SyncMutex<(u32, u16)>,
+    last: Mutex<(u32, u16)>,
+}
+
+/// What one write under way will take.
+struct Promise {
+    number: u64,
+    /// Namespace and name of the Service.
+    service: (String, String),
+    address: Option<Ipv4Addr>,
+    ports: Vec<(String, u16)>,
+}
+
+/// Keeps a promise until the Service is stored or refused.
+pub(super) struct Reservation<'a> {
+    services: &'a Services,
+    number: u64,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut promised = self.services.promised.lock();
+        promised.retain(|promise| promise.number != self.number);
+    }
 }
 
 impl Services {
@@ -72,8 +94,8 @@ impl Services {
         let last = (range.dynamic(), 0);
         Self {
             range,
-            writing: Mutex::new(()),
-            last: SyncMutex::new(last),
+            promised: Mutex::new(Vec::new()),
+            last: Mutex::new(last),
         }
     }
 
@@ -117,42 +139,49 @@ impl Services {
         }
     }
 
-    /// Gives a Service the addresses and ports that it lacks, and checks those that it names. The guard must be held
-    /// until the Service is stored.
-    pub(super) async fn allocate(
+    /// Gives a Service the addresses and ports that it lacks, and checks those that it names. The reservation must be
+    /// kept until the Service is stored.
+    pub(super) fn allocate(
         &self,
         store: &Store,
         target: &Target,
         service: &mut Value,
         old: Option<&Value>,
-    ) -> Result<Option<MutexGuard<'_, ()>>> {
+    ) -> Result<Option<Reservation<'_>>> {
         if !is_service(target) || target.subresource == "status" {
             return Ok(None);
         }
-        let guard = self.writing.lock().await;
+        let own = id(service);
+        // In this order: what is no longer promised is stored already.
+        let mut promised = self.promised.lock();
         let (others, _) = store.list("services", None, None);
-        let own = |other: &Value| {
-            let (mine, theirs) = (&service["metadata"], &other["metadata"]);
-            mine["name"] == theirs["name"] && mine["namespace"] == theirs["namespace"]
-        };
         let mut addresses = BTreeSet::new();
         let mut ports = BTreeSet::new();
-        for other in others.iter().filter(|other| !own(other)) {
-            let spec = &other["spec"];
-            addresses.extend(text(spec, "clusterIP").parse::<Ipv4Addr>().ok());
-            for port in spec["ports"].as_array().into_iter().flatten() {
-                ports.extend(node_port(port).map(|number| (text(port, "protocol"), number)));
-            }
-            ports.extend(health_port(spec).map(|number| ("TCP", number)));
+        for other in others.iter().filter(|other| id(other) != own) {
+            addresses.extend(address_of(&other["spec"]));
+            ports.extend(ports_of(&other["spec"]));
+        }
+        for promise in promised.iter().filter(|promise| promise.service != own) {
+            addresses.extend(promise.address);
+            ports.extend(promise.ports.iter().cloned());
         }
         let mut errors = Vec::new();
         self.allocate_address(&mut service["spec"], old, &addresses, &mut errors);
-        self.allocate_ports(&mut service["spec"], &ports, &mut errors);
+        self.allocate_ports(&mut service["spec"], ports, &mut errors);
         if !errors.is_empty() {
-            let name = service["metadata"]["name"].as_str().unwrap_or_default();
-            return Err(Status::invalid("", "Service", name, &errors));
+            return Err(Status::invalid("", "Service", &own.1, &errors));
         }
-        Ok(Some(guard))
+        let number = promised.last().map_or(0, |promise| promise.number + 1);
+        promised.push(Promise {
+            number,
+            service: own,
+            address: address_of(&service["spec"]),
+            ports: ports_of(&service["spec"]),
+        });
+        Ok(Some(Reservation {
+            services: self,
+            number,
+        }))
     }
 
     fn allocate_address(
@@ -228,10 +257,10 @@ impl Services {
         None
     }
 
-    fn allocate_ports<'a>(
+    fn allocate_ports(
         &self,
         spec: &mut Value,
-        taken: &BTreeSet<(&'a str, u16)>,
+        mut given: BTreeSet<(String, u16)>,
         errors: &mut Vec<FieldError>,
     ) {
         if !has_node_ports(spec) {
@@ -240,10 +269,6 @@ impl Services {
         let range = &self.range.node_ports;
         let wants_health =
             text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
-        let mut given: BTreeSet<(String, u16)> = taken
-            .iter()
-            .map(|&(protocol, number)| (protocol.to_owned(), number))
-            .collect();
         // One number serves a port of the same number under several protocols.
         let mut by_port: Vec<(u64, u16)> = Vec::new();
         let list = spec["ports"].as_array_mut().into_iter().flatten();
@@ -313,6 +338,29 @@ impl Services {
         cursor.1 = found.saturating_add(1);
         Some(found)
     }
+}
+
+/// Namespace and name.
+fn id(service: &Value) -> (String, String) {
+    let metadata = &service["metadata"];
+    (
+        text(metadata, "namespace").to_owned(),
+        text(metadata, "name").to_owned(),
+    )
+}
+
+fn address_of(spec: &Value) -> Option<Ipv4Addr> {
+    text(spec, "clusterIP").parse().ok()
+}
+
+/// All ports that a Service takes on nodes, with their protocols.
+fn ports_of(spec: &Value) -> Vec<(String, u16)> {
+    let listed = spec["ports"].as_array().into_iter().flatten();
+    let named = listed.filter_map(|port| {
+        node_port(port).map(|number| (text(port, "protocol").to_owned(), number))
+    });
+    let health = health_port(spec).map(|number| ("TCP".to_owned(), number));
+    named.chain(health).collect()
 }
 
 fn is_service(target: &Target) -> bool {

@@ -98,11 +98,10 @@ impl Write<'_> {
         });
         managed.write(&mut object);
         self.check(&object, None)?;
-        let _allocating = self
-            .api
-            .services
-            .allocate(&self.api.store, self.target, &mut object, None)
-            .await?;
+        let _allocating =
+            self.api
+                .services
+                .allocate(&self.api.store, self.target, &mut object, None)?;
         self.validate(Operation::Create, &name, Some(&object), None)
             .await?;
         if self.dry_run {
@@ -192,11 +191,10 @@ impl Write<'_> {
         });
         managed.write(&mut object);
         self.check(&object, Some(current))?;
-        let _allocating = self
-            .api
-            .services
-            .allocate(&self.api.store, self.target, &mut object, Some(current))
-            .await?;
+        let _allocating =
+            self.api
+                .services
+                .allocate(&self.api.store, self.target, &mut object, Some(current))?;
         self.validate(Operation::Update, &name, Some(&object), Some(current))
             .await?;
         object["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
