@@ -5,8 +5,8 @@ use lateen_api::{
     Duration,
     networking::http_route::HttpRoute,
     validation::{
-        Problems, destination_rule, gateway, http_route, names, peer_authentication, service_entry,
-        sidecar, virtual_service,
+        Problems, destination_rule, gateway, http_policy, http_route, names, peer_authentication,
+        service_entry, sidecar, virtual_service,
     },
 };
 use serde::de::DeserializeOwned;
@@ -60,14 +60,14 @@ fn verdict(case: &Value) -> Option<(bool, Result<(), String>)> {
             )
         }
         "TestValidateTlsOptions" => (silent?, search(field("in"), gateway::server_tls)),
-        "TestValidateCORSPolicy" => (valid?, search(field("in"), http_route::cors)),
+        "TestValidateCORSPolicy" => (valid?, search(field("in"), http_policy::cors)),
         "TestValidateHTTPFaultInjectionAbort" if !case["in"].is_null() => {
-            (valid?, search(field("in"), http_route::abort))
+            (valid?, search(field("in"), http_policy::abort))
         }
         "TestValidateHTTPFaultInjectionDelay" if !case["in"].is_null() => {
-            (valid?, search(field("in"), http_route::delay))
+            (valid?, search(field("in"), http_policy::delay))
         }
-        "TestValidateHTTPRetry" => (valid?, search(field("in"), http_route::retry)),
+        "TestValidateHTTPRetry" => (valid?, search(field("in"), http_policy::retry)),
         "TestValidateHTTPRewrite" if !case["in"].is_null() => {
             (valid?, search(field("in"), http_route::rewrite))
         }

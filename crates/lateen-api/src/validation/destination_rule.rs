@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Problems,
-    http_route::duration,
+    http_policy::duration,
     names::{export_to, is_dns_label, is_port, is_wildcard_host},
 };
 use crate::networking::{

@@ -4,6 +4,7 @@
 
 pub mod destination_rule;
 pub mod gateway;
+pub mod http_policy;
 pub mod http_route;
 pub mod names;
 pub mod service_entry;

@@ -4,23 +4,15 @@ use lateen_api::{
     VirtualService,
     common::{Condition, StringMatch, labels_match},
     networking::{
-        http_route::{
-            DerivePort, DirectResponse, HeaderOperations, HttpMatch, HttpRedirect, HttpRewrite,
-            HttpRoute, HttpRouteDestination,
-        },
+        http_route::{HttpMatch, HttpRewrite, HttpRoute, HttpRouteDestination},
         virtual_service::Destination,
     },
 };
 use lateen_xds::pb::envoy::{
     config::{
-        core::v3::{
-            DataSource, HeaderValueOption, RuntimeFractionalPercent, data_source::Specifier,
-            header_value_option::HeaderAppendAction,
-        },
+        core::v3::RuntimeFractionalPercent,
         route::v3::{
-            Decorator, DirectResponseAction, RedirectAction, Route, RouteAction, RouteMatch,
-            WeightedCluster,
-            redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
+            Decorator, Route, RouteAction, RouteMatch, WeightedCluster,
             route::Action,
             route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy},
             route_match::PathSpecifier,
@@ -32,10 +24,13 @@ use lateen_xds::pb::envoy::{
 
 use super::{
     build::{
-        config_metadata, duration, fields, flag, header, metadata, number, ordered, per_hundred,
+        config_metadata, duration, fields, flag, metadata, number, ordered, per_hundred,
         per_million, seconds, text,
     },
-    destination, hash_policy, http_match, retry, route_filters,
+    destination, hash_policy,
+    header_operations::operations,
+    http_answer::{direct_response, redirect_action},
+    http_match, retry, route_filters,
 };
 use crate::{
     Index, Proxy,
@@ -354,98 +349,6 @@ fn apply_rewrite(action: &mut RouteAction, rewrite: &HttpRewrite, condition: Opt
         action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(
             rewrite.authority.clone(),
         ));
-    }
-}
-
-fn redirect_action(redirect: &HttpRedirect, port: u32, matching: &RouteMatch) -> RedirectAction {
-    let code = match redirect.redirect_code {
-        302 => RedirectResponseCode::Found,
-        303 => RedirectResponseCode::SeeOther,
-        307 => RedirectResponseCode::TemporaryRedirect,
-        308 => RedirectResponseCode::PermanentRedirect,
-        _ => RedirectResponseCode::MovedPermanently,
-    };
-    let path = match (redirect.uri.as_str(), redirect.prefix_rewrite.as_str()) {
-        ("", "") => None,
-        ("", prefix) if matches!(matching.path_specifier, Some(PathSpecifier::Prefix(_))) => {
-            Some(PathRewriteSpecifier::PrefixRewrite(prefix.to_owned()))
-        }
-        ("", path) | (path, _) => Some(PathRewriteSpecifier::PathRedirect(path.to_owned())),
-    };
-    let scheme = redirect.scheme.as_str();
-    let wanted_port = match (redirect.port, redirect.derive_port) {
-        (Some(port), _) => port,
-        (None, Some(DerivePort::FromRequestPort)) => port,
-        (None, Some(DerivePort::FromProtocolDefault)) | (None, None) => 0,
-    };
-    // The default port of a scheme is not shown.
-    let shown_port = match (scheme, wanted_port) {
-        ("http", 80) | ("https", 443) => 0,
-        _ => wanted_port,
-    };
-    RedirectAction {
-        host_redirect: redirect.authority.clone(),
-        port_redirect: shown_port,
-        response_code: code.into(),
-        scheme_rewrite_specifier: (!scheme.is_empty())
-            .then(|| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_owned())),
-        path_rewrite_specifier: path,
-        ..RedirectAction::default()
-    }
-}
-
-fn direct_response(response: &DirectResponse) -> DirectResponseAction {
-    let body = response.body.as_ref().and_then(|body| body.string.clone());
-    DirectResponseAction {
-        status: response.status,
-        body: body.map(|text| DataSource {
-            specifier: Some(Specifier::InlineString(text)),
-            ..DataSource::default()
-        }),
-        body_format: None,
-    }
-}
-
-/// Changes of headers in Envoy's terms.
-#[derive(Default)]
-struct Operations {
-    add: Vec<HeaderValueOption>,
-    remove: Vec<String>,
-    /// A new authority, which is no header for Envoy.
-    authority: Option<String>,
-}
-
-fn operations(settings: Option<&HeaderOperations>) -> Operations {
-    let Some(settings) = settings else {
-        return Operations::default();
-    };
-    let is_authority =
-        |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority");
-    let protected = |name: &str| name.starts_with(':') || is_authority(name);
-    let with =
-        |entries: &std::collections::BTreeMap<String, String>, action| -> Vec<HeaderValueOption> {
-            let changed = entries.iter().filter(|(name, _)| !protected(name));
-            changed
-                .map(|(name, value)| header(name, value, action))
-                .collect()
-        };
-    let mut add = with(&settings.set, HeaderAppendAction::OverwriteIfExistsOrAdd);
-    add.extend(with(&settings.add, HeaderAppendAction::AppendIfExistsOrAdd));
-    let authority = |entries: &std::collections::BTreeMap<String, String>| {
-        entries
-            .iter()
-            .find(|(name, _)| is_authority(name))
-            .map(|(_, value)| value.clone())
-    };
-    Operations {
-        add,
-        remove: settings
-            .remove
-            .iter()
-            .filter(|name| !protected(name))
-            .cloned()
-            .collect(),
-        authority: authority(&settings.set).or_else(|| authority(&settings.add)),
     }
 }
 

@@ -9,6 +9,8 @@ mod endpoint;
 mod filter;
 mod gateway;
 mod hash_policy;
+mod header_operations;
+mod http_answer;
 mod http_manager;
 mod http_match;
 mod http_route;

@@ -64,8 +64,9 @@ pub(super) fn configuration(
     let mut hosts = Vec::new();
     let mut taken: BTreeSet<&str> = BTreeSet::new();
     let rules = index.virtual_services(proxy, "mesh");
+    let by_host = RulesByHost::of(index, &rules);
     for service in &services {
-        if let Some(rules) = rules_for(index, &rules, &service.host) {
+        if let Some(rules) = by_host.find(&service.host) {
             let routes = http_route::routes(&place, rules);
             if !routes.is_empty() {
                 hosts.push(service_host(proxy, service, port, routes, only.is_some()));
@@ -95,23 +96,42 @@ pub(super) fn configuration(
     Some(route_configuration(name, without_duplicates(hosts)))
 }
 
-/// The virtual service for a host: the most specific host wins, then the oldest. Nothing is merged for sidecars.
-fn rules_for<'a>(
-    index: &Index,
-    rules: &[&'a VirtualService],
-    host: &str,
-) -> Option<&'a VirtualService> {
-    let mut best: Option<(usize, &VirtualService)> = None;
-    for candidate in rules.iter().filter(|rules| !rules.spec.http.is_empty()) {
-        for pattern in &candidate.spec.hosts {
-            let pattern = index.resolve(pattern, candidate.namespace());
-            if host_matches(&pattern, host) && best.is_none_or(|(length, _)| pattern.len() > length)
-            {
-                best = Some((pattern.len(), candidate));
+/// Virtual services by host, so that looking one up does not cost all of them.
+struct RulesByHost<'a> {
+    exact: BTreeMap<String, &'a VirtualService>,
+    /// Longest first; the oldest of equally long ones first.
+    wildcards: Vec<(String, &'a VirtualService)>,
+}
+
+impl<'a> RulesByHost<'a> {
+    fn of(index: &Index, rules: &[&'a VirtualService]) -> Self {
+        let (mut exact, mut wildcards) = (BTreeMap::new(), Vec::new());
+        for rules in rules.iter().filter(|rules| !rules.spec.http.is_empty()) {
+            for host in &rules.spec.hosts {
+                let host = index.resolve(host, rules.namespace());
+                if host.starts_with('*') {
+                    wildcards.push((host, *rules));
+                } else {
+                    exact.entry(host).or_insert(*rules);
+                }
             }
         }
+        // Stable: age decides among hosts of one length.
+        wildcards.sort_by_key(|(host, _)| std::cmp::Reverse(host.len()));
+        Self { exact, wildcards }
     }
-    best.map(|(_, rules)| rules)
+
+    /// The virtual service for a host: the most specific host wins, then the oldest. Nothing is merged for sidecars.
+    fn find(&self, host: &str) -> Option<&'a VirtualService> {
+        let wildcard = || {
+            let mut covering = self
+                .wildcards
+                .iter()
+                .filter(|(pattern, _)| host_matches(pattern, host));
+            covering.next().map(|(_, rules)| *rules)
+        };
+        self.exact.get(host).copied().or_else(wildcard)
+    }
 }
 
 /// Virtual hosts for the hosts of virtual services that no service of the port has.

@@ -1,0 +1,66 @@
+//! Rules that answer at once: redirects and fixed responses.
+
+use lateen_api::networking::http_route::{DerivePort, DirectResponse, HttpRedirect};
+use lateen_xds::pb::envoy::config::{
+    core::v3::{DataSource, data_source::Specifier},
+    route::v3::{
+        DirectResponseAction, RedirectAction, RouteMatch,
+        redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
+        route_match::PathSpecifier,
+    },
+};
+
+/// A redirect.
+pub(super) fn redirect_action(
+    redirect: &HttpRedirect,
+    port: u32,
+    matching: &RouteMatch,
+) -> RedirectAction {
+    let code = match redirect.redirect_code {
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
+        _ => RedirectResponseCode::MovedPermanently,
+    };
+    let path = match (redirect.uri.as_str(), redirect.prefix_rewrite.as_str()) {
+        ("", "") => None,
+        ("", prefix) if matches!(matching.path_specifier, Some(PathSpecifier::Prefix(_))) => {
+            Some(PathRewriteSpecifier::PrefixRewrite(prefix.to_owned()))
+        }
+        ("", path) | (path, _) => Some(PathRewriteSpecifier::PathRedirect(path.to_owned())),
+    };
+    let scheme = redirect.scheme.as_str();
+    let wanted_port = match (redirect.port, redirect.derive_port) {
+        (Some(port), _) => port,
+        (None, Some(DerivePort::FromRequestPort)) => port,
+        (None, Some(DerivePort::FromProtocolDefault)) | (None, None) => 0,
+    };
+    // The default port of a scheme is not shown.
+    let shown_port = match (scheme, wanted_port) {
+        ("http", 80) | ("https", 443) => 0,
+        _ => wanted_port,
+    };
+    RedirectAction {
+        host_redirect: redirect.authority.clone(),
+        port_redirect: shown_port,
+        response_code: code.into(),
+        scheme_rewrite_specifier: (!scheme.is_empty())
+            .then(|| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_owned())),
+        path_rewrite_specifier: path,
+        ..RedirectAction::default()
+    }
+}
+
+/// A fixed response.
+pub(super) fn direct_response(response: &DirectResponse) -> DirectResponseAction {
+    let body = response.body.as_ref().and_then(|body| body.string.clone());
+    DirectResponseAction {
+        status: response.status,
+        body: body.map(|text| DataSource {
+            specifier: Some(Specifier::InlineString(text)),
+            ..DataSource::default()
+        }),
+        body_format: None,
+    }
+}
