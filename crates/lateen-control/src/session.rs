@@ -95,6 +95,14 @@ impl Session for ProxySession {
         self.world.version()
     }
 
+    fn pushed(&self, responses: usize) {
+        if let Some(since) = self.connection.waiting_since.lock().take()
+            && responses > 0
+        {
+            self.world.metrics.convergence.observe(since.elapsed());
+        }
+    }
+
     fn subscribed(&self, kind: ResourceType, names: &Names) {
         self.connection
             .types
@@ -119,9 +127,6 @@ impl Session for ProxySession {
                 status.resources = resources;
                 status.sent_at = Some(SystemTime::now());
                 metrics.pushed(kind, bytes);
-                if let Some(since) = self.connection.waiting_since.lock().take() {
-                    metrics.convergence.observe(since.elapsed());
-                }
             }
             Progress::Acked { nonce } => {
                 nonce.clone_into(&mut status.nonce_acked);

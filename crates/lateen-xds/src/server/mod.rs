@@ -64,6 +64,10 @@ pub trait Session: Send + Sync + 'static {
     /// Told about everything that was sent and answered, for status and metrics.
     fn progress(&self, kind: ResourceType, progress: Progress<'_>);
 
+    /// Told whenever marked changes have been worked off, with the number of responses that they took: none when
+    /// nothing differed in the end.
+    fn pushed(&self, _responses: usize) {}
+
     /// Told what the client wants of a type, whenever that changed.
     fn subscribed(&self, _kind: ResourceType, _names: &Names) {}
 

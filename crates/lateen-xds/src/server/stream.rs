@@ -202,7 +202,11 @@ impl<P: Protocol, T: Session> Stream<'_, P, T> {
             }
         }
         self.add_endpoints(&mut round);
-        self.send_all(P::order(round)).await
+        let round = P::order(round);
+        let responses = round.len();
+        self.send_all(round).await?;
+        self.session.pushed(responses);
+        Ok(())
     }
 
     /// Adds the endpoints of changed clusters to a round, unless they are part of it.
