@@ -1,0 +1,137 @@
+//! Load balancing through the whole proxy.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Proxy, Upstream, get, to};
+
+fn upstreams(count: usize) -> (Vec<Upstream>, Vec<SocketAddr>) {
+    let all: Vec<_> = (0..count)
+        .map(|n| Upstream::start(&n.to_string()))
+        .collect();
+    let addresses = all.iter().map(|upstream| upstream.address).collect();
+    (all, addresses)
+}
+
+/// How often each upstream answers.
+fn tally(address: SocketAddr, requests: usize) -> BTreeMap<String, usize> {
+    let mut client = Client::connect(address);
+    let mut tally = BTreeMap::new();
+    for _ in 0..requests {
+        *tally
+            .entry(client.get("/", &[]).unwrap().name())
+            .or_default() += 1;
+    }
+    tally
+}
+
+#[test]
+fn a_user_stays_with_one_endpoint_and_users_are_spread() {
+    let (_upstreams, addresses) = upstreams(4);
+    let mut proxy = Proxy::start(2);
+    let more = json!({ "lbPolicy": "RING_HASH", "ringHashLbConfig": { "minimumRingSize": 1024 } });
+    proxy.cluster("c", &addresses, more);
+    let hash = json!({ "hashPolicy": [{ "header": { "headerName": "x-user" } }] });
+    let address = proxy.http(json!([to("c", hash)]), json!({}));
+    let mut used = BTreeMap::new();
+    for user in 0..40 {
+        let header = format!("x-user: user-{user}");
+        // Connections of their own, so that both workers take part.
+        let first = get(address, "/", &[&header]).name();
+        for _ in 0..5 {
+            assert_eq!(
+                get(address, "/", &[&header]).name(),
+                first,
+                "user {user} moved"
+            );
+        }
+        *used.entry(first).or_insert(0) += 1;
+    }
+    assert_eq!(used.len(), 4, "{used:?}");
+}
+
+#[test]
+fn round_robin_takes_turns() {
+    let (_upstreams, addresses) = upstreams(3);
+    let mut proxy = Proxy::start(1);
+    proxy.cluster("c", &addresses, json!({}));
+    let address = proxy.http(json!([to("c", json!({}))]), json!({}));
+    let tally = tally(address, 30);
+    assert!(
+        tally.len() == 3 && tally.values().all(|count| *count == 10),
+        "{tally:?}"
+    );
+}
+
+#[test]
+fn weights_of_clusters_are_kept() {
+    let (_upstreams, addresses) = upstreams(2);
+    let mut proxy = Proxy::start(1);
+    for (index, name) in ["a", "b"].iter().enumerate() {
+        proxy.cluster(name, &addresses[index..=index], json!({}));
+    }
+    let route = json!({ "match": { "prefix": "/" }, "route": { "weightedClusters": { "clusters": [
+        { "name": "a", "weight": 80 }, { "name": "b", "weight": 20 },
+    ]}}});
+    let address = proxy.http(json!([route]), json!({}));
+    let tally = tally(address, 500);
+    // Four standard deviations around 100.
+    assert!((64..=136).contains(&tally["1"]), "{tally:?}");
+}
+
+#[test]
+fn endpoints_that_are_not_healthy_get_nothing() {
+    let (_upstreams, addresses) = upstreams(2);
+    let mut proxy = Proxy::start(1);
+    let mut cluster = crate::support::cluster(
+        "c",
+        &addresses,
+        json!({ "commonLbConfig": {
+            "healthyPanicThreshold": {},
+        }}),
+    );
+    let endpoint = |cluster: &mut Value, index: usize, health: &str| {
+        cluster["loadAssignment"]["endpoints"][0]["lbEndpoints"][index]["healthStatus"] =
+            json!(health);
+    };
+    endpoint(&mut cluster, 0, "UNHEALTHY");
+    proxy.accept(lateen_xds::ResourceType::Cluster, &[cluster.clone()]);
+    let address = proxy.http(json!([to("c", json!({}))]), json!({}));
+    assert_eq!(tally(address, 10), BTreeMap::from([("1".to_owned(), 10)]));
+    endpoint(&mut cluster, 1, "DRAINING");
+    proxy.accept(lateen_xds::ResourceType::Cluster, &[cluster]);
+    assert_eq!(get(address, "/", &[]).body, "no healthy upstream");
+}
+
+#[test]
+fn connection_and_pending_limits_hold_for_all_workers() {
+    let (upstreams, addresses) = upstreams(1);
+    let mut proxy = Proxy::start(2);
+    proxy.cluster(
+        "c",
+        &addresses,
+        json!({ "circuitBreakers": { "thresholds": [
+            { "maxConnections": 1, "maxPendingRequests": 1 },
+        ]}}),
+    );
+    let address = proxy.http(json!([to("c", json!({}))]), json!({}));
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let requests: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| get(address, "/?sleep=300", &[]).status))
+            .collect();
+        requests
+            .into_iter()
+            .map(|request| request.join().unwrap())
+            .collect()
+    });
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    // One is served, one waits for its connection; whoever finds both taken is turned away.
+    assert!((2..=3).contains(&served), "{statuses:?}");
+    assert_eq!(served, upstreams[0].count());
+    // Whichever worker takes it, the one connection is found or freed.
+    for _ in 0..6 {
+        assert_eq!(get(address, "/", &[]).status, 200);
+    }
+}

@@ -1,0 +1,11 @@
+//! The proxy over real sockets: configuration goes in where the discovery client puts it, upstreams and clients are on
+//! loopback.
+
+#![allow(unreachable_pub, reason = "nothing is exported from a test binary")]
+
+mod balance;
+mod change;
+mod detect;
+mod http;
+mod support;
+mod tcp;
