@@ -36,6 +36,7 @@ MASKS = [
     (re.compile(r"(resourceVersion\"?: ?)\"?\d+\"?"), r"\1<version>"),
     (re.compile(r"\b10\.\d+\.\d+\.\d+\b"), "<ip>"),
     (re.compile(r"\b3[0-2]\d{3}\b"), "<nodePort>"),
+    (re.compile(r"(pod-template-hash[=:] ?)[a-z0-9]+"), r"\1<hash>"),
     (re.compile(r"(?<=-)[a-f0-9]{8,10}(-[a-z0-9]{5})?\b"), "<hash>"),
     (re.compile(r"(?<=[ \t])(\d+d)?(\d+h)?(\d+m)?\d+(s|m|h|d)(?=\s|$)", re.M), "<age>"),
     (re.compile(r"<invalid>|<unknown>(?=$)", re.M), "<age>"),

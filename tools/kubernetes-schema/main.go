@@ -95,7 +95,7 @@ func definitions() (map[string]schema, error) {
 			}
 		}
 	}
-	return found, nil
+	return found, addEnumerations(module.Dir, found)
 }
 
 type generator struct {
@@ -254,8 +254,11 @@ func withoutDescriptions(value any) any {
 	case schema:
 		copied := schema{}
 		for key, member := range value {
-			// A property may itself be called description; only text is documentation.
-			if _, text := member.(string); key == "description" && text {
+			// A property may itself be called description; only text is documentation. Values are checked by the rules of
+			// the kinds, not by the types.
+			_, text := member.(string)
+			_, list := member.([]any)
+			if key == "description" && text || key == "enum" && list {
 				continue
 			}
 			copied[key] = withoutDescriptions(member)

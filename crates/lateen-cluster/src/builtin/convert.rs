@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::metrics;
 use super::read::{at, fill, fill_pointer, remove, text};
 
 /// Where v1 objects keep what only v2 has.
@@ -82,7 +83,7 @@ fn rolling_update(object: &mut Value, amount: Value) {
 
 /// HorizontalPodAutoscaler v1 to v2: the percentage becomes a metric, annotations carry the others.
 pub(super) fn autoscaler_from_v1(object: &mut Value) {
-    let mut metrics = annotation(object, METRICS).map_or_else(Vec::new, capital_free_list);
+    let mut metrics = metrics_of(object, METRICS, metrics::spec_from_v1);
     if let Some(percentage) = object
         .get_mut("spec")
         .and_then(|spec| remove(spec, "targetCPUUtilizationPercentage"))
@@ -96,7 +97,7 @@ pub(super) fn autoscaler_from_v1(object: &mut Value) {
     if let Some(behavior) = annotation(object, BEHAVIOR) {
         object["spec"]["behavior"] = capital_free(behavior);
     }
-    let mut current = annotation(object, CURRENT_METRICS).map_or_else(Vec::new, capital_free_list);
+    let mut current = metrics_of(object, CURRENT_METRICS, metrics::status_from_v1);
     if let Some(percentage) = object
         .get_mut("status")
         .and_then(|status| remove(status, "currentCPUUtilizationPercentage"))
@@ -128,7 +129,7 @@ pub(super) fn autoscaler_to_v1(object: &mut Value) {
             {
                 percentage = Some(utilization);
             } else {
-                others.push(metric);
+                others.push(metrics::spec_to_v1(&metric));
             }
         }
     }
@@ -154,7 +155,7 @@ pub(super) fn autoscaler_to_v1(object: &mut Value) {
             if text(&metric, "/resource/name") == "cpu" && !utilization.is_null() {
                 object["status"]["currentCPUUtilizationPercentage"] = utilization;
             } else {
-                others.push(metric);
+                others.push(metrics::status_to_v1(&metric));
             }
         }
         if !others.is_empty() {
@@ -202,9 +203,10 @@ fn capital_free(value: Value) -> Value {
     }
 }
 
-fn capital_free_list(value: Value) -> Vec<Value> {
-    match capital_free(value) {
-        Value::Array(items) => items,
+/// Metrics that an annotation holds, in the form of v2.
+fn metrics_of(object: &mut Value, name: &str, convert: fn(&Value) -> Value) -> Vec<Value> {
+    match annotation(object, name).map(capital_free) {
+        Some(Value::Array(metrics)) => metrics.iter().map(convert).collect(),
         _ => Vec::new(),
     }
 }

@@ -7,6 +7,7 @@
 mod convert;
 mod defaults;
 mod kind;
+mod metrics;
 mod prepare;
 mod read;
 mod row;

@@ -131,9 +131,17 @@ fn drop_type_dependent(service: &mut Value, old: Option<&Value>) {
     let type_changed = old.is_some_and(|old| text(old, "/spec/type") != type_);
     if matches!(type_.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
         if let Some(spec) = service["spec"].as_object_mut() {
-            spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+            // Who names the endpoints of a service without addresses of its own may name both families.
+            let free = spec.get("clusterIP").is_some_and(|ip| ip == "None")
+                && spec.get("selector").is_none_or(Value::is_null);
+            let (families, policy) = if free {
+                (json!(["IPv4", "IPv6"]), "RequireDualStack")
+            } else {
+                (json!(["IPv4"]), "SingleStack")
+            };
+            spec.entry("ipFamilies").or_insert(families);
             spec.entry("ipFamilyPolicy")
-                .or_insert_with(|| json!("SingleStack"));
+                .or_insert_with(|| json!(policy));
         }
         if type_changed && unchanged(service, "externalName") {
             remove(&mut service["spec"], "externalName");

@@ -80,7 +80,7 @@ fn core() -> Vec<Resource> {
             short: &["svc"],
             categories: &["all"],
             status: true,
-            name_rule: rule::dns_1035_label,
+            name_rule: rule::dns_label,
             default: defaults::service,
             create: prepare::create_service,
             update: prepare::update_service,

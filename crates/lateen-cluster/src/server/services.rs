@@ -214,8 +214,7 @@ impl Services {
                 let parsed: Option<Ipv4Addr> = wanted.parse().ok();
                 let why = match parsed {
                     Some(address) if !self.range.contains(address) => Some(format!(
-                        "failed to allocate IP {wanted}: the provided network does not match the current range: provided IP is not in the valid range. The range of valid IPs is {}/{}",
-                        self.range.network, self.range.prefix
+                        "failed to allocate IP {wanted}: the provided network does not match the current range"
                     )),
                     Some(address) if taken.contains(&address) => Some(format!(
                         "failed to allocate IP {wanted}: provided IP is already allocated"

@@ -146,7 +146,13 @@ fn scale_of(object: &Value, paths: &Scale) -> Value {
             shown[field] = value.clone();
         }
     }
+    // As in Go: a wish for no replicas is an empty one.
+    let mut spec = json!({});
     let number = |path: &str| at(object, path).and_then(Value::as_i64).unwrap_or(0);
+    let wished = number(&paths.spec_replicas);
+    if wished != 0 {
+        spec["replicas"] = json!(wished);
+    }
     let mut status = json!({"replicas": number(&paths.status_replicas)});
     let selector = paths
         .label_selector
@@ -159,7 +165,7 @@ fn scale_of(object: &Value, paths: &Scale) -> Value {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": shown,
-        "spec": {"replicas": number(&paths.spec_replicas)},
+        "spec": spec,
         "status": status,
     })
 }

@@ -84,35 +84,37 @@ fn webhook_name(errors: &mut Vec<FieldError>, name: &str, path: &str) {
 }
 
 fn webhook_rule(errors: &mut Vec<FieldError>, rule: &Value, path: &str) {
-    for (field, message) in [
-        ("operations", ""),
-        ("apiGroups", ""),
-        ("apiVersions", ""),
+    const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+    for (field, noun) in [
+        ("operations", "operations"),
+        ("apiGroups", "API groups"),
+        ("apiVersions", "API versions"),
         ("resources", ""),
     ] {
         let values = list(rule, &format!("/{field}"));
         if values.is_empty() {
-            errors.push(FieldError::required(format!("{path}.{field}"), message));
+            errors.push(FieldError::required(format!("{path}.{field}"), ""));
         }
-        if field != "resources" && values.len() > 1 && values.contains(&json!("*")) {
+        if !noun.is_empty() && values.len() > 1 && values.contains(&json!("*")) {
             errors.push(FieldError::invalid(
                 format!("{path}.{field}"),
                 json!(values),
-                format!(
-                    "if '*' is present, must not specify other {}",
-                    described(field)
-                ),
+                format!("if '*' is present, must not specify other {noun}"),
             ));
         }
-    }
-    const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-    for (index, operation) in list(rule, "/operations").iter().enumerate() {
-        if !OPERATIONS.iter().any(|known| operation == known) {
-            errors.push(FieldError::not_supported(
-                format!("{path}.operations[{index}]"),
-                operation.clone(),
-                OPERATIONS,
-            ));
+        let unknown = |value: &&Value| !OPERATIONS.iter().any(|known| **value == *known);
+        for (index, operation) in values
+            .iter()
+            .enumerate()
+            .filter(|(_, value)| unknown(value))
+        {
+            if field == "operations" {
+                errors.push(FieldError::not_supported(
+                    format!("{path}.operations[{index}]"),
+                    operation.clone(),
+                    OPERATIONS,
+                ));
+            }
         }
     }
     const SCOPES: &[&str] = &["*", "Cluster", "Namespaced"];
@@ -123,14 +125,6 @@ fn webhook_rule(errors: &mut Vec<FieldError>, rule: &Value, path: &str) {
             scope.clone(),
             SCOPES,
         ));
-    }
-}
-
-fn described(field: &str) -> &'static str {
-    match field {
-        "operations" => "operations",
-        "apiGroups" => "API groups",
-        _ => "API versions",
     }
 }
 

@@ -62,6 +62,15 @@ pub(in crate::builtin) fn autoscaler(check: &Check<'_>) -> Vec<FieldError> {
     for (index, metric) in list(spec, "/metrics").iter().enumerate() {
         metric_spec(&mut errors, metric, &format!("spec.metrics[{index}]"));
     }
+    let from_outside = list(spec, "/metrics")
+        .iter()
+        .any(|metric| matches!(text_at(metric, "/type"), "Object" | "External"));
+    if least == Some(0) && !from_outside {
+        errors.push(FieldError::forbidden(
+            "spec.metrics",
+            "must specify at least one Object or External metric to support scaling to zero replicas",
+        ));
+    }
     for direction in ["scaleUp", "scaleDown"] {
         let rules = at(spec, &format!("/behavior/{direction}"));
         if rules.is_object() {
@@ -185,6 +194,10 @@ fn source(errors: &mut Vec<FieldError>, source: &Value, name: &str, path: &str) 
             }
         }
         _ => {
+            if name == "object" {
+                let object = at(source, "/describedObject");
+                self::target(errors, object, &format!("{path}.describedObject"));
+            }
             let metric = text_at(source, "/metric/name");
             if metric.is_empty() {
                 errors.push(FieldError::required(
@@ -200,6 +213,30 @@ fn source(errors: &mut Vec<FieldError>, source: &Value, name: &str, path: &str) 
                 );
             }
             metric_target(errors, target, &path_of_target);
+            let (value, average) = (
+                !target["value"].is_null(),
+                !target["averageValue"].is_null(),
+            );
+            let missing = match name {
+                "pods" if !average => "must specify a positive target averageValue",
+                "object" if !value && !average => "must set either a target value or averageValue",
+                "external" if !value && !average => {
+                    "must set either a target value for metric or a per-pod target"
+                }
+                _ => "",
+            };
+            if !missing.is_empty() {
+                errors.push(FieldError::required(
+                    format!("{path_of_target}.averageValue"),
+                    missing,
+                ));
+            }
+            if name == "external" && value && average {
+                errors.push(FieldError::forbidden(
+                    format!("{path_of_target}.value"),
+                    "may not set both a target value for metric and a per-pod target",
+                ));
+            }
         }
     }
 }
@@ -310,9 +347,16 @@ pub(in crate::builtin) fn disruption_budget(check: &Check<'_>) -> Vec<FieldError
     let mut errors = Vec::new();
     let spec = at(check.object, "/spec");
     if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() {
+        // Kubernetes shows its own struct here.
+        let shown = json!({
+            "MinAvailable": spec["minAvailable"],
+            "Selector": spec["selector"],
+            "MaxUnavailable": spec["maxUnavailable"],
+            "UnhealthyPodEvictionPolicy": spec["unhealthyPodEvictionPolicy"],
+        });
         errors.push(FieldError::invalid(
             "spec",
-            spec.clone(),
+            shown,
             "minAvailable and maxUnavailable cannot be both set",
         ));
     }

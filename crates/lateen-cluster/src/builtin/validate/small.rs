@@ -273,9 +273,11 @@ pub(in crate::builtin) fn role_binding(check: &Check<'_>) -> Vec<FieldError> {
     if let Some(old) = check.old
         && reference != at(old, "/roleRef")
     {
+        // Kubernetes shows its own struct here.
+        let shown = json!({"APIGroup": group, "Kind": kind, "Name": name});
         errors.push(FieldError::invalid(
             "roleRef",
-            reference.clone(),
+            shown,
             "cannot change roleRef",
         ));
     }

@@ -66,6 +66,8 @@ fn selector_and_template(errors: &mut Vec<FieldError>, spec: &Value) {
     let selector = &spec["selector"];
     if selector.is_null() {
         errors.push(FieldError::required("spec.selector", ""));
+        // No selector selects nothing.
+        mismatch(errors, spec);
     } else {
         label_selector(errors, selector, "spec.selector");
         let empty = at(selector, "/matchLabels")
@@ -79,13 +81,8 @@ fn selector_and_template(errors: &mut Vec<FieldError>, spec: &Value) {
                 "empty selector is invalid for deployment",
             ));
         }
-        let labels = at(spec, "/template/metadata/labels");
-        if !empty && !selects(selector, labels) {
-            errors.push(FieldError::invalid(
-                "spec.template.metadata.labels",
-                labels.clone(),
-                "`selector` does not match template `labels`",
-            ));
+        if !empty && !selects(selector, at(spec, "/template/metadata/labels")) {
+            mismatch(errors, spec);
         }
     }
     pod::template(errors, at(spec, "/template"), "spec.template");
@@ -103,6 +100,14 @@ fn selector_and_template(errors: &mut Vec<FieldError>, spec: &Value) {
             "activeDeadlineSeconds in ReplicaSet is not Supported",
         ));
     }
+}
+
+fn mismatch(errors: &mut Vec<FieldError>, spec: &Value) {
+    errors.push(FieldError::invalid(
+        "spec.template.metadata.labels",
+        at(spec, "/template/metadata/labels").clone(),
+        "`selector` does not match template `labels`",
+    ));
 }
 
 /// Whether a label selector with labels and expressions selects `labels`.
@@ -154,11 +159,15 @@ fn strategy(errors: &mut Vec<FieldError>, strategy: &Value, path: &str) {
                 ));
             }
         }
-        _ => errors.push(FieldError::not_supported(
-            path,
-            strategy.clone(),
-            &["Recreate", "RollingUpdate"],
-        )),
+        type_ => {
+            // Kubernetes shows its own struct here.
+            let shown = json!({"Type": type_, "RollingUpdate": strategy["rollingUpdate"]});
+            errors.push(FieldError::not_supported(
+                path,
+                shown,
+                &["Recreate", "RollingUpdate"],
+            ));
+        }
     }
 }
 
