@@ -129,12 +129,6 @@ fn common(errors: &mut Vec<FieldError>, container: &Value, volumes: &BTreeSet<St
     let image = text_at(container, "/image");
     if image.is_empty() {
         errors.push(FieldError::required(format!("{path}.image"), ""));
-    } else if image.trim() != image {
-        errors.push(FieldError::invalid(
-            format!("{path}.image"),
-            json!(image),
-            "must not have leading or trailing whitespace",
-        ));
     }
     one_of(
         errors,
@@ -343,18 +337,14 @@ pub(super) fn resources(errors: &mut Vec<FieldError>, resources: &Value, path: &
             let at_name = format!("{path}.{kind}[{name}]");
             let faults = text::qualified_name(name);
             if faults.is_empty() && !name.contains('/') && !is_standard(name) {
-                errors.push(FieldError::invalid(
-                    format!("{path}.{kind}"),
-                    json!(name),
+                for fault in [
                     "must be a standard resource type or fully qualified",
-                ));
-                errors.push(FieldError::invalid(
-                    format!("{path}.{kind}"),
-                    json!(name),
                     "must be a standard resource for containers",
-                ));
+                ] {
+                    errors.push(FieldError::invalid(at_name.clone(), json!(name), fault));
+                }
             }
-            invalid(errors, &format!("{path}.{kind}"), name, faults);
+            invalid(errors, &at_name, name, faults);
             let Ok(quantity) = Quantity::parse(amount.as_str().unwrap_or_default()) else {
                 continue;
             };

@@ -11,9 +11,22 @@ const GRACE_PERIOD: &str = "terminationGracePeriodSeconds";
 /// A pod.
 pub(in crate::builtin) fn pod(check: &Check<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    pod_spec(&mut errors, at(check.object, "/spec"), "spec");
+    let spec = at(check.object, "/spec");
+    pod_spec(&mut errors, spec, "spec");
+    for containers in ["containers", "initContainers"] {
+        for (index, container) in list(spec, &format!("/{containers}")).iter().enumerate() {
+            let image = text_at(container, "/image");
+            if image.trim() != image {
+                errors.push(FieldError::invalid(
+                    format!("spec.{containers}[{index}].image"),
+                    json!(image),
+                    "must not have leading or trailing whitespace",
+                ));
+            }
+        }
+    }
     if let Some(old) = check.old {
-        update(&mut errors, at(check.object, "/spec"), at(old, "/spec"));
+        update(&mut errors, spec, at(old, "/spec"));
     }
     errors
 }
