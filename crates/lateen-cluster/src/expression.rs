@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use kube_cel::KubeCelExt as _;
 use kube_cel::cel::objects::{Key, Map};
-use kube_cel::cel::{Context, ExecutionError, Program, Value};
+use kube_cel::cel::{Context, ExecutionError, IdedExpr, Program, Value};
 use serde_json::Value as Json;
 
 /// Longest expression, in bytes.
@@ -56,6 +56,11 @@ impl Expression {
     /// Whether the expression reads the variable `name`.
     pub(crate) fn reads(&self, name: &str) -> bool {
         self.program.references().has_variable(name)
+    }
+
+    /// The parsed form.
+    pub(crate) fn tree(&self) -> &IdedExpr {
+        self.program.expression()
     }
 
     /// Evaluates with `variables`.

@@ -278,7 +278,7 @@ impl Checker<'_> {
             .iter()
             .filter(|(name, _)| !schema.properties.contains_key(*name))
         {
-            match schema.additional.as_deref() {
+            match schema.additional.as_ref() {
                 Some(Additional::Any(false)) => {
                     let detail = format!("{path}.{name} in body is a forbidden property");
                     let field = self.field(path);

@@ -452,5 +452,5 @@ fn priority(version: &str) -> (u8, std::cmp::Reverse<(u64, u64)>, String) {
             String::new(),
         ))
     };
-    parse().unwrap_or((3, std::cmp::Reverse((0, 0)), version.to_owned()))
+    parse().unwrap_or_else(|| (3, std::cmp::Reverse((0, 0)), version.to_owned()))
 }

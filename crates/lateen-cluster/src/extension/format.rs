@@ -239,7 +239,7 @@ fn is_isbn10(text: &str) -> bool {
         };
         sum += (at as u32 + 1) * value;
     }
-    text.len() == 10 && sum % 11 == 0
+    text.len() == 10 && sum.is_multiple_of(11)
 }
 
 fn is_isbn13(text: &str) -> bool {
@@ -249,9 +249,9 @@ fn is_isbn13(text: &str) -> bool {
         let Some(value) = char.to_digit(10) else {
             return false;
         };
-        sum += value * if at % 2 == 0 { 1 } else { 3 };
+        sum += value * if at.is_multiple_of(2) { 1 } else { 3 };
     }
-    text.len() == 13 && sum % 10 == 0
+    text.len() == 13 && sum.is_multiple_of(10)
 }
 
 fn is_luhn(text: &str) -> bool {
@@ -266,7 +266,7 @@ fn is_luhn(text: &str) -> bool {
             (_, double) => double,
         })
         .sum();
-    (13..=16).contains(&digits.len()) && sum % 10 == 0
+    (13..=16).contains(&digits.len()) && sum.is_multiple_of(10)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod prune;
 mod rule;
 mod scale;
 mod schema;
+mod scope;
 mod status;
 
 /// The path of the field `name` below `path`, which may be the root.

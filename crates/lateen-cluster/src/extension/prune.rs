@@ -55,7 +55,7 @@ impl Run {
                         continue;
                     }
                     let place = super::child(path, name);
-                    match schema.map(|schema| (schema.field(name), schema.additional.as_deref())) {
+                    match schema.map(|schema| (schema.field(name), schema.additional.as_ref())) {
                         Some((Some(below), _)) => self.node(Some(below), false, value, &place),
                         // Values of any kind, of which nothing is known.
                         Some((None, Some(Additional::Any(true)))) => {

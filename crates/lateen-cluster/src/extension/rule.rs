@@ -12,6 +12,7 @@ use crate::field::{FieldError, FieldErrorKind};
 use super::check::NO_FIELD;
 use super::correlate;
 use super::schema::{Schema, Type};
+use super::scope;
 
 /// Longest message that an expression may make, in bytes.
 const MAX_MESSAGE: usize = 5 << 10;
@@ -45,18 +46,27 @@ impl Rule {
         }
     }
 
-    /// Why the rule cannot be parsed.
-    pub(crate) fn fault(&self) -> Option<&str> {
-        self.program.as_ref().err().map(String::as_str)
+    /// Why the rule cannot be parsed, or which name in it means nothing for values of `schema`.
+    pub(crate) fn fault(&self, schema: &Schema, root: bool) -> Option<String> {
+        self.fault_of(&self.program, schema, root)
     }
 
-    /// Why the expression that makes the message cannot be parsed.
-    pub(crate) fn message_fault(&self) -> Option<&str> {
-        self.message_expression
-            .as_ref()?
-            .as_ref()
-            .err()
-            .map(String::as_str)
+    /// As [`Rule::fault`], of the expression that makes the message.
+    pub(crate) fn message_fault(&self, schema: &Schema, root: bool) -> Option<String> {
+        self.fault_of(self.message_expression.as_ref()?, schema, root)
+    }
+
+    fn fault_of(
+        &self,
+        parsed: &Result<Expression, String>,
+        schema: &Schema,
+        root: bool,
+    ) -> Option<String> {
+        match parsed {
+            Err(fault) => Some(fault.clone()),
+            Ok(expression) => scope::fault(expression.tree(), schema, root, self.optional_old)
+                .map(|fault| format!("compilation failed: {fault}")),
+        }
     }
 
     /// Whether the rule compares with the value before an update.
@@ -334,7 +344,7 @@ const RESERVED: [&str; 20] = [
 
 /// The name by which rules read a field: `__dot__` and the like for signs that an identifier cannot have. `None` when
 /// no rule can name the field.
-fn escaped(name: &str) -> Option<String> {
+pub(super) fn escaped(name: &str) -> Option<String> {
     if RESERVED.contains(&name) || name == "while" {
         return Some(format!("__{name}__"));
     }

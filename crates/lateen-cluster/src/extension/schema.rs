@@ -32,7 +32,7 @@ pub(crate) enum Additional {
     /// `true` or `false`.
     Any(bool),
     /// Their values have this schema; the object is a map.
-    Schema(Schema),
+    Schema(Box<Schema>),
 }
 
 /// How items of a list are told apart.
@@ -69,7 +69,7 @@ pub(crate) struct Schema {
     pub(crate) default: Option<Value>,
     /// Sorted by name, so that messages come in the same order each time.
     pub(crate) properties: BTreeMap<String, Self>,
-    pub(crate) additional: Option<Box<Additional>>,
+    pub(crate) additional: Option<Additional>,
     pub(crate) items: Option<Box<Self>>,
     pub(crate) required: Vec<String>,
     pub(crate) choices: Vec<Value>,
@@ -161,8 +161,8 @@ impl Schema {
                 .map(|(name, value)| (name.clone(), below(value)))
                 .collect(),
             additional: match &source["additionalProperties"] {
-                Value::Bool(any) => Some(Box::new(Additional::Any(*any))),
-                Value::Object(_) => Some(Box::new(Additional::Schema(below(
+                Value::Bool(any) => Some(Additional::Any(*any)),
+                Value::Object(_) => Some(Additional::Schema(Box::new(below(
                     &source["additionalProperties"],
                 )))),
                 _ => None,
@@ -222,7 +222,7 @@ impl Schema {
 
     /// The schema of a map's values.
     pub(crate) fn values(&self) -> Option<&Self> {
-        match self.additional.as_deref() {
+        match &self.additional {
             Some(Additional::Schema(schema)) => Some(schema),
             _ => None,
         }

@@ -39,7 +39,8 @@ pub(crate) fn settle(definition: &mut Value, others: &[&Value]) -> bool {
     definition["status"]["acceptedNames"] = accepted;
 
     let named = conflict.is_none();
-    let (reason, message) = conflict.unwrap_or(("NoConflicts", "no conflicts found".to_owned()));
+    let (reason, message) =
+        conflict.unwrap_or_else(|| ("NoConflicts", "no conflicts found".to_owned()));
     set_condition(definition, "NamesAccepted", named, reason, &message);
     if is_established(definition) {
         return true;

@@ -6,6 +6,7 @@ use crate::field::FieldError;
 
 use super::super::path_check;
 use super::super::rule::Rule;
+use super::super::schema::Schema;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const REASONS: [&str; 4] = [
@@ -73,11 +74,15 @@ impl Run {
                 self.forbid(at, "additionalProperties", detail);
             }
             if values.is_object() {
-                let mut below = below.clone();
-                if above.in_meta {
-                    below.no_default =
-                        "inside additionalProperties applying to object metadata".to_owned();
-                }
+                let no_default = match above.in_meta {
+                    true => "inside additionalProperties applying to object metadata".to_owned(),
+                    false => above.no_default.clone(),
+                };
+                let below = Above {
+                    root: false,
+                    no_default,
+                    ..above.clone()
+                };
                 self.node(values, &format!("{at}.additionalProperties"), &below);
             }
         }
@@ -379,6 +384,11 @@ impl Run {
     }
 
     fn parse_rules(&mut self, node: &Value, at: &str, above: &Above) {
+        if rules(node).is_empty() {
+            return;
+        }
+        let schema = Schema::parse(node);
+        let root = above.root || schema.embedded;
         for (index, source) in rules(node).iter().enumerate() {
             let at = format!("{at}.x-kubernetes-validations[{index}]");
             let rule = Rule::parse(source);
@@ -386,11 +396,11 @@ impl Run {
                 self.rules
                     .push(FieldError::invalid(format!("{at}.{key}"), value, detail));
             };
-            if let Some(detail) = rule.fault() {
-                fault("rule", source.clone(), detail);
+            if let Some(detail) = rule.fault(&schema, root) {
+                fault("rule", source.clone(), &detail);
                 continue;
             }
-            if let Some(detail) = rule.message_fault() {
+            if let Some(detail) = rule.message_fault(&schema, root) {
                 let detail = format!("messageExpression {detail}");
                 fault("messageExpression", source.clone(), &detail);
             }

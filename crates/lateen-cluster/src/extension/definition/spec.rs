@@ -237,7 +237,7 @@ fn check_approval(object: &Value, group: &str, errors: &mut Vec<FieldError>) {
             "protected groups must have approval annotation {ANNOTATION:?}, see https://github.com/kubernetes/enhancements/pull/1111"
         );
         errors.push(FieldError::required(field, detail));
-    } else if !value.starts_with("unapproved") && !(value.contains("://") && value.len() > 8) {
+    } else if !(value.starts_with("unapproved") || value.contains("://")) {
         let detail = format!(
             "protected groups must have approval annotation {ANNOTATION:?} with either a URL or a reason starting with \"unapproved\", see https://github.com/kubernetes/enhancements/pull/1111"
         );

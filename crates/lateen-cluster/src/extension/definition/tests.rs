@@ -236,6 +236,59 @@ fn rules_that_cannot_be_parsed_are_refused() {
 }
 
 #[test]
+fn names_in_rules_must_mean_something() {
+    let check = |rule: &str, expected: Option<&str>| {
+        let found = faults(definition(
+            json!({"type": "object", "properties": {"spec": {
+                "type": "object",
+                "properties": {
+                    "a": {"type": "string"},
+                    "long-name": {"type": "integer"},
+                    "list": {"type": "array", "items": {"type": "object", "properties": {"b": {"type": "string"}}}},
+                    "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"c": {"type": "string"}}}},
+                    "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                },
+                "x-kubernetes-validations": [{"rule": rule}],
+            }}}),
+        ));
+        let found: Vec<Option<&str>> = found
+            .iter()
+            .map(|fault| {
+                fault
+                    .rsplit_once("compilation failed: ")
+                    .map(|(_, why)| why)
+            })
+            .collect();
+        assert_eq!(
+            found,
+            expected.map(Some).into_iter().collect::<Vec<_>>(),
+            "{rule}"
+        );
+    };
+    check(
+        "self.a == 'x' && self.__dash__ == 1",
+        Some("undefined field '__dash__'"),
+    );
+    check("self.long__dash__name == math.greatest(1, 2)", None);
+    check(
+        "self.list.all(item, item.b == 'x' && item.d == 'y')",
+        Some("undefined field 'd'"),
+    );
+    check("self.list.exists(item, self.list[0].b == item.b)", None);
+    check(
+        "self.map.all(key, self.map[key].c == 'x' && self.map.any.c == key)",
+        None,
+    );
+    check("self.map['x'].d == 'y'", Some("undefined field 'd'"));
+    check("has(self.missing)", Some("undefined field 'missing'"));
+    check("self.free.anything == 1 && type(self.a) == string", None);
+    check(
+        "other.a == 'x'",
+        Some("undeclared reference to 'other' (in container '')"),
+    );
+}
+
+#[test]
 fn the_definitions_of_istio_kinds_are_accepted() {
     let all = lateen_api::crd::all();
     assert!(!all.is_empty());
