@@ -52,7 +52,7 @@ fn legacy_selector(object: &mut Value) {
         return;
     }
     if let Some(spec) = object.get_mut("spec") {
-        fill_pointer(spec, "selector", json!({"matchLabels": labels.clone()}));
+        fill_pointer(spec, "selector", json!({"matchLabels": labels}));
     }
     if at(object, "/metadata/labels")
         .as_object()

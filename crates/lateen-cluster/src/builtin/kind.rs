@@ -14,6 +14,9 @@ use crate::strategy::{Column, FieldValidation, ListType, Part, RequestInfo, Stra
 /// How a value converts between a served and the stored version.
 pub(super) type Convert = fn(&mut Value);
 
+/// A path that a field selector can name, and how its value is read.
+pub(super) type SelectableField = (&'static str, fn(&Value) -> String);
+
 /// A version of a kind.
 pub(super) struct Form {
     /// `group/version`, or the version alone for the core group.
@@ -51,7 +54,7 @@ pub(super) struct Kind {
     /// Columns and cells.
     pub(super) table: Table,
     /// Field selectors: path, and how the value is read.
-    pub(super) fields: &'static [(&'static str, fn(&Value) -> String)],
+    pub(super) fields: &'static [SelectableField],
 }
 
 impl Kind {

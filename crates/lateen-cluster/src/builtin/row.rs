@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::kind::{Form, Kind};
+use super::kind::{Form, Kind, SelectableField};
 use super::table::Table;
 use super::validate::{self, Check, text as rule};
 use super::{convert, defaults, prepare};
@@ -42,7 +42,7 @@ pub(super) struct Row {
     pub(super) update: fn(&mut Value, &Value),
     pub(super) validate: fn(&Check<'_>) -> Vec<FieldError>,
     pub(super) table: Table,
-    pub(super) fields: &'static [(&'static str, fn(&Value) -> String)],
+    pub(super) fields: &'static [SelectableField],
     pub(super) scale: Option<Scale>,
     pub(super) deprecation: Option<&'static str>,
     pub(super) others: Vec<Other>,

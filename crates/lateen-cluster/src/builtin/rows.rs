@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::kind::SelectableField;
 use super::read::{at, int, text};
 use super::row::{Other, Row};
 use super::table;
@@ -149,7 +150,7 @@ fn core() -> Vec<Resource> {
     ]
 }
 
-const POD_FIELDS: &[(&str, fn(&Value) -> String)] = &[
+const POD_FIELDS: &[SelectableField] = &[
     ("spec.nodeName", |pod| {
         text(pod, "/spec/nodeName").to_owned()
     }),
@@ -173,7 +174,7 @@ const POD_FIELDS: &[(&str, fn(&Value) -> String)] = &[
     }),
 ];
 
-const EVENT_FIELDS: &[(&str, fn(&Value) -> String)] = &[
+const EVENT_FIELDS: &[SelectableField] = &[
     ("involvedObject.kind", |event| {
         text(event, "/involvedObject/kind").to_owned()
     }),

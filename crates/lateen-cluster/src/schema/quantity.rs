@@ -242,13 +242,13 @@ impl Scaled {
                 return MAX;
             }
             if power < 0 && amount > u128::MAX / 4 {
-                round_up |= amount % 10 != 0;
+                round_up |= !amount.is_multiple_of(10);
                 amount /= 10;
                 power += 1;
             }
         }
         while power < 0 && amount > 0 {
-            round_up |= amount % 10 != 0;
+            round_up |= !amount.is_multiple_of(10);
             amount /= 10;
             power += 1;
         }

@@ -6,6 +6,9 @@ use super::{Check, annotations, container, invalid, labels, one_of, text, volume
 use crate::builtin::read::{at, int, list, remove, text as text_at};
 use crate::field::FieldError;
 
+/// What is wrong with a text.
+type Rule = fn(&str) -> Vec<String>;
+
 const GRACE_PERIOD: &str = "terminationGracePeriodSeconds";
 
 /// A pod.
@@ -73,7 +76,7 @@ fn pod_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &str) {
         at(spec, "/nodeSelector"),
         &format!("{path}.nodeSelector"),
     );
-    let names: [(&str, fn(&str) -> Vec<String>); 5] = [
+    let names: [(&str, Rule); 5] = [
         ("serviceAccountName", text::dns_subdomain),
         ("nodeName", text::dns_subdomain),
         ("hostname", text::dns_label),
