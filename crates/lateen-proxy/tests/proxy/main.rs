@@ -7,5 +7,6 @@ mod balance;
 mod change;
 mod detect;
 mod http;
+mod process;
 mod support;
 mod tcp;

@@ -1,0 +1,247 @@
+//! The whole process against a discovery server: readiness, traffic, admin, a lost server, and the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_proxy::ProxyConfig;
+use lateen_xds::client::Target;
+use lateen_xds::pb::envoy::config::core::v3::Node;
+use lateen_xds::server::{Changes, Limits, Peer, Progress, Server, Session, Source, Variant};
+use lateen_xds::{Names, Resource, ResourceType, json};
+use serde_json::{Value, json as object};
+use std::sync::Mutex;
+
+use crate::support::{
+    Client, Upstream, assignment, eventually, free_address, get, http_listener, to,
+    wait_for_listener,
+};
+
+/// A control plane with fixed resources for everyone.
+#[derive(Clone, Default)]
+struct Fixed(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    resources: Mutex<BTreeMap<(ResourceType, String), Resource>>,
+    sessions: Mutex<Vec<Arc<Changes>>>,
+    rejected: Mutex<Vec<String>>,
+}
+
+struct FixedSession {
+    state: Arc<State>,
+    changes: Arc<Changes>,
+}
+
+impl Fixed {
+    fn set(&self, kind: ResourceType, name: &str, mut value: Value) {
+        value["@type"] = object!(kind.type_url());
+        let body = json::to_any(&value).unwrap();
+        let version = format!(
+            "{:x}",
+            body.value
+                .iter()
+                .fold(0u64, |sum, b| sum * 31 % 0xffff_fffb + u64::from(*b))
+        );
+        let resource = Resource {
+            name: name.to_owned(),
+            version,
+            body,
+        };
+        self.0
+            .resources
+            .lock()
+            .unwrap()
+            .insert((kind, name.to_owned()), resource);
+        for changes in self.0.sessions.lock().unwrap().iter() {
+            changes.mark(kind, Names::Only(BTreeSet::from([name.to_owned()])));
+        }
+    }
+}
+
+impl Source for Fixed {
+    type Session = FixedSession;
+
+    async fn open(&self, _: Peer, node: Node, _: Variant) -> Result<FixedSession, tonic::Status> {
+        assert_eq!(node.id, "test-node");
+        let changes = Arc::new(Changes::default());
+        self.0.sessions.lock().unwrap().push(changes.clone());
+        Ok(FixedSession {
+            state: self.0.clone(),
+            changes,
+        })
+    }
+}
+
+impl Session for FixedSession {
+    fn resources(&self, kind: ResourceType, names: &Names) -> Vec<Resource> {
+        let resources = self.state.resources.lock().unwrap();
+        let of_kind = resources
+            .iter()
+            .filter(|((k, name), _)| *k == kind && names.contains(name));
+        of_kind.map(|(_, resource)| resource.clone()).collect()
+    }
+
+    fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    fn version(&self) -> String {
+        "test".to_owned()
+    }
+
+    fn progress(&self, _: ResourceType, progress: Progress<'_>) {
+        if let Progress::Nacked { message, .. } = progress {
+            self.state.rejected.lock().unwrap().push(message.to_owned());
+        }
+    }
+}
+
+/// Serves discovery on a Unix socket until the runtime is dropped.
+fn serve(source: Fixed, path: &Path) -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let _ = std::fs::remove_file(path);
+    let listener = runtime.block_on(async { tokio::net::UnixListener::bind(path).unwrap() });
+    runtime.spawn(async move {
+        Server::new(source, Limits::default())
+            .serve_unix(listener)
+            .await
+    });
+    runtime
+}
+
+fn post(address: SocketAddr, path: &str) -> u16 {
+    let request = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+    Client::connect(address).send(&request).unwrap().status
+}
+
+#[test]
+fn a_process_follows_its_control_plane() {
+    let upstream = Upstream::start("one");
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("xds");
+    let (admin, health, metrics, listen) = (
+        free_address(),
+        free_address(),
+        free_address(),
+        free_address(),
+    );
+    let config = ProxyConfig {
+        node: Node {
+            id: "test-node".to_owned(),
+            ..Node::default()
+        },
+        discovery: Target::Unix(socket.clone()),
+        admin,
+        health: vec![health],
+        metrics: vec![metrics],
+        concurrency: 2,
+        node_ip: None,
+        mark_sockets: false,
+        drain_time: Duration::from_secs(5),
+    };
+    let process = std::thread::spawn(move || lateen_proxy::run(config));
+    wait_for_listener(admin);
+    assert_eq!(get(admin, "/ready", &[]).status, 503);
+    assert_eq!(get(health, "/healthz/ready", &[]).status, 503);
+
+    let source = Fixed::default();
+    let eds = object!({
+        "name": "c", "type": "EDS", "connectTimeout": "1s",
+        "edsClusterConfig": { "edsConfig": { "ads": {} } },
+    });
+    source.set(ResourceType::Cluster, "c", eds.clone());
+    source.set(
+        ResourceType::Endpoint,
+        "c",
+        assignment("c", &[upstream.address]),
+    );
+    source.set(
+        ResourceType::Listener,
+        "l",
+        http_listener("l", listen, object!({})),
+    );
+    let routes = object!({ "name": "r", "virtualHosts": [
+        { "name": "all", "domains": ["*"], "routes": [to("c", object!({}))] },
+    ]});
+    source.set(ResourceType::Route, "r", routes);
+    let server = serve(source.clone(), &socket);
+    eventually(|| get(health, "/healthz/ready", &[]).status == 200);
+    assert_eq!(get(admin, "/ready", &[]).body, "LIVE\n");
+    assert_eq!(get(listen, "/", &[]).name(), "one");
+
+    // A resource that is not understood is rejected by name, and the state before stays.
+    let mut bad = eds;
+    bad["outlierDetection"] = object!({});
+    source.set(ResourceType::Cluster, "c", bad);
+    eventually(|| !source.0.rejected.lock().unwrap().is_empty());
+    let rejected = source.0.rejected.lock().unwrap().join(" ");
+    assert!(rejected.contains("c: outlier_detection"), "{rejected}");
+    assert_eq!(get(listen, "/", &[]).status, 200);
+
+    let dump: Value =
+        serde_json::from_str(&get(admin, "/config_dump?include_eds", &[]).body).unwrap();
+    let sections: Vec<_> = dump["configs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["@type"].as_str().unwrap())
+        .collect();
+    let names = ["Bootstrap", "Clusters", "Endpoints", "Listeners", "Routes"];
+    let expected: Vec<_> = names
+        .iter()
+        .map(|name| format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump"))
+        .collect();
+    assert_eq!(sections, expected);
+    let cluster = &dump["configs"][1]["dynamic_active_clusters"][0];
+    assert_eq!(cluster["cluster"]["connect_timeout"], "1s");
+    assert!(
+        cluster["error_state"]["details"]
+            .as_str()
+            .unwrap()
+            .contains("outlier_detection")
+    );
+    let stats = get(
+        admin,
+        "/stats?filter=^cluster\\.c\\.upstream_rq_(2xx|total)$",
+        &[],
+    )
+    .body;
+    assert_eq!(
+        stats,
+        "cluster.c.upstream_rq_2xx: 2\ncluster.c.upstream_rq_total: 2\n"
+    );
+    let prometheus = get(metrics, "/stats/prometheus", &[]).body;
+    assert!(
+        prometheus.contains("envoy_cluster_upstream_rq_2xx{cluster_name=\"c\"} 2"),
+        "{prometheus}"
+    );
+    let clusters = get(admin, "/clusters", &[]).body;
+    assert!(
+        clusters.contains(&format!("c::{}::health_flags::healthy\n", upstream.address)),
+        "{clusters}"
+    );
+    assert_eq!(get(admin, "/listeners", &[]).body, format!("l::{listen}\n"));
+    let info: Value = serde_json::from_str(&get(admin, "/server_info", &[]).body).unwrap();
+    assert_eq!(
+        (&info["state"], &info["node"]["id"]),
+        (&object!("LIVE"), &object!("test-node"))
+    );
+    assert_eq!(get(admin, "/quitquitquit", &[]).status, 405);
+
+    // Without its control plane it keeps serving, and takes up changes when that returns.
+    drop(server);
+    assert_eq!(get(listen, "/", &[]).status, 200);
+    source.set(ResourceType::Endpoint, "c", assignment("c", &[]));
+    let _server = serve(source, &socket);
+    eventually(|| get(listen, "/", &[]).status == 503);
+
+    assert_eq!(post(admin, "/quitquitquit"), 200);
+    process.join().unwrap().unwrap();
+}
