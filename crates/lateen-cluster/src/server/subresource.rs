@@ -39,7 +39,7 @@ pub(super) async fn answer(
         }
         ("binding", &Method::POST) if core("pods") => {
             let binding = object_of(&call, body).await?;
-            bind(&mut call, &binding).await
+            bind(&call, &binding).await
         }
         ("eviction", &Method::POST) if core("pods") => {
             let eviction = object_of(&call, body).await?;
@@ -62,7 +62,7 @@ pub(super) async fn answer(
         }
         ("finalize", &Method::PUT) if core("namespaces") => {
             let namespace = object_of(&call, body).await?;
-            finalize(&mut call, &namespace).await
+            finalize(&call, &namespace).await
         }
         ("token", &Method::POST) if core("serviceaccounts") => {
             let request = object_of(&call, body).await?;
@@ -285,7 +285,7 @@ fn selector_text(selector: &Value) -> String {
 }
 
 /// Gives a pod to a node.
-async fn bind(call: &mut Call<'_>, binding: &Value) -> Result<Response<Body>> {
+async fn bind(call: &Call<'_>, binding: &Value) -> Result<Response<Body>> {
     let node = binding["target"]["name"].as_str().unwrap_or_default();
     let pod_name = call.target.name.clone();
     if node.is_empty() {
@@ -339,7 +339,7 @@ async fn bind(call: &mut Call<'_>, binding: &Value) -> Result<Response<Body>> {
 }
 
 /// Sets the finalizers of a namespace; without any it may go.
-async fn finalize(call: &mut Call<'_>, namespace: &Value) -> Result<Response<Body>> {
+async fn finalize(call: &Call<'_>, namespace: &Value) -> Result<Response<Body>> {
     let revision = namespace["metadata"]["resourceVersion"]
         .as_str()
         .unwrap_or_default();
@@ -364,7 +364,7 @@ async fn finalize(call: &mut Call<'_>, namespace: &Value) -> Result<Response<Bod
 
 /// Changes a stored object without the rules for clients' writes, and removes it when it waited only for this.
 async fn amend(
-    call: &mut Call<'_>,
+    call: &Call<'_>,
     edit: &(dyn Fn(&mut Value) -> Result<()> + Sync),
 ) -> Result<Arc<Value>> {
     let dry_run = call.query.dry_run()?;

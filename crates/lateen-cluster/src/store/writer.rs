@@ -20,6 +20,9 @@ const BATCH: usize = 256;
 /// The most bytes of a stored object, twice what etcd takes.
 const LARGEST: usize = 3 * 1024 * 1024;
 
+/// What a writer is told: the stored object.
+pub(super) type Answer = Result<Arc<Value>, WriteError>;
+
 /// What a job wants.
 pub(super) enum Change {
     /// A new object.
@@ -34,7 +37,7 @@ pub(super) enum Change {
 pub(super) struct Job {
     pub(super) key: Key,
     pub(super) change: Change,
-    pub(super) reply: oneshot::Sender<Result<Arc<Value>, WriteError>>,
+    pub(super) reply: oneshot::Sender<Answer>,
 }
 
 /// The writer thread's handle.
@@ -99,10 +102,7 @@ struct Batch<'a> {
     overlay: HashMap<Key, Option<Arc<Value>>>,
     puts: Vec<Put>,
     events: Vec<(Key, Event)>,
-    replies: Vec<(
-        oneshot::Sender<Result<Arc<Value>, WriteError>>,
-        Result<Arc<Value>, WriteError>,
-    )>,
+    replies: Vec<(oneshot::Sender<Answer>, Answer)>,
 }
 
 impl<'a> Batch<'a> {
@@ -125,7 +125,7 @@ impl<'a> Batch<'a> {
         self.replies.push((job.reply, answer));
     }
 
-    fn apply(&mut self, key: Key, change: Change) -> Result<Arc<Value>, WriteError> {
+    fn apply(&mut self, key: Key, change: Change) -> Answer {
         let current = match self.overlay.get(&key) {
             Some(pending) => pending.clone(),
             None => self.memory.get(&key),

@@ -52,7 +52,7 @@ fn items_and_lists_can_be_removed_and_replaced() {
         json!({"containers": [{"name": "b", "image": "b"}]}),
     );
     check(
-        two.clone(),
+        two,
         json!({"containers": [{"$patch": "replace"}, {"name": "c", "image": "c"}]}),
         json!({"containers": [{"name": "c", "image": "c"}]}),
     );
