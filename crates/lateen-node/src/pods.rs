@@ -8,6 +8,7 @@ mod hooks;
 pub(crate) mod probe;
 pub(crate) mod resources;
 pub(crate) mod shared;
+mod start;
 pub(crate) mod state;
 pub(crate) mod supervise;
 mod volumes;

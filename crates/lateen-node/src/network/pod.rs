@@ -22,7 +22,7 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const RESERVED: u32 = 4;
 
 /// The network of one pod. The namespace, its link and its routes go when this is
-/// [removed](PodNetwork::remove), at the latest when the last process and handle are gone.
+/// [removed](PodNetwork::remove), at the latest when the last process and this are gone.
 #[derive(Debug)]
 pub struct PodNetwork {
     namespace: OwnedFd,
@@ -186,19 +186,24 @@ impl PodNetwork {
         &self.namespace
     }
 
-    /// Takes the pod off the network. Its address may be given to another pod afterwards.
+    /// Takes the pod off the network. Its address may be given to another pod when this is
+    /// dropped.
     ///
     /// # Errors
     /// When the kernel refuses; a link that is gone already is no error.
-    pub async fn remove(self) -> Result<(), NetworkError> {
-        let removing = self.network.netlink.link().del(self.link).execute().await;
-        self.network.addresses.lock().give_back(self.address);
-        match removing {
+    pub async fn remove(&self) -> Result<(), NetworkError> {
+        match self.network.netlink.link().del(self.link).execute().await {
             Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -libc::ENODEV => {
                 Ok(())
             }
             other => kernel("remove the pod's link", other),
         }
+    }
+}
+
+impl Drop for PodNetwork {
+    fn drop(&mut self) {
+        self.network.addresses.lock().give_back(self.address);
     }
 }
 

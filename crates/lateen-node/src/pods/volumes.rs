@@ -1,10 +1,11 @@
 //! A pod's volumes, as folders on the node.
 
+mod write;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -18,6 +19,7 @@ use thiserror::Error;
 use super::files::PodFolder;
 use super::{fields, resources};
 use crate::container::Bind;
+use write::{Files, write_files};
 
 /// Where programs look for the service account's token.
 const TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -76,9 +78,6 @@ pub(crate) struct Sources<'a> {
     /// Certificate of the API's authority, for the default token volume.
     pub(crate) ca: &'a str,
 }
-
-/// A file's text and mode, by path below the volume.
-type Files = BTreeMap<String, (Vec<u8>, u32)>;
 
 impl Sources<'_> {
     /// Makes all volumes of the pod.
@@ -505,111 +504,5 @@ fn mode(given: Option<i32>) -> u32 {
     given.map_or(0o644, |mode| mode as u32 & 0o777)
 }
 
-/// Writes the files so that readers see either the old set or the new one, as Kubernetes does: a
-/// folder of its own for each version, `..data` leading to the present one, and for each file a
-/// link through `..data`.
-fn write_files(volume: &Path, files: &Files) -> Result<(), VolumeError> {
-    fs::create_dir_all(volume)?;
-    let present = volume.join("..data");
-    let old = fs::read_link(&present).ok().map(|name| volume.join(name));
-    if old.as_ref().is_some_and(|old| same(old, files)) {
-        return Ok(());
-    }
-    let nanos = k8s_openapi::jiff::Timestamp::now().as_nanosecond();
-    let name = format!("..{nanos}");
-    let fresh = volume.join(&name);
-    for (path, (bytes, mode)) in files {
-        let target = fresh.join(path);
-        if let Some(folder) = target.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(&target, bytes)?;
-        fs::set_permissions(&target, fs::Permissions::from_mode(*mode))?;
-    }
-    fs::create_dir_all(&fresh)?;
-    let next = volume.join("..data_tmp");
-    symlink(&name, &next)?;
-    fs::rename(&next, &present)?;
-    for path in files.keys() {
-        let Some(top) = Path::new(path).components().next() else {
-            continue;
-        };
-        let link = volume.join(top);
-        if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new("..data").join(top), link)?;
-        }
-    }
-    if let Some(old) = old {
-        fs::remove_dir_all(old)?;
-    }
-    Ok(())
-}
-
-fn same(folder: &Path, files: &Files) -> bool {
-    files.iter().all(|(path, (bytes, _))| {
-        fs::read(folder.join(path)).is_ok_and(|present| present == *bytes)
-    }) && count(folder) == files.len()
-}
-
-fn count(folder: &Path) -> usize {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => count(&entry.path()),
-            _ => 1,
-        })
-        .sum()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_version_replaces_all_files_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let volume = folder.path().join("v");
-        let mut files = Files::new();
-        add(&mut files, "a.conf", b"1".to_vec(), 0o644).unwrap();
-        add(&mut files, "sub/b", b"2".to_vec(), 0o600).unwrap();
-        write_files(&volume, &files).unwrap();
-        assert_eq!(fs::read_to_string(volume.join("a.conf")).unwrap(), "1");
-        assert_eq!(fs::read_to_string(volume.join("sub/b")).unwrap(), "2");
-        let version = fs::read_link(volume.join("..data")).unwrap();
-
-        write_files(&volume, &files).unwrap();
-        assert_eq!(
-            fs::read_link(volume.join("..data")).unwrap(),
-            version,
-            "unchanged"
-        );
-
-        add(&mut files, "a.conf", b"3".to_vec(), 0o644).unwrap();
-        write_files(&volume, &files).unwrap();
-        assert_eq!(fs::read_to_string(volume.join("a.conf")).unwrap(), "3");
-        assert!(!volume.join(version).exists());
-    }
-
-    #[test]
-    fn paths_cannot_leave_the_volume() {
-        for path in ["../x", "/etc/passwd", "a/../../b", ""] {
-            assert!(
-                matches!(relative(path), Err(VolumeError::Path(_))),
-                "{path}"
-            );
-        }
-        assert_eq!(relative("a/b").unwrap(), PathBuf::from("a/b"));
-    }
-
-    #[test]
-    fn host_paths_are_refused_with_a_reason() {
-        let volume: Volume =
-            serde_json::from_value(serde_json::json!({"name": "h", "hostPath": {"path": "/"}}))
-                .unwrap();
-        assert!(
-            unsupported(&volume)
-                .to_string()
-                .contains("hostPath volumes are not supported")
-        );
-    }
-}
+mod tests;

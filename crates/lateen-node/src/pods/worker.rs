@@ -307,16 +307,10 @@ async fn write_status(shared: &Shared, status: &Value) -> kube::Result<()> {
 async fn tear_down(shared: &Shared, order: Order) {
     let pod = shared.pod();
     volumes::tear_down(&pod, &shared.folder);
-    if let Some(network) = shared.set_network(None) {
-        match Arc::try_unwrap(network) {
-            Ok(network) => {
-                if let Err(error) = network.remove().await {
-                    tracing::warn!(%error, pod = shared.pod_name(), "network not removed");
-                }
-            }
-            // An exec session still holds it; it goes with that.
-            Err(_) => tracing::debug!(pod = shared.pod_name(), "network still in use"),
-        }
+    if let Some(network) = shared.set_network(None)
+        && let Err(error) = network.remove().await
+    {
+        tracing::warn!(%error, pod = shared.pod_name(), "network not removed");
     }
     shared.folder.remove();
     if !matches!(order, Order::Down(_)) {
