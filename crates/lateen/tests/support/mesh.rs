@@ -198,7 +198,7 @@ impl Mesh {
 
 /// A sidecar takes all traffic from the start, so a client waits until it serves.
 const WAIT_FOR_SIDECAR: &str =
-    "until curl -s -o /dev/null http://127.0.0.1:15021/healthz/ready; do sleep 0.05; done\n";
+    "until curl -sf -o /dev/null http://127.0.0.1:15021/healthz/ready; do sleep 0.05; done\n";
 
 impl Drop for Mesh {
     fn drop(&mut self) {
