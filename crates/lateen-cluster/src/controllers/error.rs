@@ -10,39 +10,39 @@ pub(super) enum Error {
     Read {
         kind: String,
         key: ObjectKey,
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// Listing the objects of a resource failed.
     #[error("listing {kind} in namespace {namespace:?}: {}", said(source))]
     List {
         kind: String,
         namespace: String,
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// Creating an object failed.
     #[error("creating {kind} {key}: {}", said(source))]
     Create {
         kind: String,
         key: ObjectKey,
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// Replacing or patching an object failed.
     #[error("changing {kind} {key}: {}", said(source))]
     Change {
         kind: String,
         key: ObjectKey,
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// Deleting an object, or all objects of a resource, failed.
     #[error("deleting {kind} {key}: {}", said(source))]
     Delete {
         kind: String,
         key: ObjectKey,
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// The list of served resources could not be read.
     #[error("discovering the served resources: {}", said(.0))]
-    Discover(#[source] kube::Error),
+    Discover(#[source] Box<kube::Error>),
     /// A selector in an object does not parse; the server's validation should have refused it.
     #[error("selector of {kind} {key} is invalid: {reason}")]
     Selector {
@@ -66,7 +66,7 @@ impl Error {
             | Self::Create { source, .. }
             | Self::Change { source, .. }
             | Self::Delete { source, .. }
-            | Self::Discover(source) => match source {
+            | Self::Discover(source) => match &**source {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },

@@ -191,7 +191,7 @@ impl Writer {
         let (count, last) = self
             .similar
             .entry(identity.clone())
-            .or_insert((0, Instant::now()));
+            .or_insert_with(|| (0, Instant::now()));
         if last.elapsed() > SIMILAR_WINDOW {
             *count = 0;
         }

@@ -89,7 +89,7 @@ async fn remove(shared: &Shared, pod: &Pod) -> Result<(), Error> {
                 return Err(Error::Change {
                     kind: "Pod".to_owned(),
                     key,
-                    source,
+                    source: Box::new(source),
                 });
             }
             Ok(_) => {}
@@ -106,7 +106,7 @@ async fn remove(shared: &Shared, pod: &Pod) -> Result<(), Error> {
         Err(source) => Err(Error::Delete {
             kind: "Pod".to_owned(),
             key,
-            source,
+            source: Box::new(source),
         }),
         Ok(_) => Ok(()),
     }

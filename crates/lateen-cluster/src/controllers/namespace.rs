@@ -129,7 +129,7 @@ async fn empty(shared: &Shared, row: &Served, namespace: &str) -> Result<Vec<Vec
     let failed = |source| Error::List {
         kind: row.api.kind.clone(),
         namespace: namespace.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let present = api
         .list_metadata(&ListParams::default())
@@ -142,7 +142,7 @@ async fn empty(shared: &Shared, row: &Served, namespace: &str) -> Result<Vec<Vec
     let not_deleted = |name: &str, source| Error::Delete {
         kind: row.api.kind.clone(),
         key: ObjectKey::new(namespace, name),
-        source,
+        source: Box::new(source),
     };
     if row.deletes_collections {
         let deleted = api
@@ -328,7 +328,7 @@ fn changed(name: &str, outcome: kube::Result<Namespace>) -> Result<(), Error> {
         Err(source) => Err(Error::Change {
             kind: "Namespace".to_owned(),
             key: ObjectKey::new("", name),
-            source,
+            source: Box::new(source),
         }),
         Ok(_) => Ok(()),
     }

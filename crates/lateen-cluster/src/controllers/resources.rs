@@ -65,7 +65,7 @@ impl Served {
             Err(source) => Err(Error::Read {
                 kind: self.api.kind.clone(),
                 key: key.clone(),
-                source,
+                source: Box::new(source),
             }),
         }
     }
@@ -147,7 +147,7 @@ impl Resources {
         let found = Discovery::new(self.client.clone())
             .run_aggregated()
             .await
-            .map_err(Error::Discover)?;
+            .map_err(|source| Error::Discover(Box::new(source)))?;
         let served: Vec<Served> = found
             .groups()
             .flat_map(|group| group.recommended_resources())

@@ -22,7 +22,7 @@ impl<K: Kind + Resource<Scope = NamespaceResourceScope>> Cache<K> {
         answer.map_err(|source| Error::Read {
             kind: K::kind(&()).into_owned(),
             key: key.clone(),
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -34,7 +34,7 @@ impl<K: Kind + Resource<Scope = NamespaceResourceScope>> Cache<K> {
         let created = answer.map_err(|source| Error::Create {
             kind: K::kind(&()).into_owned(),
             key,
-            source,
+            source: Box::new(source),
         })?;
         self.put(created.clone(), false);
         Ok(created)
@@ -110,7 +110,7 @@ impl<K: Kind + Resource<Scope = NamespaceResourceScope>> Cache<K> {
             Err(source) => Err(Error::Delete {
                 kind: K::kind(&()).into_owned(),
                 key,
-                source,
+                source: Box::new(source),
             }),
         }
     }
@@ -119,7 +119,7 @@ impl<K: Kind + Resource<Scope = NamespaceResourceScope>> Cache<K> {
         let object = answer.map_err(|source| Error::Change {
             kind: K::kind(&()).into_owned(),
             key,
-            source,
+            source: Box::new(source),
         })?;
         self.put(object.clone(), false);
         Ok(object)

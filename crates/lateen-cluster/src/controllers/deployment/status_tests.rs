@@ -112,7 +112,7 @@ fn conditions_follow_the_rollout() {
     check(
         json!({"progressDeadlineSeconds": null}),
         None,
-        Some(replica_set("web-1", 2, ready.clone())),
+        Some(replica_set("web-1", 2, ready)),
         progressing("True", "ReplicaSetUpdated"),
         [Some(AVAILABLE_TRUE), None],
     );

@@ -55,8 +55,11 @@ fn endpoints_tell_the_state_of_their_pod() {
     let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
     let leaving = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
     check(json!({}), &[json!({})], &["10.0.0.1 :8080 yyn"]);
-    check(json!({}), &[unready.clone()], &["10.0.0.1 :8080 nnn"]);
-    check(json!({}), &[leaving.clone()], &["10.0.0.1 :8080 nyy"]);
+    check(
+        json!({}),
+        &[unready.clone(), leaving.clone()],
+        &["10.0.0.1 :8080 nnn", "10.0.0.1 :8080 nyy"],
+    );
     let publish = json!({"spec": {"publishNotReadyAddresses": true}});
     check(publish.clone(), &[unready], &["10.0.0.1 :8080 ynn"]);
     check(publish, &[leaving], &["10.0.0.1 :8080 yyy"]);

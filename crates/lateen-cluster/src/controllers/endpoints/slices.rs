@@ -187,7 +187,10 @@ mod tests {
         }
     }
 
-    fn groups(ports: &[(i32, std::ops::Range<usize>)]) -> Groups {
+    /// A port, and the numbers of the addresses that have it.
+    type PortAddresses = (i32, std::ops::Range<usize>);
+
+    fn groups(ports: &[PortAddresses]) -> Groups {
         ports
             .iter()
             .map(|(port, numbers)| {
@@ -246,7 +249,7 @@ mod tests {
     #[test]
     fn slices_change_as_little_as_possible() {
         let mut slices = Vec::new();
-        let steps: [(&[(i32, std::ops::Range<usize>)], &str, &[usize]); 8] = [
+        let steps: [(&[PortAddresses], &str, &[usize]); 8] = [
             (&[], "1/0/0", &[0]),
             (&[], "0/0/0", &[0]),
             (&[(80, 0..3)], "0/1/0", &[3]),

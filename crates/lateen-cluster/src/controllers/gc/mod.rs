@@ -346,7 +346,7 @@ impl Item<'_> {
         self.done(outcome.map(|_| ()), |kind, key, source| Error::Change {
             kind,
             key,
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -365,7 +365,7 @@ impl Item<'_> {
         self.done(outcome.map(|_| ()), |kind, key, source| Error::Delete {
             kind,
             key,
-            source,
+            source: Box::new(source),
         })
     }
 
