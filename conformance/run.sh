@@ -7,8 +7,13 @@ shared=$(cd "${1:?the folder with recordings, corpora and manifests}" && pwd)
 tools=${LATEEN_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/lateen/tools}
 step() { echo "-- $* ($(date +%T))"; }
 
-step "kubectl sessions: our API server's answers beside the recorded ones of kube-apiserver"
-python3 conformance/kubectl/compare.py "$shared" "$tools/kubectl"
+step "building the API server and the control plane on their own"
+cargo build --quiet --package lateen-control --package lateen-cluster --examples
+
+step "kubectl sessions: our API server's answers beside those of kube-apiserver"
+PATH=$tools:$PATH python3 conformance/kubectl/run.py check conformance/kubectl/cases.yaml conformance/kubectl/recordings
+PATH=$tools:$PATH python3 conformance/kubectl/run.py check "$shared/oracles/kubectl-cases/basics.yaml" \
+  "$shared/golden/kubectl-1.37-kubernetes-1.36"
 
 step "xDS: our control plane's resources beside istiod's"
 cargo xtask golden "$shared"
@@ -16,6 +21,9 @@ cargo xtask golden "$shared"
 step "Istio's own cases"
 cargo xtask corpora "$shared/corpora"
 
+step "a stock Envoy under our control plane"
+PATH=$tools:$PATH python3 conformance/envoy-control/run.py
+
 step "the first scenario on its original manifests"
-LATEEN_SEED_MANIFESTS=$shared/seed-manifests cargo test --quiet --package lateen --features oracles \
+LATEEN_SEED_MANIFESTS=$shared/seed-manifests LATEEN_KUBECTL=$tools/kubectl cargo test --quiet --package lateen --features oracles \
   --test original_sticky_sessions -- --nocapture --test-threads 1

@@ -3,6 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use nix::unistd::{Uid, User};
 
@@ -21,13 +22,20 @@ pub struct OrdinaryUser {
     gid: u32,
 }
 
+/// Tests of one program run at once, but the user database takes one change at a time. Counts the users made.
+static USERS: Mutex<u32> = Mutex::new(0);
+
 impl Account {
     /// An ordinary account: a user made now where the tests run as root, the tests' own user where that is one.
     pub fn ordinary() -> Self {
         if !Uid::effective().is_root() {
             return Self::Own;
         }
-        let name = format!("lateen-test-{}", std::process::id());
+        let mut made = USERS
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *made += 1;
+        let name = format!("lateen-test-{}-{made}", std::process::id());
         run(Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", &name]));
         let user = User::from_name(&name)
             .expect("user database")
@@ -82,6 +90,9 @@ impl Account {
 
 impl Drop for OrdinaryUser {
     fn drop(&mut self) {
+        let _one_at_a_time = USERS
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         // A failure leaves a user behind, which the next run's other name does not trip over.
         let _ = Command::new("userdel")
             .args(["--force", "--remove", &self.name])
