@@ -5,11 +5,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::container::Bind;
+
+/// Most bytes of a pod's files and of its volumes from the API together.
+const SIZE: u64 = 64 << 20;
 
 /// Longest host name that Linux takes, in bytes.
 const LONGEST_HOSTNAME: usize = 63;
@@ -23,9 +27,16 @@ impl PodFolder {
         Self(state.join("pods").join(uid))
     }
 
-    /// Makes the folder.
+    /// Makes the folder, in memory and of limited size: containers may write to files in it, and
+    /// must not fill the host's disk; and secrets are never written to that.
     pub(crate) fn create(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.0)
+        fs::create_dir_all(&self.0)?;
+        let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
+        let parent = self.0.parent().unwrap_or(&self.0);
+        if device(&self.0)? == device(parent)? {
+            lateen_sys::mount::tmpfs(&self.0, SIZE, 0o755)?;
+        }
+        Ok(())
     }
 
     /// A volume's folder.
@@ -54,8 +65,10 @@ impl PodFolder {
         Ok(path)
     }
 
-    /// Removes everything. Mounts in it must be gone.
+    /// Removes everything, with the volumes that are mounted in it.
     pub(crate) fn remove(&self) {
+        // An error means that it was never mounted.
+        let _ = lateen_sys::mount::unmount(&self.0);
         if let Err(error) = fs::remove_dir_all(&self.0)
             && error.kind() != io::ErrorKind::NotFound
         {

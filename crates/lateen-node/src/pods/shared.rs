@@ -149,6 +149,24 @@ impl Shared {
         logs::path(&self.context.config.state_dir, &self.uid, container, run)
     }
 
+    /// Removes the logs of all runs but the present one and the one before.
+    pub(crate) fn forget_old_logs(&self, container: &str) {
+        let run = self.read(|state| state.record(container).map_or(0, |record| record.restarts));
+        let old = logs::path(
+            &self.context.config.state_dir,
+            &self.uid,
+            container,
+            run - 2,
+        );
+        for path in [old.with_extension(logs::OLDER), old] {
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, path = %path.display(), "cannot remove an old log");
+            }
+        }
+    }
+
     pub(crate) fn set_log_task(&self, container: &str, task: JoinHandle<()>) {
         self.inner
             .lock()

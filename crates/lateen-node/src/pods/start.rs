@@ -170,6 +170,7 @@ async fn open_log(
         }
     }
     let path = shared.log(&container.name);
+    shared.forget_old_logs(&container.name);
     let capturing = logs::capture(path, OwnedFd::from(output), OwnedFd::from(error));
     let task = tokio::spawn(async move {
         if let Err(error) = capturing.await {

@@ -381,21 +381,6 @@ pub(crate) fn binds(
     Ok(binds)
 }
 
-/// Lets go of the memory behind the pod's volumes; call when no container runs any more.
-pub(crate) fn tear_down(pod: &Pod, folder: &PodFolder) {
-    let spec = pod.spec.as_ref();
-    for volume in spec
-        .and_then(|spec| spec.volumes.as_deref())
-        .unwrap_or_default()
-    {
-        if volume.empty_dir.is_some()
-            && let Err(error) = lateen_sys::mount::unmount(&folder.volume(&volume.name))
-        {
-            tracing::debug!(%error, volume = volume.name, "cannot unmount");
-        }
-    }
-}
-
 /// Does the node have to add the service account's token? Not when admission did, or the pod
 /// does not want it.
 fn wants_default_token(pod: &Pod) -> bool {

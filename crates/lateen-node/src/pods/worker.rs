@@ -305,8 +305,6 @@ async fn write_status(shared: &Shared, status: &Value) -> kube::Result<()> {
 
 /// Removes what the node made for the pod. Logs stay while the object does.
 async fn tear_down(shared: &Shared, order: Order) {
-    let pod = shared.pod();
-    volumes::tear_down(&pod, &shared.folder);
     if let Some(network) = shared.set_network(None)
         && let Err(error) = network.remove().await
     {

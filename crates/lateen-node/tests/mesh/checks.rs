@@ -241,7 +241,10 @@ async fn containers_cannot_reach_the_host(mesh: &Mesh) -> Result<(), String> {
         done
         # Its own few processes only.
         for pid in /proc/[0-9]*; do echo "$pid"; done | grep -c . | (read n; [ "$n" -le 6 ] || echo "sees $n processes")
-        dd if=/dev/zero of=/tmp/fill bs=1M count=600 2>/dev/null && echo "fills /tmp"
+        for file in /tmp/fill /fill /etc/hosts /dev/termination-log /dev/shm/fill; do
+            dd if=/dev/zero of="$file" bs=1M count=600 2>/dev/null && echo "fills $file"
+            rm -f "$file" 2>/dev/null || : > "$file"
+        done
         grep -q '^NoNewPrivs:.1' /proc/self/status || echo "may gain rights"
         grep '^CapEff:.0*$' /proc/self/status > /dev/null || grep CapEff /proc/self/status
         mount -t tmpfs x /mnt 2>/dev/null && echo mounts
