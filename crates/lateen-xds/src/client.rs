@@ -23,7 +23,7 @@ use session::Held;
 
 /// Shortest and longest pause between two attempts to connect. The pause doubles with each failure and is drawn at
 /// random below its bound, so that proxies do not return in step.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// Largest message that is accepted from the server, in bytes.
 const LARGEST_MESSAGE: usize = 64 << 20;
@@ -91,7 +91,7 @@ pub struct Client<H> {
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("cannot connect: {0}")]
+    #[error("cannot connect")]
     Connect(#[source] tonic::transport::Error),
     #[error("stream failed: {}: {}", .0.code(), .0.message())]
     Stream(#[from] tonic::Status),
@@ -136,10 +136,11 @@ impl<H: Handler> Client<H> {
             };
             let bound = BACK_OFF
                 .0
-                .saturating_mul(1 << failures.min(6))
+                .saturating_mul(1 << failures.min(9))
                 .min(BACK_OFF.1);
             let pause = bound.mul_f64(fastrand::f64());
-            tracing::warn!(server = %self.target, %error, ?pause, "discovery stream lost");
+            let error = chain(&error);
+            tracing::warn!(server = %self.target, error, ?pause, "discovery stream lost");
             tokio::time::sleep(pause).await;
         }
     }
@@ -167,6 +168,18 @@ impl<H: Handler> Client<H> {
         }
         Err(StreamError::Ended)
     }
+}
+
+/// An error with its causes, as the transport's own text says only that it failed.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 impl fmt::Display for Target {

@@ -1,11 +1,9 @@
 //! Forwarding: choosing an endpoint, sending the request, and trying again where the route allows it.
 
-use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Request, Response, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Response, header};
 use hyper::body::Incoming;
 use lateen_route::hash::{Peer, hash_request};
 use lateen_route::mutate::Mutations;
@@ -15,14 +13,13 @@ use lateen_route::route::{Forward, Target, WeightedCluster};
 use lateen_route::{Route, VirtualHost};
 use tokio::time::Instant;
 
-use super::body::RequestBody;
+use super::attempt::one_attempt;
 use super::exchange::{ATTEMPT_COUNT, Exchange, mutate_request};
-use super::finish::{Lease, UpstreamHold};
+use super::finish::UpstreamHold;
 use super::hop;
-use super::reply::{LocalReply, Reset};
-use crate::cluster::{ActiveRequest, Cluster, Discovery, Host, Permit, UpstreamProtocol};
+use super::reply::LocalReply;
+use crate::cluster::{Cluster, Discovery, Host, Permit};
 use crate::flags::Flags;
-use crate::pool::PoolError;
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
@@ -30,9 +27,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const UPSTREAM_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-
-/// How often an attempt takes another connection because the one it took turned out to be closed.
-const STALE_CONNECTIONS: u32 = 8;
 
 /// The decision that is carried out.
 pub(super) struct Plan<'p> {
@@ -49,14 +43,6 @@ pub(super) struct Forwarded {
     pub(super) hold: UpstreamHold,
     /// When the body must be complete.
     pub(super) deadline: Option<Instant>,
-}
-
-/// Why an attempt has no response.
-struct AttemptError {
-    failure: Failure,
-    reset: Reset,
-    /// What the transport said, for the log.
-    text: String,
 }
 
 /// Carries out the decision.
@@ -437,191 +423,4 @@ fn choose_host(
         }
     }
     chosen
-}
-
-/// Sends the request once. A connection that turns out to be closed before anything was sent is replaced silently.
-async fn one_attempt(
-    exchange: &mut Exchange,
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    policy: Option<&RetryPolicy>,
-) -> Result<(Response<Incoming>, UpstreamHold), AttemptError> {
-    let Some(permit) = Permit::take(
-        &cluster.shared,
-        |shared| &shared.requests,
-        cluster.limits.requests,
-    ) else {
-        cluster.shared.stats.here().rq_pending_overflow.inc();
-        return Err(AttemptError::from(PoolError::Overflow));
-    };
-    let active = ActiveRequest::start(host, &cluster.shared, permit);
-    let http2 = match cluster.protocol {
-        UpstreamProtocol::Http1 => false,
-        UpstreamProtocol::Http2 => true,
-        UpstreamProtocol::Downstream => exchange.connection.http2,
-    } && exchange.upgrade.is_none();
-    exchange.record.upstream_http2 = Some(http2);
-    let sending = send(exchange, cluster, host, http2);
-    let result = match policy.and_then(|policy| policy.per_try_timeout) {
-        None => sending.await,
-        Some(limit) => tokio::time::timeout(limit, sending)
-            .await
-            .unwrap_or_else(|_| {
-                cluster.shared.stats.here().rq_per_try_timeout.inc();
-                Err(AttemptError {
-                    failure: Failure::AttemptTimeout,
-                    reset: Reset::RemoteReset,
-                    text: String::new(),
-                })
-            }),
-    };
-    match result {
-        Ok((response, lease)) => {
-            exchange.record.response_start = Some(exchange.record.started.elapsed());
-            cluster
-                .shared
-                .stats
-                .here()
-                .response(response.status().as_u16());
-            if response.status().is_server_error() {
-                host.shared.failed_requests.fetch_add(1, Ordering::Relaxed);
-            }
-            let worker = exchange.connection.worker.clone();
-            let hold = UpstreamHold {
-                lease,
-                cluster: cluster.clone(),
-                worker,
-                active,
-            };
-            Ok((response, hold))
-        }
-        Err(error) => {
-            host.shared.failed_requests.fetch_add(1, Ordering::Relaxed);
-            if matches!(error.failure, Failure::Reset | Failure::RefusedStream) {
-                cluster.shared.stats.here().rq_rx_reset.inc();
-            }
-            Err(error)
-        }
-    }
-}
-
-async fn send(
-    exchange: &mut Exchange,
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    http2: bool,
-) -> Result<(Response<Incoming>, Lease), AttemptError> {
-    let worker = exchange.connection.worker.clone();
-    let mut request = build(exchange, http2)?;
-    let mut stale = 0;
-    loop {
-        let failed = if http2 {
-            let mut stream = worker.pools.http2(&worker, cluster, host).await?;
-            exchange.record.upstream_local = stream.connection.local;
-            match stream.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease::Http2(stream))),
-                Err(error) => error,
-            }
-        } else {
-            let mut connection = worker.pools.http1(&worker, cluster, host).await?;
-            connection.served += 1;
-            exchange.record.upstream_local = connection.local;
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease::Http1(connection))),
-                Err(error) => error,
-            }
-        };
-        let mut failed = failed;
-        match failed.take_message() {
-            Some(unsent) if stale < STALE_CONNECTIONS => {
-                stale += 1;
-                request = unsent;
-            }
-            unsent => return Err(classify(&failed.into_error(), unsent.is_some())),
-        }
-    }
-}
-
-/// The request as it is sent.
-fn build(exchange: &Exchange, http2: bool) -> Result<Request<RequestBody>, AttemptError> {
-    let head = &exchange.head;
-    let body = exchange
-        .source
-        .as_ref()
-        .map_or(RequestBody::Empty, |source| source.pass());
-    let mut request = Request::new(body);
-    let invalid = |text: String| AttemptError {
-        failure: Failure::Overflow,
-        reset: Reset::ConnectionTermination,
-        text,
-    };
-    *request.method_mut() = head.method.clone();
-    *request.headers_mut() = head.headers.clone();
-    let uri = if http2 {
-        *request.version_mut() = Version::HTTP_2;
-        let builder = Uri::builder()
-            .scheme(head.scheme)
-            .authority(head.authority.as_str());
-        builder
-            .path_and_query(head.path.as_str())
-            .build()
-            .map_err(|error| invalid(error.to_string()))?
-    } else {
-        let host =
-            HeaderValue::from_str(&head.authority).map_err(|error| invalid(error.to_string()))?;
-        request.headers_mut().insert(header::HOST, host);
-        head.path
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?
-    };
-    *request.uri_mut() = uri;
-    Ok(request)
-}
-
-/// What an error of the codec means.
-fn classify(error: &hyper::Error, unsent: bool) -> AttemptError {
-    let text = String::new();
-    let h2 = error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>());
-    let (failure, reset) = match h2 {
-        Some(error) if error.reason() == Some(h2::Reason::REFUSED_STREAM) => {
-            (Failure::RefusedStream, Reset::RemoteRefused)
-        }
-        Some(error) if error.is_reset() => (Failure::Reset, Reset::RemoteReset),
-        _ if unsent => (Failure::ResetBeforeRequest, Reset::ConnectionTermination),
-        _ => (Failure::Reset, Reset::ConnectionTermination),
-    };
-    AttemptError {
-        failure,
-        reset,
-        text,
-    }
-}
-
-impl From<PoolError> for AttemptError {
-    fn from(error: PoolError) -> Self {
-        match error {
-            PoolError::Overflow => Self {
-                failure: Failure::Overflow,
-                reset: Reset::Overflow,
-                text: String::new(),
-            },
-            PoolError::Timeout => Self {
-                failure: Failure::Connect,
-                reset: Reset::ConnectionTimeout,
-                text: String::new(),
-            },
-            PoolError::Connect(error) => {
-                // Without the number that the standard library appends.
-                let text = error.to_string();
-                let text = text.split(" (os error").next().unwrap_or_default();
-                Self {
-                    failure: Failure::Connect,
-                    reset: Reset::ConnectionFailure,
-                    text: format!("delayed connect error: {text}"),
-                }
-            }
-        }
-    }
 }

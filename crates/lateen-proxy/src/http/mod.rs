@@ -1,8 +1,9 @@
 //! HTTP: from the bytes of a connection to an upstream and back.
 //!
 //! [`connection`] runs the codec, [`exchange`] takes one request from its head to its response, [`forward`] finds an
-//! upstream and tries until one answers, and [`finish`] ends it.
+//! upstream and makes attempts ([`attempt`]) until one answers, and [`finish`] ends it.
 
+mod attempt;
 pub(crate) mod body;
 pub(crate) mod codec;
 pub(crate) mod connection;

@@ -1,0 +1,214 @@
+//! Opening connections, and counting those that wait for one and those that are open.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Http1Connection, Http2Connection, Key, PoolError, Pools};
+use crate::cluster::{Cluster, Host, Permit};
+use crate::http::codec;
+use crate::http::local::LocalExecutor;
+use crate::net::{self, ConnectOptions};
+use crate::worker::Worker;
+
+/// A request that waits for a connection.
+pub(super) struct Pending {
+    cluster: Arc<Cluster>,
+    _permit: Permit,
+}
+
+impl Pending {
+    pub(super) fn start(cluster: &Arc<Cluster>) -> Result<Self, PoolError> {
+        let stats = cluster.shared.stats.here();
+        match Permit::take(
+            &cluster.shared,
+            |shared| &shared.pending,
+            cluster.limits.pending,
+        ) {
+            Some(permit) => {
+                stats.rq_pending_total.inc();
+                stats.rq_pending_active.inc();
+                Ok(Self {
+                    cluster: cluster.clone(),
+                    _permit: permit,
+                })
+            }
+            None => {
+                stats.rq_pending_overflow.inc();
+                Err(PoolError::Overflow)
+            }
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.cluster.shared.stats.here().rq_pending_active.dec();
+    }
+}
+
+/// Marks that a connection is being opened; whoever waits is woken when that ends, well or not.
+pub(super) struct Opening<'p> {
+    pools: &'p Pools,
+    key: Key,
+    notify: Rc<Notify>,
+}
+
+impl<'p> Opening<'p> {
+    pub(super) fn start(pools: &'p Pools, key: Key) -> Self {
+        let notify = Rc::new(Notify::new());
+        pools.hosts.borrow_mut().entry(key).or_default().opening = Some(notify.clone());
+        Self { pools, key, notify }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pools.hosts.borrow_mut().get_mut(&self.key) {
+            pool.opening = None;
+        }
+        self.notify.notify_waiters();
+    }
+}
+
+/// What a connection counts for as long as it is open.
+struct OpenUpstream {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    permit: Option<Permit>,
+}
+
+impl OpenUpstream {
+    fn start(cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit, http2: bool) -> Self {
+        let stats = cluster.shared.stats.here();
+        stats.cx_total.inc();
+        stats.cx_active.inc();
+        if http2 {
+            stats.cx_http2.inc()
+        } else {
+            stats.cx_http1.inc()
+        }
+        host.shared
+            .active_connections
+            .fetch_add(1, Ordering::Relaxed);
+        host.shared
+            .total_connections
+            .fetch_add(1, Ordering::Relaxed);
+        Self {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            permit: Some(permit),
+        }
+    }
+}
+
+impl Drop for OpenUpstream {
+    fn drop(&mut self) {
+        let stats = self.cluster.shared.stats.here();
+        stats.cx_active.dec();
+        stats.cx_destroy.inc();
+        self.host
+            .shared
+            .active_connections
+            .fetch_sub(1, Ordering::Relaxed);
+        self.permit = None;
+        self.cluster.shared.released.notify_waiters();
+    }
+}
+
+async fn connect(
+    worker: &Worker,
+    cluster: &Cluster,
+    host: &Host,
+) -> Result<tokio::net::TcpStream, PoolError> {
+    let options = ConnectOptions {
+        timeout: cluster.connect_timeout,
+        bind: cluster.bind,
+        keepalive: cluster.keepalive.as_ref(),
+        mark: worker.shared.mark_sockets,
+    };
+    net::connect(host.address, options).await.map_err(|error| {
+        let stats = cluster.shared.stats.here();
+        host.shared
+            .failed_connections
+            .fetch_add(1, Ordering::Relaxed);
+        stats.cx_connect_fail.inc();
+        if error.kind() == io::ErrorKind::TimedOut {
+            stats.cx_connect_timeout.inc();
+            PoolError::Timeout
+        } else {
+            PoolError::Connect(error)
+        }
+    })
+}
+
+pub(super) async fn open_http1(
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    key: Key,
+    permit: Permit,
+) -> Result<Http1Connection, PoolError> {
+    let stream = connect(worker, cluster, host).await?;
+    let local = stream.local_addr().ok();
+    let open = OpenUpstream::start(cluster, host, permit, false);
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(codec::HTTP1_BUFFER)
+        .max_headers(codec::MOST_HEADERS)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| PoolError::Connect(io::Error::other(error)))?;
+    tokio::task::spawn_local(async move {
+        // Errors reach whoever sent the request.
+        let _ = connection.with_upgrades().await;
+        drop(open);
+    });
+    let idle_timeout = cluster.idle_timeout;
+    Ok(Http1Connection {
+        sender,
+        local,
+        served: 0,
+        key,
+        idle_since: Instant::now(),
+        idle_timeout,
+    })
+}
+
+pub(super) async fn open_http2(
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    permit: Permit,
+) -> Result<Http2Connection, PoolError> {
+    let stream = connect(worker, cluster, host).await?;
+    let local = stream.local_addr().ok();
+    let open = OpenUpstream::start(cluster, host, permit, true);
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(codec::STREAM_WINDOW)
+        .initial_connection_window_size(codec::CONNECTION_WINDOW)
+        .max_send_buf_size(codec::SEND_BUFFER)
+        .max_header_list_size(codec::HEADER_LIST)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| PoolError::Connect(io::Error::other(error)))?;
+    tokio::task::spawn_local(async move {
+        let _ = connection.await;
+        drop(open);
+    });
+    Ok(Http2Connection {
+        sender,
+        local,
+        active: Cell::new(0),
+        served: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+        idle_timeout: cluster.idle_timeout,
+    })
+}
