@@ -29,7 +29,8 @@ use crate::user::User;
 pub struct Config {
     /// Folder of the store, certificates and tokens; made with mode 0700 when it does not exist.
     pub state_dir: PathBuf,
-    /// Sockets on which the API is served over TLS.
+    /// Sockets on which the API is served over TLS. Pods are told the address of the last one that is not on the loopback
+    /// interface, which every pod has for itself; without such a one they are told none.
     pub listeners: Vec<TcpListener>,
     /// DNS names and addresses by which clients call the server, beside those that every cluster has.
     pub certificate_names: Vec<String>,
@@ -213,13 +214,12 @@ impl Cluster {
     }
 }
 
-/// The address by which pods reach the API server: the first listener's that is not on the loopback interface, which
-/// every pod has for itself.
+/// The address by which pods reach the API server.
 fn address_for_pods(listeners: &[TcpListener]) -> Option<SocketAddr> {
     listeners
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
-        .find(|address| !address.ip().is_loopback() && !address.ip().is_unspecified())
+        .rfind(|address| !address.ip().is_loopback() && !address.ip().is_unspecified())
 }
 
 /// A client of `api` as `user`, within this process.

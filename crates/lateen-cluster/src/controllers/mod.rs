@@ -9,6 +9,7 @@ mod claim;
 mod deployment;
 mod endpoints;
 mod error;
+mod event_expiry;
 mod events;
 mod furnishing;
 mod gc;
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
@@ -71,6 +73,7 @@ pub fn start(client: Client, config: ControllersConfig) -> Controllers {
     gc::start(&shared);
     furnishing::start(&shared);
     lost_pods::start(&shared);
+    event_expiry::start(&shared);
     // Last, when everyone listens: what is there already is reported as new.
     shared.run();
     tasks.close();
@@ -114,6 +117,7 @@ struct Shared {
     /// Only those called `kube-root-ca.crt`.
     ca_maps: Arc<Cache<ConfigMap>>,
     definitions: Arc<Cache<CustomResourceDefinition>>,
+    webhooks: Arc<Cache<MutatingWebhookConfiguration>>,
     resources: Arc<Resources>,
 }
 
@@ -137,6 +141,7 @@ impl Shared {
             accounts: Cache::new(client.clone(), |_| None),
             ca_maps: Cache::new(client.clone(), |_| None),
             definitions: Cache::new(client.clone(), |_| None),
+            webhooks: Cache::new(client.clone(), |_| None),
             resources: Resources::new(client.clone(), tasks, stop),
             client,
             config,
@@ -161,6 +166,7 @@ impl Shared {
             .run("metadata.name=kube-root-ca.crt", &self.tasks, &self.stop);
         self.resources.run(&self.definitions);
         self.definitions.run("", &self.tasks, &self.stop);
+        self.webhooks.run("", &self.tasks, &self.stop);
     }
 
     /// Runs `begin`, which waits for the caches that a controller needs, unless the controllers are stopped before.

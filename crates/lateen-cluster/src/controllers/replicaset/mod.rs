@@ -91,16 +91,21 @@ fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>, controller: &Arc<
             }
         }
     });
-    // Pods are mostly refused because an admission webhook isn't up yet. Its endpoints tell when it is, so those who
-    // were refused don't sit out their delay.
-    let (to, controller) = (Arc::clone(queue), Arc::downgrade(controller));
-    shared.endpoint_slices.on_change(move |_, _| {
-        if let Some(controller) = controller.upgrade() {
-            for key in controller.failing.lock().drain() {
-                to.add(key);
+    // Pods are mostly refused because an admission webhook isn't up yet. Its endpoints and its configuration tell when
+    // it is, so those who were refused don't sit out their delay.
+    let retry = {
+        let (to, controller) = (Arc::clone(queue), Arc::downgrade(controller));
+        move || {
+            if let Some(controller) = controller.upgrade() {
+                for key in controller.failing.lock().drain() {
+                    to.add(key);
+                }
             }
         }
-    });
+    };
+    let again = retry.clone();
+    shared.endpoint_slices.on_change(move |_, _| again());
+    shared.webhooks.on_change(move |_, _| retry());
 }
 
 struct Controller {
