@@ -161,7 +161,7 @@ pub fn parse(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let concurrency = arguments
         .concurrency
-        .or(number("concurrency").map(|count| count as usize));
+        .or_else(|| number("concurrency").map(|count| count as usize));
     Ok(ProxyConfig {
         node: Node {
             id: format!("{}~{node_ip}~{name}.{namespace}~{domain}", arguments.role),

@@ -56,9 +56,9 @@ pub(crate) enum InspectorKind {
 pub(crate) enum PortPredicate {
     Any(bool),
     Range(std::ops::Range<u32>),
-    Or(Vec<PortPredicate>),
-    And(Vec<PortPredicate>),
-    Not(Box<PortPredicate>),
+    Or(Vec<Self>),
+    And(Vec<Self>),
+    Not(Box<Self>),
 }
 
 impl PortPredicate {

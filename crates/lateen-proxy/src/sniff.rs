@@ -80,10 +80,7 @@ pub(crate) fn tls(bytes: &[u8]) -> Verdict<Option<ClientHello>> {
     // The hello may be spread over several records.
     let mut message = Vec::new();
     let mut rest = bytes;
-    loop {
-        let Some((header, body)) = rest.split_at_checked(5) else {
-            break;
-        };
+    while let Some((header, body)) = rest.split_at_checked(5) {
         if header[0] != HANDSHAKE {
             return Verdict::Known(None);
         }

@@ -27,7 +27,7 @@ pub struct HashPolicy {
 enum Source {
     Header(HeaderName),
     Cookie(GeneratedCookie),
-    SourceIp,
+    PeerIp,
     Query(String),
 }
 
@@ -81,7 +81,7 @@ impl HashPolicy {
                 Source::Cookie(GeneratedCookie { name, ttl, path })
             }
             Some(PolicySpecifier::ConnectionProperties(properties)) if properties.source_ip => {
-                Source::SourceIp
+                Source::PeerIp
             }
             Some(PolicySpecifier::ConnectionProperties(_)) => {
                 return Err(Invalid::new("connection_properties", "needs source_ip"));
@@ -108,7 +108,7 @@ pub fn hash_request<'p>(
     for policy in policies {
         let hash = match &policy.source {
             Source::Header(name) => hash_header(request, name),
-            Source::SourceIp => Some(xx64(peer.remote_ip.as_bytes(), 0)),
+            Source::PeerIp => Some(xx64(peer.remote_ip.as_bytes(), 0)),
             Source::Query(name) => request
                 .query_parameter(name)
                 .map(|value| xx64(value.as_bytes(), 0)),

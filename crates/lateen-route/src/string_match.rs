@@ -22,7 +22,7 @@ pub enum StringMatch {
     /// The whole value by an expression.
     Regex(Regex),
     /// One of the plain kinds, ignoring ASCII case. The inner pattern is lower case.
-    IgnoreCase(Box<StringMatch>),
+    IgnoreCase(Box<Self>),
 }
 
 impl StringMatch {

@@ -197,12 +197,9 @@ fn filters(filters: Vec<pb::HttpFilter>) -> Result<bool, Invalid> {
     let count = filters.len();
     let mut router = None;
     for (index, filter) in filters.into_iter().enumerate() {
-        let any = match filter.config_type {
-            Some(ConfigType::TypedConfig(any)) => any,
-            _ => {
-                return Err(Invalid::unsupported("config_discovery"))
-                    .within_item("http_filters", index);
-            }
+        let Some(ConfigType::TypedConfig(any)) = filter.config_type else {
+            return Err(Invalid::unsupported("config_discovery"))
+                .within_item("http_filters", index);
         };
         let kind = any.type_url.strip_prefix(PREFIX).unwrap_or(&any.type_url);
         let checked = match kind {

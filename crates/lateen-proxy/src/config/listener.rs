@@ -171,9 +171,8 @@ fn filter_chain(
             "only one network filter is supported",
         ));
     }
-    let any = match last.config_type {
-        Some(filter::ConfigType::TypedConfig(any)) => any,
-        _ => return Err(Invalid::new("filters[0].typed_config", "is required")),
+    let Some(filter::ConfigType::TypedConfig(any)) = last.config_type else {
+        return Err(Invalid::new("filters[0].typed_config", "is required"));
     };
     let kind = any.type_url.strip_prefix(NETWORK).unwrap_or(&any.type_url);
     let filter = match kind {

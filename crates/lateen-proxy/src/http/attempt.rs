@@ -57,7 +57,7 @@ pub(super) async fn one_attempt(
                 cluster.shared.stats.here().rq_per_try_timeout.inc();
                 Err(AttemptError {
                     failure: Failure::AttemptTimeout,
-                    reset: Reset::RemoteReset,
+                    reset: Reset::Remote,
                     text: String::new(),
                 })
             }),
@@ -173,9 +173,9 @@ fn classify(error: &hyper::Error, unsent: bool) -> AttemptError {
         .and_then(|source| source.downcast_ref::<h2::Error>());
     let (failure, reset) = match h2 {
         Some(error) if error.reason() == Some(h2::Reason::REFUSED_STREAM) => {
-            (Failure::RefusedStream, Reset::RemoteRefused)
+            (Failure::RefusedStream, Reset::Refused)
         }
-        Some(error) if error.is_reset() => (Failure::Reset, Reset::RemoteReset),
+        Some(error) if error.is_reset() => (Failure::Reset, Reset::Remote),
         _ if unsent => (Failure::ResetBeforeRequest, Reset::ConnectionTermination),
         _ => (Failure::Reset, Reset::ConnectionTermination),
     };

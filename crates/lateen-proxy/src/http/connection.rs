@@ -160,9 +160,8 @@ async fn is_http2(
         } else {
             HEAD_TIMEOUT
         };
-        let read = match tokio::time::timeout(limit, stream.read_buf(prefix)).await {
-            Ok(Ok(read)) => read,
-            _ => return None,
+        let Ok(Ok(read)) = tokio::time::timeout(limit, stream.read_buf(prefix)).await else {
+            return None;
         };
         if read == 0 {
             // What was sent is no request; the codec says so, if there is anything.

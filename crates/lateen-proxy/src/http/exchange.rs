@@ -143,7 +143,7 @@ impl Exchange {
                 match forward::forward(self, &plan).await {
                     Err(reply) => self.local(reply),
                     Ok(forwarded) => {
-                        let mut answer = self.from_upstream(forwarded);
+                        let mut answer = self.answer_of_upstream(forwarded);
                         if virtual_host.attempt_count_in_response {
                             let count = HeaderValue::from(self.record.attempts);
                             answer.headers.insert(ATTEMPT_COUNT, count);
@@ -174,7 +174,7 @@ impl Exchange {
         answer
     }
 
-    fn from_upstream(&mut self, forwarded: Forwarded) -> Answer {
+    fn answer_of_upstream(&mut self, forwarded: Forwarded) -> Answer {
         let Forwarded {
             mut response,
             hold,

@@ -25,8 +25,8 @@ pub(crate) enum Reset {
     ConnectionFailure,
     ConnectionTimeout,
     ConnectionTermination,
-    RemoteReset,
-    RemoteRefused,
+    Remote,
+    Refused,
     Overflow,
 }
 
@@ -36,8 +36,8 @@ impl Reset {
             Self::ConnectionFailure => "remote connection failure",
             Self::ConnectionTimeout => "connection timeout",
             Self::ConnectionTermination => "connection termination",
-            Self::RemoteReset => "remote reset",
-            Self::RemoteRefused => "remote refused stream reset",
+            Self::Remote => "remote reset",
+            Self::Refused => "remote refused stream reset",
             Self::Overflow => "overflow",
         }
     }
@@ -46,7 +46,7 @@ impl Reset {
         match self {
             Self::ConnectionFailure | Self::ConnectionTimeout => Flags::UPSTREAM_CONNECTION_FAILURE,
             Self::ConnectionTermination => Flags::UPSTREAM_CONNECTION_TERMINATION,
-            Self::RemoteReset | Self::RemoteRefused => Flags::UPSTREAM_REMOTE_RESET,
+            Self::Remote | Self::Refused => Flags::UPSTREAM_REMOTE_RESET,
             Self::Overflow => Flags::UPSTREAM_OVERFLOW,
         }
     }

@@ -176,7 +176,7 @@ impl Balancer {
                     point = point.saturating_sub(*percent);
                     hit
                 });
-                drawn.or(loads.last())?.0
+                drawn.or_else(|| loads.last())?.0
             }
         };
         state
