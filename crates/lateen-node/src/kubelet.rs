@@ -96,13 +96,13 @@ async fn answer(request: Request<Incoming>, pods: Arc<Pods>) -> Response<Body> {
         (["containerLogs", namespace, pod, container], &Method::GET) => {
             match find(&pods, namespace, pod) {
                 Ok(shared) => logs::answer(&shared, container, &query).await,
-                Err(refusal) => refusal,
+                Err(refusal) => *refusal,
             }
         }
         (["exec", namespace, pod, container], &Method::POST | &Method::GET) => {
             match find(&pods, namespace, pod) {
                 Ok(shared) => exec::answer(request, &shared, container, &query),
-                Err(refusal) => refusal,
+                Err(refusal) => *refusal,
             }
         }
         (["attach" | "portForward", ..], _) => text(
@@ -113,7 +113,7 @@ async fn answer(request: Request<Incoming>, pods: Arc<Pods>) -> Response<Body> {
         (["run", namespace, pod, container], &Method::POST | &Method::GET) => {
             match find(&pods, namespace, pod) {
                 Ok(shared) => run(&shared, container, &query).await,
-                Err(refusal) => refusal,
+                Err(refusal) => *refusal,
             }
         }
         (["healthz"], _) => text(StatusCode::OK, "ok"),
@@ -121,13 +121,12 @@ async fn answer(request: Request<Incoming>, pods: Arc<Pods>) -> Response<Body> {
     }
 }
 
-fn find(pods: &Pods, namespace: &str, pod: &str) -> Result<Arc<Shared>, Response<Body>> {
-    pods.find(namespace, pod).ok_or_else(|| {
-        text(
-            StatusCode::NOT_FOUND,
-            format!("pod \"{namespace}/{pod}\" not found"),
-        )
-    })
+fn find(pods: &Pods, namespace: &str, pod: &str) -> Result<Arc<Shared>, Box<Response<Body>>> {
+    let missing = || {
+        let message = format!("pod \"{namespace}/{pod}\" not found");
+        Box::new(text(StatusCode::NOT_FOUND, message))
+    };
+    pods.find(namespace, pod).ok_or_else(missing)
 }
 
 async fn run(shared: &Shared, container: &str, query: &Query) -> Response<Body> {

@@ -81,14 +81,12 @@ fn enter(channel: &OwnedFd, parent: i32) -> Result<u32, Failed> {
         "report to the outer process",
         send(channel, &FromInside::Unshared),
     )?;
-    let users = match step("wait for the identity maps", receive(channel))? {
-        FromOutside::Mapped { users } => users,
-        _ => {
-            return Err(Failed {
-                step: "wait for the identity maps",
-                source: unexpected(),
-            });
-        }
+    let waiting = "wait for the identity maps";
+    let FromOutside::Mapped { users } = step(waiting, receive(channel))? else {
+        return Err(Failed {
+            step: waiting,
+            source: unexpected(),
+        });
     };
     step("tie this process to its parent", die_with_parent(parent))?;
     let kinds = CloneFlags::CLONE_NEWNS

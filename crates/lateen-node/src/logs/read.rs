@@ -60,9 +60,7 @@ pub(crate) async fn send(
         }
         if source.turned_over(path).await? {
             source = Source::open_only(path).await?;
-        } else if last {
-            return Ok(());
-        } else if output.to.is_closed() {
+        } else if last || output.to.is_closed() {
             return Ok(());
         } else {
             tokio::time::sleep(POLL).await;

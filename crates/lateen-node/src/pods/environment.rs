@@ -271,7 +271,8 @@ fn service_variables(sources: &Sources<'_>, links: bool) -> Vec<(String, String)
         };
         let of = service.metadata.namespace.as_deref();
         let api_server = of == Some("default") && name == "kubernetes";
-        if !api_server && !(links && of == namespace) {
+        let linked = links && of == namespace;
+        if !api_server && !linked {
             continue;
         }
         add_service(&mut variables, name, service);

@@ -397,7 +397,7 @@ fn finish(shared: &Shared, container: &Container, end: Terminated, over: bool) {
         record.ready = false;
         record.started = false;
         record.id.clone_from(&end.id);
-        record.last = (!over).then(|| end.clone()).or(record.last.take());
+        record.last = (!over).then(|| end.clone()).or_else(|| record.last.take());
         record.phase = Phase::Terminated(end);
         record.finished = over;
     });

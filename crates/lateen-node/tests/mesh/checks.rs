@@ -11,9 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::world::{Mesh, PATIENCE, is_ready, phase, pod, wait};
 
 pub(crate) fn run() -> ExitCode {
-    let inner = match lateen_node::enter::inside() {
-        Ok(inner) => inner,
-        Err(_) => return ExitCode::FAILURE,
+    let Ok(inner) = lateen_node::enter::inside() else {
+        return ExitCode::FAILURE;
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -133,16 +132,6 @@ async fn services_work_by_every_address(mesh: &Mesh) -> Result<(), String> {
     let node_port = service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0]
         .node_port
         .unwrap();
-    wait("endpoints", async || {
-        let text = mesh.client.list_endpoints().await?;
-        if text {
-            Ok(())
-        } else {
-            Err("none ready".into())
-        }
-    })
-    .await
-    .ok();
     let urls = [
         format!("http://{address}:8080/healthz"),
         format!("http://{cluster_ip}/healthz"),
@@ -173,25 +162,6 @@ async fn services_work_by_every_address(mesh: &Mesh) -> Result<(), String> {
         .filter(|line| !line.starts_with("curl"))
         .collect();
     same(codes, vec!["7", "6"])
-}
-
-trait ListEndpoints {
-    async fn list_endpoints(&self) -> Result<bool, String>;
-}
-
-impl ListEndpoints for kube::Client {
-    async fn list_endpoints(&self) -> Result<bool, String> {
-        let api: kube::Api<k8s_openapi::api::discovery::v1::EndpointSlice> =
-            kube::Api::namespaced(self.clone(), "lab");
-        let list = api
-            .list(&ListParams::default())
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(list
-            .items
-            .iter()
-            .any(|slice| slice.endpoints.as_ref().is_some_and(|e| !e.is_empty())))
-    }
 }
 
 async fn a_load_balancer_works_from_the_host(mesh: &Mesh) -> Result<(), String> {
