@@ -52,14 +52,11 @@ fn answer(service: &str, identity: &Identity, request: &FullRequest) -> FullResp
 }
 
 fn hit(service: &str, identity: &Identity, request: &FullRequest) -> FullResponse {
-    let mut answer = match serde_json::from_slice::<Value>(request.body()) {
-        Ok(Value::Object(fields)) => fields,
-        _ => {
-            return server::text(
-                StatusCode::BAD_REQUEST,
-                "send a JSON object, such as {\"username\": \"ann\"}\n",
-            );
-        }
+    let Ok(Value::Object(mut answer)) = serde_json::from_slice(request.body()) else {
+        return server::text(
+            StatusCode::BAD_REQUEST,
+            "send a JSON object, such as {\"username\": \"ann\"}\n",
+        );
     };
     // A caller may identify itself by the header alone.
     if !answer.contains_key("username")

@@ -218,6 +218,6 @@ mod tests {
             json!("True"),
         );
         check(".status.missing", Value::Null);
-        assert_eq!(Path::parse(".spec[").is_some(), false);
+        assert!(Path::parse(".spec[").is_none());
     }
 }

@@ -234,7 +234,9 @@ async fn only_requests_that_match_are_shown() {
         |_| json!({"allowed": false, "status": {"message": "no"}}),
     ))
     .await;
-    let cases: [(&str, fn(&mut Value), bool); 9] = [
+    /// Name, what is changed in the hook, whether it is still shown the request.
+    type Case = (&'static str, fn(&mut Value), bool);
+    let cases: [Case; 9] = [
         ("all", |_| {}, true),
         (
             "object",
