@@ -54,6 +54,7 @@ test | oracles)
   debian hey hey
   debian dig dnsutils
   debian jq jq
+  debian python3 python3
   debian newuidmap uidmap
   ;;
 *) fail "unknown task $task: build, run, test or oracles" ;;
