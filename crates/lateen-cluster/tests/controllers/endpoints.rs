@@ -118,18 +118,28 @@ async fn a_service_without_a_selector_has_the_endpoints_that_someone_gave_it() {
             "endpoints": [{"addresses": ["10.9.9.9"], "conditions": {"ready": true}}]}),
         )
         .await;
-    running
-        .create(json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "manual"},
-            "subsets": [{"addresses": [{"ip": "10.9.9.1"}], "notReadyAddresses": [{"ip": "10.9.9.2"}],
-                "ports": [{"port": 9000}]}]}))
-        .await;
+    let by_hand = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "manual"},
+        "subsets": [{"addresses": [{"ip": "10.9.9.1"}], "notReadyAddresses": [{"ip": "10.9.9.2"}],
+            "ports": [{"port": 9000}]}]});
+    running.create(by_hand.clone()).await;
     // One by hand and one mirrored are ready; one mirrored isn't.
     reaches(&running, "manual", (Some(9000), 2, 1)).await;
-    running
-        .api::<Endpoints>()
+    let endpoints = running.api::<Endpoints>();
+    endpoints
         .delete("manual", &DeleteParams::default())
         .await
         .unwrap();
+    reaches(&running, "manual", (Some(9000), 1, 0)).await;
+
+    // With the Service go its Endpoints, whoever made them, but not a slice that names no owner.
+    running.create(by_hand.clone()).await;
+    reaches(&running, "manual", (Some(9000), 2, 1)).await;
+    running
+        .api::<Service>()
+        .delete("manual", &DeleteParams::default())
+        .await
+        .unwrap();
+    gone(&endpoints, "manual").await;
     reaches(&running, "manual", (Some(9000), 1, 0)).await;
     assert!(slices.get_opt("by-hand").await.unwrap().is_some());
     running.stop().await;

@@ -1,18 +1,19 @@
 //! Endpoints objects, one per Service with a selector: the older form that some clients still read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service,
 };
 use kube::core::ObjectMeta;
+use parking_lot::Mutex;
 
 use super::desired::{
     Family, addresses, families, hostname, is_headless, ports, publishes_unready, reference,
     selector, selects_pod,
 };
-use super::{HEADLESS_LABEL, WORKERS, listen};
+use super::{HEADLESS_LABEL, WORKERS, change_notes, listen};
 use crate::controllers::Shared;
 use crate::controllers::error::Error;
 use crate::controllers::meta::{Labels, ObjectKey, is_ready, is_terminal};
@@ -24,9 +25,20 @@ const MANAGER: &str = "endpoint-controller";
 /// Most addresses of one object; the rest is only in the slices.
 const ADDRESS_LIMIT: usize = 1000;
 
+/// Services that were deleted and whose Endpoints haven't been looked at since.
+type Abandoned = Mutex<HashSet<ObjectKey>>;
+
 /// Starts the controller.
 pub(super) fn start(shared: &Arc<Shared>) {
     let queue = Queue::new();
+    let abandoned = Arc::new(Abandoned::default());
+    // Before the key is queued by `listen`.
+    let noted = Arc::clone(&abandoned);
+    shared.services.on_change(move |old, new| {
+        if let (Some(service), None) = (old, new) {
+            noted.lock().insert(ObjectKey::of(&service.metadata));
+        }
+    });
     listen(shared, &queue);
     let to = Arc::clone(&queue);
     shared.endpoints.on_change(move |old, new| {
@@ -45,25 +57,27 @@ pub(super) fn start(shared: &Arc<Shared>) {
             &shared.tasks,
             &shared.stop,
             move |key| {
-                let shared = Arc::clone(&controller);
-                async move { reconcile(&shared, &key).await }
+                let (shared, abandoned) = (Arc::clone(&controller), Arc::clone(&abandoned));
+                async move { reconcile(&shared, &abandoned, &key).await }
             },
         );
     });
 }
 
-async fn reconcile(shared: &Shared, key: &ObjectKey) -> Result<(), Error> {
+async fn reconcile(shared: &Shared, abandoned: &Abandoned, key: &ObjectKey) -> Result<(), Error> {
     let present = shared.endpoints.get(key);
     let present = present.filter(|object| object.metadata.deletion_timestamp.is_none());
     let Some(service) = shared.services.get(key) else {
         // Endpoints share the name, not an owner reference, so they are removed here; those that nobody's Service ever
         // named (leader election of old clients) stay.
-        let ours = present.filter(|object| is_ours(object));
-        return match ours {
-            Some(object) => shared.endpoints.delete(&object).await,
-            None => Ok(()),
-        };
+        let lost = abandoned.lock().contains(key);
+        if let Some(object) = present.filter(|object| lost || is_ours(object)) {
+            shared.endpoints.delete(&object).await?;
+        }
+        abandoned.lock().remove(key);
+        return Ok(());
     };
+    abandoned.lock().remove(key);
     if selector(&service).is_none() {
         return Ok(());
     }
@@ -77,6 +91,7 @@ async fn reconcile(shared: &Shared, key: &ObjectKey) -> Result<(), Error> {
                     name: Some(key.name.clone()),
                     namespace: Some(key.namespace.clone()),
                     labels: Some(labels),
+                    annotations: Some(change_notes()),
                     ..ObjectMeta::default()
                 },
                 subsets: wanted,
@@ -97,6 +112,8 @@ async fn reconcile(shared: &Shared, key: &ObjectKey) -> Result<(), Error> {
             let mut changed = Endpoints::clone(&present);
             changed.subsets = wanted;
             changed.metadata.labels = Some(labels);
+            let annotations = changed.metadata.annotations.get_or_insert_default();
+            annotations.extend(change_notes());
             shared.endpoints.replace(&changed).await.map(|_| ())
         }
     }

@@ -10,7 +10,7 @@ use super::slices::{Common, MANAGER_LABEL, SERVICE_LABEL, plan};
 use super::{WORKERS, carry_out, legacy, managed, present};
 use crate::controllers::Shared;
 use crate::controllers::error::Error;
-use crate::controllers::meta::{ObjectKey, controller_reference};
+use crate::controllers::meta::{Labels, ObjectKey, controller_reference};
 use crate::controllers::queue::Queue;
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -86,6 +86,7 @@ async fn reconcile(shared: &Shared, key: &ObjectKey) -> Result<(), Error> {
         name: key.name.clone(),
         labels,
         owner: controller_reference(&*endpoints),
+        notes: Labels::new(),
     };
     for family in [Family::V4, Family::V6] {
         let of_family: Vec<_> = slices

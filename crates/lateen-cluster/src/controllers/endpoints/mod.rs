@@ -16,12 +16,14 @@ use self::desired::{Facts, is_headless, selects_pod};
 use self::slices::{Common, MANAGER_LABEL, Plan, SERVICE_LABEL, plan};
 use super::Shared;
 use super::error::Error;
-use super::meta::{Labels, ObjectKey, controller_reference};
+use super::meta::{Labels, ObjectKey, controller_reference, now};
 use super::queue::Queue;
 
 const WORKERS: usize = 4;
 /// Manager of the slices that this controller makes.
 const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// When the endpoints last changed.
+const CHANGE_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Marks the endpoints of Services without an address of their own.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
@@ -145,7 +147,14 @@ fn common(service: &Service, key: &ObjectKey) -> Common {
         name: key.name.clone(),
         labels,
         owner: controller_reference(service),
+        notes: change_notes(),
     }
+}
+
+/// The annotation that tells how long a change took to reach a client.
+fn change_notes() -> Labels {
+    let time = now().0.to_string();
+    Labels::from([(CHANGE_ANNOTATION.to_owned(), time)])
 }
 
 fn zone(shared: &Shared, node: &str) -> Option<String> {

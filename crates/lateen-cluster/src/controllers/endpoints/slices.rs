@@ -28,6 +28,8 @@ pub(super) struct Common {
     pub(super) labels: Labels,
     /// The owner.
     pub(super) owner: OwnerReference,
+    /// Annotations that a slice gets when its endpoints change.
+    pub(super) notes: Labels,
 }
 
 /// What has to be done to the slices.
@@ -75,6 +77,7 @@ pub(super) fn plan(
                 generate_name: Some(format!("{}-", common.name)),
                 namespace: Some(common.namespace.clone()),
                 labels: Some(common.labels.clone()),
+                annotations: (!common.notes.is_empty()).then(|| common.notes.clone()),
                 owner_references: Some(vec![common.owner.clone()]),
                 ..ObjectMeta::default()
             },
@@ -103,7 +106,15 @@ fn recycle(plan: &mut Plan, common: &Common) {
         slice.metadata.labels = new.metadata.labels;
         slice.ports = new.ports;
         slice.endpoints = new.endpoints;
+        note(&mut slice, common);
         plan.replace.push(slice);
+    }
+}
+
+fn note(slice: &mut EndpointSlice, common: &Common) {
+    if !common.notes.is_empty() {
+        let annotations = slice.metadata.annotations.get_or_insert_default();
+        annotations.extend(common.notes.clone());
     }
 }
 
@@ -145,6 +156,7 @@ fn fill(
             let mut changed = EndpointSlice::clone(&slice);
             changed.endpoints = endpoints;
             changed.metadata.labels = Some(common.labels.clone());
+            note(&mut changed, common);
             plan.replace.push(changed);
         }
     }
@@ -184,6 +196,7 @@ mod tests {
                 controller: Some(true),
                 ..OwnerReference::default()
             },
+            notes: Labels::new(),
         }
     }
 
