@@ -36,9 +36,12 @@ pub(crate) enum ApplyError {
         /// Kind of the object.
         kind: String,
     },
-    /// The API refused the object.
+    /// The API refused the object, for a reason that names it.
+    #[error("{0}")]
+    Refused(String),
+    /// The API could not be asked.
     #[error("{kind} {name}: {source}")]
-    Refused {
+    Request {
         /// Kind of the object.
         kind: String,
         /// Name of the object.
@@ -90,10 +93,16 @@ impl Applier {
         api.patch(&name, &parameters, &Patch::Apply(&object))
             .await
             .map(drop)
-            .map_err(|source| ApplyError::Refused {
-                kind,
-                name,
-                source: Box::new(source),
+            .map_err(|error| match error {
+                // Its own text would repeat everything for programmers.
+                kube::Error::Api(status) if !status.message.is_empty() => {
+                    ApplyError::Refused(status.message.clone())
+                }
+                source => ApplyError::Request {
+                    kind,
+                    name,
+                    source: Box::new(source),
+                },
             })
     }
 

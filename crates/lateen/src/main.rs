@@ -53,6 +53,12 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     // Two providers could be linked one day; the choice is made here, once.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    if matches!(
+        command,
+        Command::Status(_) | Command::Inject(_) | Command::Completion { .. }
+    ) {
+        lateen_sys::process::end_on_closed_pipe();
+    }
     let done = match command {
         Command::Up(arguments) => up::run(arguments),
         Command::Down(arguments) => down::run(arguments),

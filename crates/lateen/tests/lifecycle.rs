@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use support::account::{Account, public_binary};
 use support::eventually;
-use support::mesh::{Mesh, finish};
+use support::mesh::{Mesh, finish, kubectl};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -244,4 +244,67 @@ fn what_stands_in_the_way_is_named_and_nothing_is_half_started() {
             .arg(folder.path().join("state"));
         assert_eq!(finish(status, None).code, 3, "nothing runs after: {shell}");
     }
+}
+
+#[test]
+fn what_is_refused_is_named_with_its_line_and_the_rest_is_applied() {
+    let folder = tempfile::Builder::new()
+        .prefix("lateen-test-")
+        .tempdir()
+        .expect("a folder");
+    let binary = public_binary(folder.path());
+    let file = folder.path().join("app.yaml");
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\n---\napiVersion: v9\nkind: Thing\nmetadata: {name: x}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n";
+    fs::write(&file, text).expect("written");
+    let state = folder.path().join("state");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&binary);
+        command.args(arguments).arg("--state").arg(&state);
+        finish(command, None)
+    };
+    let up = run(&["up", "--detach", "-f", &file.display().to_string()]);
+    let mut kubectl = Command::new(kubectl());
+    kubectl
+        .args(["get", "configmap", "good"])
+        .env("KUBECONFIG", state.join("kubeconfig"));
+    let good = finish(kubectl, None);
+    let down = run(&["down"]);
+    assert_eq!(
+        (up.code, good.code, down.code),
+        (1, 0, 0),
+        "{up:?} {good:?} {down:?}"
+    );
+    let lines: Vec<&str> = up
+        .stderr
+        .lines()
+        .filter(|line| line.contains("app.yaml"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{up:?}");
+    assert!(
+        lines[0].contains("app.yaml:5: no kind Thing in v9 is served here"),
+        "{}",
+        lines[0]
+    );
+    assert!(
+        lines[1].contains("app.yaml:9: ConfigMap \"Bad_Name\" is invalid: metadata.name"),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[1].len() < 500, "{}", lines[1]);
+}
+
+#[test]
+fn a_closed_pipe_ends_a_printing_command_quietly() {
+    let sample = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../samples/sticky-sessions/backends.yaml"
+    );
+    let script = format!(
+        "'{}' inject -f '{sample}' | head -n 1",
+        env!("CARGO_BIN_EXE_lateen")
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]);
+    let done = finish(command, None);
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{done:?}");
 }
