@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::cluster::{Cluster, Host};
 use crate::connection;
+use crate::http::shadow::Shadows;
 use crate::listener::{Listener, ListenerSlot};
 use crate::pool::Pools;
 use crate::shared::Shared;
@@ -44,6 +45,7 @@ pub(crate) enum Command {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pools: Pools,
+    pub(crate) shadows: Shadows,
     /// Position among the workers.
     pub(crate) index: usize,
     /// Balancing positions by cluster, with the generation that they belong to.
@@ -75,6 +77,7 @@ impl Worker {
     fn new(index: usize, shared: Arc<Shared>) -> Self {
         Self {
             pools: Pools::default(),
+            shadows: Shadows::default(),
             index,
             balancing: RefCell::default(),
             next_connection: Cell::new(0),

@@ -388,7 +388,6 @@ impl Store {
 
     fn route(&self, resource: &Resource) -> Result<(), Invalid> {
         let table = RouteTable::compile(decode::<RouteConfiguration>(&resource.body)?)?;
-        refuse_mirrors(&table)?;
         let slot = Context::new(&self.shared).route_slot(&resource.name);
         slot.table.store(Some(Arc::new(table)));
         Ok(())
@@ -517,23 +516,6 @@ impl Handler for Store {
             .connected
             .store(connected, Ordering::Relaxed);
     }
-}
-
-/// Routes with mirrors compile, as tools explain them, but requests are not copied yet.
-pub(super) fn refuse_mirrors(table: &RouteTable) -> Result<(), Invalid> {
-    for (host, virtual_host) in table.virtual_hosts.iter().enumerate() {
-        for (route, compiled) in virtual_host.routes.iter().enumerate() {
-            if compiled
-                .forward()
-                .is_some_and(|forward| !forward.mirrors.is_empty())
-            {
-                return Err(Invalid::unsupported(format!(
-                    "virtual_hosts[{host}].routes[{route}].route.request_mirror_policies"
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn route_slots(listener: &Listener) -> impl Iterator<Item = &Arc<RouteSlot>> {

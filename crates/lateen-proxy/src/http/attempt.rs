@@ -1,6 +1,7 @@
 //! One attempt: a connection to the chosen endpoint, the request as it is sent, and what its failure means.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,9 +12,11 @@ use lateen_route::retry::{Failure, RetryPolicy};
 use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::finish::{Lease, UpstreamHold};
+use super::head::Head;
 use super::reply::Reset;
 use crate::cluster::{ActiveRequest, Cluster, Host, Permit, UpstreamProtocol};
 use crate::pool::PoolError;
+use crate::worker::Worker;
 
 /// How often an attempt takes another connection because the one it took turned out to be closed.
 const STALE_CONNECTIONS: u32 = 8;
@@ -48,7 +51,18 @@ pub(super) async fn one_attempt(
         UpstreamProtocol::Downstream => exchange.connection.http2,
     } && exchange.upgrade.is_none();
     exchange.record.upstream_http2 = Some(http2);
-    let sending = send(exchange, cluster, host, http2);
+    let worker = exchange.connection.worker.clone();
+    let (head, source) = (&exchange.head, &exchange.source);
+    // The log shows the connection of this attempt, not of one before.
+    let local = &mut exchange.record.upstream_local;
+    *local = None;
+    let sending = async {
+        let body = source
+            .as_ref()
+            .map_or(RequestBody::Empty, |source| source.pass());
+        let request = build(head, body, http2)?;
+        send(&worker, cluster, host, request, local).await
+    };
     let result = match policy.and_then(|policy| policy.per_try_timeout) {
         None => sending.await,
         Some(limit) => tokio::time::timeout(limit, sending)
@@ -73,7 +87,6 @@ pub(super) async fn one_attempt(
             if response.status().is_server_error() {
                 host.shared.failed_requests.fetch_add(1, Ordering::Relaxed);
             }
-            let worker = exchange.connection.worker.clone();
             let hold = UpstreamHold {
                 lease,
                 cluster: cluster.clone(),
@@ -92,27 +105,29 @@ pub(super) async fn one_attempt(
     }
 }
 
-async fn send(
-    exchange: &mut Exchange,
+/// Sends a request on a connection of the pool; its version says on which kind. The address of the connection's near end
+/// goes to `local` before the answer is waited for.
+pub(super) async fn send(
+    worker: &Worker,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
-    http2: bool,
+    mut request: Request<RequestBody>,
+    local: &mut Option<SocketAddr>,
 ) -> Result<(Response<Incoming>, Lease), AttemptError> {
-    let worker = exchange.connection.worker.clone();
-    let mut request = build(exchange, http2)?;
+    let http2 = request.version() == Version::HTTP_2;
     let mut stale = 0;
     loop {
         let failed = if http2 {
-            let mut stream = worker.pools.http2(&worker, cluster, host).await?;
-            exchange.record.upstream_local = stream.connection.local;
+            let mut stream = worker.pools.http2(worker, cluster, host).await?;
+            *local = stream.connection.local;
             match stream.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, Lease::Http2(stream))),
                 Err(error) => error,
             }
         } else {
-            let mut connection = worker.pools.http1(&worker, cluster, host).await?;
+            let mut connection = worker.pools.http1(worker, cluster, host).await?;
             connection.served += 1;
-            exchange.record.upstream_local = connection.local;
+            *local = connection.local;
             match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, Lease::Http1(connection))),
                 Err(error) => error,
@@ -130,12 +145,11 @@ async fn send(
 }
 
 /// The request as it is sent.
-fn build(exchange: &Exchange, http2: bool) -> Result<Request<RequestBody>, AttemptError> {
-    let head = &exchange.head;
-    let body = exchange
-        .source
-        .as_ref()
-        .map_or(RequestBody::Empty, |source| source.pass());
+pub(super) fn build(
+    head: &Head,
+    body: RequestBody,
+    http2: bool,
+) -> Result<Request<RequestBody>, AttemptError> {
     let mut request = Request::new(body);
     let invalid = |text: String| AttemptError {
         failure: Failure::Overflow,

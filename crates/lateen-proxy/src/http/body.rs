@@ -12,12 +12,13 @@ use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use super::finish::Tail;
+use super::shadow::{BodyCopy, CopiedBody};
 
 /// Errors of bodies, as the codecs want them.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Most bytes of a request that are kept to send them again.
-const REPLAY_LIMIT: usize = 1 << 20;
+pub(super) const REPLAY_LIMIT: usize = 1 << 20;
 
 /// The body of a request to an upstream.
 pub(crate) enum RequestBody {
@@ -25,6 +26,8 @@ pub(crate) enum RequestBody {
     Empty,
     /// One pass over the client's body.
     Pass(Pass),
+    /// A copy of a body that was read completely.
+    Copied(CopiedBody),
 }
 
 /// The client's body. Each attempt makes a [`Pass`] over it; what earlier passes read is kept as long as it is small.
@@ -43,6 +46,8 @@ struct Source {
     done: bool,
     trailers: Option<HeaderMap>,
     received: u64,
+    /// Gets what is read, for shadows of the request.
+    copy: Option<Rc<BodyCopy>>,
     /// Only the latest pass may read.
     passes: u32,
 }
@@ -73,6 +78,7 @@ impl RequestSource {
                 done: false,
                 trailers: None,
                 received: 0,
+                copy: None,
                 passes: 0,
             }),
             ended: Notify::new(),
@@ -104,6 +110,20 @@ impl RequestSource {
         inner.replayable = false;
     }
 
+    /// Gives what is read from now on to `copy`, too. To be called before the first pass.
+    pub(crate) fn copy_to(&self, copy: Rc<BodyCopy>) {
+        let mut inner = self.inner.borrow_mut();
+        if inner
+            .length
+            .is_some_and(|length| length > REPLAY_LIMIT as u64)
+        {
+            // It will not fit, so not a byte of it is kept.
+            copy.abandon();
+        } else {
+            inner.copy = Some(copy);
+        }
+    }
+
     /// Bytes received so far.
     pub(crate) fn received(&self) -> u64 {
         self.inner.borrow().received
@@ -117,6 +137,24 @@ impl RequestSource {
                 return;
             }
             ended.await;
+        }
+    }
+}
+
+impl Source {
+    fn complete(&mut self) {
+        self.done = true;
+        if let Some(copy) = self.copy.take() {
+            copy.complete(self.trailers.clone());
+        }
+    }
+}
+
+impl Drop for RequestSource {
+    fn drop(&mut self) {
+        // Nobody reads the rest any more: half a request is not sent anywhere.
+        if let Some(copy) = self.inner.get_mut().copy.take() {
+            copy.abandon();
         }
     }
 }
@@ -140,11 +178,14 @@ impl Pass {
         match polled {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
-                inner.done = true;
+                inner.complete();
                 self.source.ended.notify_waiters();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
+                if let Some(copy) = inner.copy.take() {
+                    copy.abandon();
+                }
                 // What is missing will not come, so there is nothing to send again.
                 inner.replayable = false;
                 Poll::Ready(Some(Err(error.into())))
@@ -152,6 +193,11 @@ impl Pass {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     inner.received += data.len() as u64;
+                    if let Some(copy) = &inner.copy
+                        && !copy.push(data)
+                    {
+                        inner.copy = None;
+                    }
                     if inner.replayable {
                         inner.kept_bytes += data.len();
                         if inner.kept_bytes <= REPLAY_LIMIT {
@@ -167,7 +213,7 @@ impl Pass {
                     self.trailers_sent = true;
                 }
                 if inner.body.is_end_stream() {
-                    inner.done = true;
+                    inner.complete();
                     self.source.ended.notify_waiters();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -187,12 +233,14 @@ impl Body for RequestBody {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Pass(pass) => pass.poll(context),
+            Self::Copied(body) => Poll::Ready(body.next().map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Copied(body) => body.is_empty(),
             Self::Pass(pass) => {
                 let inner = pass.source.inner.borrow();
                 let trailers = inner.trailers.is_some() && !pass.trailers_sent;
@@ -204,6 +252,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Copied(body) => body.size_hint(),
             // Only asked for before anything was read.
             Self::Pass(pass) => match pass.source.inner.borrow().length {
                 Some(length) if pass.position == 0 => SizeHint::with_exact(length),

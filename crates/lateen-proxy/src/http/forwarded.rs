@@ -1,5 +1,7 @@
 //! Headers about the path of a request: who the client is, which id the request has, which trace it belongs to.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::head::Head;
@@ -88,22 +90,27 @@ fn client_address(headers: &mut HeaderMap, manager: &HttpManager, info: &Connect
         headers.insert(X_EXTERNAL_ADDRESS, value);
     }
     if !manager.skip_xff_append {
-        let earlier: Vec<_> = headers
-            .get_all(X_FORWARDED_FOR)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        let all = if earlier.is_empty() {
-            shown.to_string()
-        } else {
-            format!("{},{shown}", earlier.join(","))
-        };
-        if let Ok(value) = HeaderValue::from_str(&all) {
-            headers.insert(X_FORWARDED_FOR, value);
-        }
+        append_forwarded_for(headers, shown);
     }
     if manager.trusted_hops == 0 || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+}
+
+/// Adds an address to the list of those that the request came through.
+pub(super) fn append_forwarded_for(headers: &mut HeaderMap, ip: IpAddr) {
+    let earlier: Vec<_> = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let all = if earlier.is_empty() {
+        ip.to_string()
+    } else {
+        format!("{},{ip}", earlier.join(","))
+    };
+    if let Ok(value) = HeaderValue::from_str(&all) {
+        headers.insert(X_FORWARDED_FOR, value);
     }
 }
 

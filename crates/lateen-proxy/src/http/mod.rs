@@ -1,7 +1,8 @@
 //! HTTP: from the bytes of a connection to an upstream and back.
 //!
 //! [`connection`] runs the codec, [`exchange`] takes one request from its head to its response, [`forward`] finds an
-//! upstream and makes attempts ([`attempt`]) until one answers, and [`finish`] ends it.
+//! upstream, [`retry`] makes attempts ([`attempt`]) until one answers, [`shadow`] sends copies elsewhere, and [`finish`]
+//! ends it.
 
 mod attempt;
 pub(crate) mod body;
@@ -18,6 +19,8 @@ pub(crate) mod local;
 pub(crate) mod manager;
 mod normalise;
 mod reply;
+mod retry;
+pub(crate) mod shadow;
 mod upgrade;
 
 pub(crate) use connection::serve;

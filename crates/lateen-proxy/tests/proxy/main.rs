@@ -7,6 +7,7 @@ mod balance;
 mod change;
 mod detect;
 mod http;
+mod mirror;
 mod process;
 mod support;
 mod tcp;
