@@ -68,12 +68,19 @@ impl HeaderMutations {
         self.remove.is_empty() && self.add.is_empty()
     }
 
-    /// Applies the changes. Returns a new host, when one is set.
-    pub fn apply(&self, headers: &mut HeaderMap, values: &dyn Values) -> Option<String> {
+    /// Removes what is to be removed. It comes before the values are computed, which may refer to these headers.
+    pub fn remove(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
         }
+    }
+
+    /// Adds what is to be added. Returns a new host, when one is set.
+    ///
+    /// As in Envoy, what each addition does is decided by the headers before all of them, and replacements come first.
+    pub fn add(&self, headers: &mut HeaderMap, values: &dyn Values) -> Option<String> {
         let mut host = None;
+        let (mut replacing, mut appending) = (Vec::new(), Vec::new());
         for addition in &self.add {
             let mut text = String::new();
             addition.value.write(values, "", &mut text);
@@ -92,17 +99,20 @@ impl HeaderMutations {
             };
             let exists = headers.contains_key(name);
             match addition.action {
-                HeaderAppendAction::AppendIfExistsOrAdd => {
-                    headers.append(name, value);
-                }
                 HeaderAppendAction::AddIfAbsent if exists => {}
                 HeaderAppendAction::OverwriteIfExists if !exists => {}
-                HeaderAppendAction::AddIfAbsent
-                | HeaderAppendAction::OverwriteIfExists
-                | HeaderAppendAction::OverwriteIfExistsOrAdd => {
-                    headers.insert(name, value);
+                HeaderAppendAction::AppendIfExistsOrAdd | HeaderAppendAction::AddIfAbsent => {
+                    appending.push((name, value));
                 }
+                HeaderAppendAction::OverwriteIfExists
+                | HeaderAppendAction::OverwriteIfExistsOrAdd => replacing.push((name, value)),
             }
+        }
+        for (name, value) in replacing {
+            headers.insert(name, value);
+        }
+        for (name, value) in appending {
+            headers.append(name, value);
         }
         host
     }

@@ -81,8 +81,16 @@ impl Redirect {
     /// The redirect to `https` that a virtual host with `require_tls` answers with.
     pub fn to_https() -> Self {
         Self {
-            status: StatusCode::MOVED_PERMANENTLY,
             scheme: Some("https".to_owned()),
+            ..Self::to_same(StatusCode::MOVED_PERMANENTLY)
+        }
+    }
+
+    /// The redirect to where the request went: the `location` of direct responses whose status asks for one.
+    pub fn to_same(status: StatusCode) -> Self {
+        Self {
+            status,
+            scheme: None,
             host: None,
             port: None,
             path: None,
@@ -93,28 +101,15 @@ impl Redirect {
     /// The `location` for a request.
     pub fn location(&self, route: Option<&Route>, request: &RequestView<'_>) -> String {
         let scheme = self.scheme.as_deref().unwrap_or(request.scheme);
-        let (request_host, request_port) = split_port(request.authority);
-        let host = self.host.as_deref().unwrap_or(request_host);
-        let port = match (self.port, request_port) {
-            (Some(port), _) => Some(port.to_string()),
-            // The default port of the old scheme would be wrong under the new one.
-            (None, Some(port))
-                if self.host.is_none()
-                    && !(self.scheme.is_some()
-                        && ((request.scheme == "http" && port == "80")
-                            || (request.scheme == "https" && port == "443"))) =>
-            {
-                Some(port.to_owned())
-            }
-            _ => None,
+        let host = match &self.host {
+            Some(host) => host,
+            None => self.request_host(scheme, request),
         };
         let mut location = format!("{scheme}://{host}");
-        if let Some(port) = port
-            && !(scheme == "http" && port == "80")
-            && !(scheme == "https" && port == "443")
-        {
+        // As in Envoy, a configured port is written even when it is the scheme's default.
+        if let Some(port) = self.port {
             location.push(':');
-            location.push_str(&port);
+            location.push_str(&port.to_string());
         }
         let path = if self.strip_query {
             request.path_only()
@@ -125,9 +120,9 @@ impl Redirect {
             None => location.push_str(path),
             Some(RedirectPath::Full(full)) => {
                 location.push_str(full);
-                if !full.contains('?') && !self.strip_query && !request.query().is_empty() {
-                    location.push('?');
-                    location.push_str(request.query());
+                if !full.contains('?') {
+                    // With its question mark, also when nothing follows it.
+                    location.push_str(&path[request.path_only().len()..]);
                 }
             }
             Some(RedirectPath::Rewrite(rewrite)) => {
@@ -136,6 +131,20 @@ impl Redirect {
             }
         }
         location
+    }
+
+    /// The request's host. It loses its port to a configured one, and the old scheme's default port under a new scheme.
+    fn request_host<'r>(&self, scheme: &str, request: &RequestView<'r>) -> &'r str {
+        let (host, port) = match request.authority.rsplit_once(':') {
+            Some((host, port)) if !host.starts_with('[') || host.ends_with(']') => (host, port),
+            _ => return request.authority,
+        };
+        let default = matches!((request.scheme, port), ("http", "80") | ("https", "443"));
+        if self.port.is_some() || (scheme != request.scheme && default) {
+            host
+        } else {
+            request.authority
+        }
     }
 }
 

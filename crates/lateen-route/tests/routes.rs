@@ -391,3 +391,93 @@ proptest! {
         }
     }
 }
+
+/// The location of a redirect in JSON form.
+fn location(redirect: Value, authority: &str, path: &str) -> String {
+    let table = table(
+        &json!({ "name": "t", "virtualHosts": [{ "name": "v", "domains": ["*"], "routes": [
+            { "match": { "prefix": "/" }, "redirect": redirect },
+        ]}]}),
+    );
+    let headers = HeaderMap::new();
+    let request = view(authority, path, &headers);
+    match table.decide(&request, 0) {
+        Decision::Route { route, .. } => match &route.action {
+            Action::Redirect(redirect) => redirect.location(Some(route), &request),
+            other => panic!("not a redirect: {other:?}"),
+        },
+        _ => panic!("no route"),
+    }
+}
+
+#[test]
+fn redirects_keep_and_replace_ports_as_envoy_does() {
+    let check = |redirect: Value, authority: &str, path: &str, expected: &str| {
+        assert_eq!(
+            location(redirect.clone(), authority, path),
+            expected,
+            "{redirect} {authority} {path}"
+        );
+    };
+    check(json!({}), "a.test:80", "/x", "http://a.test:80/x");
+    check(
+        json!({ "httpsRedirect": true }),
+        "a.test:80",
+        "/x",
+        "https://a.test/x",
+    );
+    check(
+        json!({ "httpsRedirect": true }),
+        "a.test:8080",
+        "/x",
+        "https://a.test:8080/x",
+    );
+    check(
+        json!({ "schemeRedirect": "https", "portRedirect": 443 }),
+        "a.test",
+        "/",
+        "https://a.test:443/",
+    );
+    check(
+        json!({ "portRedirect": 81 }),
+        "[::1]:8080",
+        "/",
+        "http://[::1]:81/",
+    );
+    check(
+        json!({ "portRedirect": 81 }),
+        "[::1]",
+        "/",
+        "http://[::1]:81/",
+    );
+    check(
+        json!({ "hostRedirect": "b.test" }),
+        "a.test:8080",
+        "/",
+        "http://b.test/",
+    );
+    check(
+        json!({ "pathRedirect": "/new" }),
+        "a.test",
+        "/x?",
+        "http://a.test/new?",
+    );
+    check(
+        json!({ "pathRedirect": "/new" }),
+        "a.test",
+        "/x?q=1",
+        "http://a.test/new?q=1",
+    );
+    check(
+        json!({ "pathRedirect": "/new", "stripQuery": true }),
+        "a.test",
+        "/x?q=1",
+        "http://a.test/new",
+    );
+    check(
+        json!({ "pathRedirect": "/new?y=2" }),
+        "a.test",
+        "/x?q=1",
+        "http://a.test/new?y=2",
+    );
+}

@@ -121,14 +121,12 @@ impl Exchange {
             Action::Direct { status, body } => {
                 manager.stats.here().direct.inc();
                 let body = bytes::Bytes::copy_from_slice(body);
-                let mut answer = self.local(LocalReply::new(
-                    *status,
-                    body,
-                    Default::default(),
-                    "direct_response",
-                ));
-                self.mutate_response(&mut answer.headers, &levels);
-                answer
+                let mut reply =
+                    LocalReply::new(*status, body, Default::default(), "direct_response");
+                if *status == StatusCode::CREATED || status.is_redirection() {
+                    reply.locate(&Redirect::to_same(*status).location(None, &self.head.view()));
+                }
+                self.local_with(reply, &levels)
             }
             Action::Redirect(redirect) => self.redirect(redirect, Some(route), &levels),
             Action::Forward(action) => {
@@ -141,13 +139,14 @@ impl Exchange {
                     levels: &levels,
                 };
                 match forward::forward(self, &plan).await {
-                    Err(reply) => self.local(reply),
+                    Err(reply) => self.local_with(reply, &levels),
                     Ok(forwarded) => {
                         let mut answer = self.answer_of_upstream(forwarded);
                         if virtual_host.attempt_count_in_response {
                             let count = HeaderValue::from(self.record.attempts);
                             answer.headers.insert(ATTEMPT_COUNT, count);
                         }
+                        self.record.status = answer.status.as_u16();
                         self.mutate_response(&mut answer.headers, &levels);
                         answer
                     }
@@ -166,12 +165,8 @@ impl Exchange {
         let location = redirect.location(route, &self.head.view());
         let flags = Default::default();
         let mut reply = LocalReply::new(redirect.status, "", flags, "direct_response");
-        if let Ok(value) = HeaderValue::from_str(&location) {
-            reply.headers.push((header::LOCATION, value));
-        }
-        let mut answer = self.local(reply);
-        self.mutate_response(&mut answer.headers, levels);
-        answer
+        reply.locate(&location);
+        self.local_with(reply, levels)
     }
 
     fn answer_of_upstream(&mut self, forwarded: Forwarded) -> Answer {
@@ -221,6 +216,11 @@ impl Exchange {
 
     /// An answer of the proxy itself.
     fn local(&mut self, reply: LocalReply) -> Answer {
+        self.local_with(reply, &[])
+    }
+
+    /// An answer of the proxy itself, with header changes. They cannot touch the body's type and length.
+    fn local_with(&mut self, reply: LocalReply, levels: &[&Mutations]) -> Answer {
         self.record.flags.set(reply.flags);
         self.record.details = reply.details;
         let mut headers = HeaderMap::new();
@@ -230,6 +230,8 @@ impl Exchange {
                 .into_iter()
                 .map(|(name, value)| (Some(name), value)),
         );
+        self.record.status = reply.status.as_u16();
+        self.mutate_response(&mut headers, levels);
         let (mut status, mut body) = (reply.status, reply.body);
         if self.head.is_grpc() {
             // The status and the text travel as trailers, which for an empty response are its headers.
@@ -266,9 +268,10 @@ impl Exchange {
             return;
         }
         self.record.head = Some(self.head.clone_for_values());
-        self.record.response_headers = headers.clone();
-        for level in levels {
-            let _ = level.response.apply(headers, &self.record);
+        for level in levels.iter().filter(|level| !level.response.is_empty()) {
+            level.response.remove(headers);
+            self.record.response_headers = headers.clone();
+            let _ = level.response.add(headers, &self.record);
         }
     }
 
@@ -323,6 +326,11 @@ impl Exchange {
             }),
         });
         *response.status_mut() = answer.status;
+        if answer.status.canonical_reason().is_none() {
+            // What Envoy writes for codes without a standard phrase.
+            let phrase = hyper::ext::ReasonPhrase::from_static(b"Unknown");
+            response.extensions_mut().insert(phrase);
+        }
         *response.headers_mut() = headers;
         response
     }
@@ -351,11 +359,13 @@ pub(super) fn mutate_request(exchange: &mut Exchange, levels: &[&Mutations]) -> 
     if changes.is_empty() {
         return None;
     }
-    exchange.record.head = Some(exchange.head.clone_for_values());
     let mut host = None;
     for change in changes {
+        // A level sees what the one before it left.
+        change.remove(&mut exchange.head.headers);
+        exchange.record.head = Some(exchange.head.clone_for_values());
         host = change
-            .apply(&mut exchange.head.headers, &exchange.record)
+            .add(&mut exchange.head.headers, &exchange.record)
             .or(host);
     }
     host

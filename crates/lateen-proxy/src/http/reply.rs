@@ -70,6 +70,13 @@ impl LocalReply {
         }
     }
 
+    /// Adds where to go instead.
+    pub(crate) fn locate(&mut self, location: &str) {
+        if let Ok(value) = HeaderValue::from_str(location) {
+            self.headers.push((http::header::LOCATION, value));
+        }
+    }
+
     /// No route matched.
     pub(crate) fn not_found() -> Self {
         Self::new(
