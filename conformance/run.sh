@@ -24,6 +24,10 @@ cargo xtask corpora "$shared/corpora"
 step "a stock Envoy under our control plane"
 PATH=$tools:$PATH python3 conformance/envoy-control/run.py
 
+step "the proxy beside a real Envoy"
+cargo build --quiet --package lateen
+python3 conformance/envoy/run.py
+
 step "the first scenario on its original manifests"
 LATEEN_SEED_MANIFESTS=$shared/seed-manifests LATEEN_KUBECTL=$tools/kubectl cargo test --quiet --package lateen --features oracles \
   --test original_sticky_sessions -- --nocapture --test-threads 1

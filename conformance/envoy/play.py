@@ -1,0 +1,259 @@
+"""Plays snapshots on one proxy, and writes what was seen.  play.py envoy|lateen SEED COUNT FOLDER BINARY SNAPSHOT...
+
+Runs in a network namespace of its own, so that both proxies get the same snapshot with the same addresses.
+"""
+
+import collections
+import copy
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import ads
+import generate
+import shorthand
+import upstream
+import wire
+import yaml
+
+XDS, ADMIN = 15010, 15000
+DEADLINE = 20
+NODE = "router~127.0.0.1~conformance.default~default.svc.cluster.local"
+
+
+def bootstrap():
+    http2 = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}}}}
+
+    def address(port):
+        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address(XDS)}}]}]
+    source = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+    return {
+        "node": {"id": NODE, "cluster": "conformance.default"},
+        "admin": {"address": address(ADMIN)},
+        "dynamic_resources": {"lds_config": source, "cds_config": source, "ads_config": {
+            "api_type": "DELTA_GRPC", "set_node_on_first_message_only": True, "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]}},
+        "static_resources": {"clusters": [{
+            "name": "xds-grpc", "type": "STATIC", "connect_timeout": "1s", "typed_extension_protocol_options": http2,
+            "load_assignment": {"cluster_name": "xds-grpc", "endpoints": endpoints}}]}}
+
+
+class Proxy:
+    """The proxy under test, for one snapshot."""
+
+    def __init__(self, which, binary, folder, name):
+        self.log = folder / f"{which}-{name}.log"
+        environment = dict(os.environ)
+        if which == "envoy":
+            config = folder / f"{name}.json"
+            config.write_text(json.dumps(bootstrap()))
+            command = [binary, "-c", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+        else:
+            command = [binary, "proxy", "router", "--concurrency", "1"]
+            environment |= {"POD_NAME": "conformance", "POD_NAMESPACE": "default", "INSTANCE_IP": "127.0.0.1",
+                            "PROXY_CONFIG": json.dumps({"discoveryAddress": f"127.0.0.1:{XDS}"})}
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env=environment)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def until(what, check):
+    end = time.monotonic() + DEADLINE
+    while not check():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {DEADLINE} s: {what}")
+        time.sleep(0.02)
+
+
+def listening(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def play(which, binary, folder, path, seed, count):
+    """What was seen of one snapshot: a list of transcripts."""
+    snapshot = yaml.safe_load(path.read_text())
+    name = path.stem
+    shorthand.fill(snapshot)
+    if "generate" in snapshot:
+        generate.fill(snapshot, seed, count)
+    for each in snapshot.get("upstreams", []):
+        upstream.start(each["name"], each.get("address", "127.0.0.1"), each["port"])
+    server = ads.Ads(XDS)
+    for kind in ads.TYPES:
+        server.put(kind, snapshot.get("resources", {}).get(kind, []))
+    proxy = Proxy(which, binary, folder, name)
+    try:
+        named = {kind: set(server.held[kind]) for kind in ("endpoints", "routes")}
+        rejected = server.settle(DEADLINE, lambda: server.subscribed["listeners"] and all(
+            server.subscribed[kind] >= names for kind, names in named.items()))
+        if rejected:
+            return [{"name": "the snapshot", "seen": {"rejected": True}, "note": str(rejected)}]
+        for listener in snapshot.get("resources", {}).get("listeners", []):
+            port = listener["address"]["socket_address"]["port_value"]
+            until(f"port {port}", lambda: listening(port))
+        seen = [attempt(server, trial) for trial in snapshot.get("trials", [])]
+        clients = {}
+        for request in expand(snapshot.get("requests", [])):
+            seen.append(ask(clients, request, snapshot))
+        if proxy.process.poll() is not None:
+            raise RuntimeError(f"the proxy ended with {proxy.process.returncode}: {proxy.log.read_text()[-2000:]}")
+        return tallied(seen)
+    finally:
+        proxy.stop()
+        server.server.stop(0).wait()
+
+
+def attempt(server, trial):
+    """Offers one resource, then puts things back."""
+    kind, resource = trial["kind"], copy.deepcopy(trial["resource"])
+    name = resource.get("name") or resource["cluster_name"]
+    before = server.held[kind].get(name)
+    server.put(kind, [resource])
+    rejected = server.settle(DEADLINE)
+    if before is None:
+        server.put(kind, [], [name])
+    else:
+        server.held[kind][name] = before
+        server.version += 1
+        with server.lock:
+            server.send(kind, [name])
+    server.settle(DEADLINE)
+    note = next(iter(rejected.values()), "")
+    return {"name": trial["name"], "seen": {"rejected": bool(rejected)}, "note": note}
+
+
+def expand(requests):
+    """Repeats with `{n}` replaced by the number of the repetition."""
+    for request in requests:
+        for number in range(request.get("repeat", 1)):
+            text = json.dumps({key: value for key, value in request.items() if key != "repeat"})
+            made = json.loads(text.replace("{n}", str(number)))
+            if "repeat" in request and "tally" not in request:
+                made["name"] = f"{request['name']} {number}"
+            yield made
+
+
+def encode(request):
+    if "raw" in request:
+        return request["raw"].encode("latin-1")
+    lines = [f"{request.get('method', 'GET')} {request.get('path', '/')} HTTP/1.1"]
+    lines.append(f"host: {request.get('host', 'example.test')}")
+    lines += [f"{name}: {value}" for name, value in request.get("headers", [])]
+    body = request.get("body", "")
+    if body:
+        lines.append(f"content-length: {len(body.encode('latin-1'))}")
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode("latin-1")
+
+
+def ask(clients, request, snapshot):
+    port = request.get("port", snapshot.get("port"))
+    key = (port, request.get("source", "127.0.0.1"))
+    alone = "raw" in request or request.get("alone", False)
+    started = time.monotonic()
+    client = None if alone else clients.pop(key, None)
+    client = client or wire.Client(*key, patience=request.get("patience", 5.0))
+    found = client.exchange(encode(request), request.get("responses", 1))
+    seconds = time.monotonic() - started
+    seen = {"responses": [canonical(response) for response in found]}
+    closing = not found or isinstance(found[-1], str) or any(
+        name.lower() == "connection" and "close" in value for name, value in found[-1]["headers"])
+    if alone:
+        # When it closes after saying so is the proxy's choice: Envoy waits a second for the client.
+        seen["connection"] = "closing" if closing else client.ends()
+    if alone or closing:
+        client.close()
+    else:
+        clients[key] = client
+    if "timing" in request:  # Classes of that many seconds.
+        seen["time"] = int(seconds / request["timing"])
+    return {"name": request["name"], "seen": seen, "tally": request.get("tally"), "sent": encode(request).decode("latin-1")}
+
+
+MASKS = [
+    (re.compile(r"^date$"), re.compile(r"^\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$"), "<date>"),
+    (re.compile(r"^x-request-id$"), re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"), "<uuid>"),
+    # The rest of the time that a retry has.
+    (re.compile(r"^x-envoy-expected-rq-timeout-ms$"), re.compile(r"^14[89]\d\d$"), "15000"),
+    (re.compile(r"^x-envoy-upstream-service-time$"), re.compile(r"^\d+$"), "<ms>"),
+]
+
+
+def masked(headers):
+    """Names with their values in order; what varies is checked for its form and hidden."""
+    found = {}
+    for name, value in headers:
+        for names, form, mask in MASKS:
+            if names.match(name.lower()) and form.match(value):
+                value = mask
+        found.setdefault(name, []).append(value)
+    return dict(sorted(found.items()))
+
+
+def canonical(response):
+    if isinstance(response, str):
+        return response
+    made = dict(response, headers=masked(response["headers"]))
+    try:
+        seen = json.loads(response["body"])
+        seen["headers"] = masked(seen["headers"])
+        del made["body"]
+        made["upstream"] = seen
+        # It follows from the rest of what is compared here.
+        made["headers"].pop("content-length", None)
+    except (ValueError, TypeError, KeyError):
+        pass
+    return made
+
+
+def tallied(seen):
+    """Repetitions that are compared by their counts become one transcript."""
+    kept, tallies = [], collections.defaultdict(collections.Counter)
+    for transcript in seen:
+        what = transcript.pop("tally", None)
+        if what is None:
+            kept.append(transcript)
+            continue
+        value = transcript["seen"]["responses"][0]
+        for part in what.split("."):
+            value = value.get(part, "none") if isinstance(value, dict) else value
+        tallies[transcript["name"]][str(value)] += 1
+    return kept + [{"name": name, "counts": dict(counts)} for name, counts in tallies.items()]
+
+
+def main():
+    which, seed, count, folder, binary, *paths = sys.argv[1:]
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for path in map(pathlib.Path, paths):
+        # A process for each: its upstreams and servers end with it.
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                folder_path = pathlib.Path(folder)
+                seen = play(which, binary, folder_path, path, int(seed), int(count))
+                (folder_path / f"{which}-{path.stem}.seen").write_text(json.dumps(seen))
+                status = 0
+            except Exception as error:  # Whatever it is, the comparison reports it.
+                print(f"{which}: {path.stem}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(status)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main()

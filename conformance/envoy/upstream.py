@@ -1,0 +1,66 @@
+"""Upstreams that say what they were sent as JSON, and misbehave when the request's header `x-do` asks for it.
+
+`x-do` is a list of words: `status=503`, `delay=0.2` (seconds), `reset`, `close` (after the answer),
+`header=name:value`, `chunked`, `empty`.
+"""
+
+import json
+import socket
+import struct
+import threading
+import time
+
+import wire
+
+
+def start(name, address, port):
+    """Listens, and answers until the process ends."""
+    listener = socket.create_server((address, port), backlog=256)
+
+    def accept():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=serve, args=(name, connection), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def serve(name, connection):
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    reader = wire.Reader(connection)
+    try:
+        while True:
+            request = reader.message(is_request=True)
+            if request is None or not answer(name, connection, request):
+                break
+    except (OSError, ValueError):
+        pass
+    connection.close()
+
+
+def answer(name, connection, request):
+    """Answers a request; whether the connection stays open."""
+    method, path, _ = request["start"].split(" ", 2)
+    words = [value for key, value in request["headers"] if key.lower() == "x-do"]
+    words = ",".join(words).split(",") if words else []
+    options = dict(word.strip().partition("=")[::2] for word in words if not word.strip().startswith("header="))
+    added = [word.strip().removeprefix("header=") for word in words if word.strip().startswith("header=")]
+    time.sleep(float(options.get("delay", 0)))
+    if "reset" in options:
+        # Lingering for no time makes the close a reset.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
+    seen = {"upstream": name, "method": method, "path": path, "headers": request["headers"],
+            "body": request["body"], "framing": request["framing"]}
+    body = b"" if "empty" in options else json.dumps(seen).encode()
+    lines = [f"HTTP/1.1 {options.get('status', 200)} Fine", "content-type: application/json", *added]
+    if "chunked" in options:
+        lines.append("transfer-encoding: chunked")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        lines.append(f"content-length: {len(body)}")
+    if "close" in options:
+        lines.append("connection: close")
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    connection.sendall(head + (b"" if method == "HEAD" else body))
+    return "close" not in options

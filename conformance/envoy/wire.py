@@ -1,0 +1,107 @@
+"""HTTP/1.1 on raw sockets: exact bytes out, what came back in."""
+
+import socket
+
+
+class Reader:
+    """Reads messages from a connection."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.buffer = b""
+
+    def fill(self):
+        received = self.connection.recv(65536)
+        self.buffer += received
+        return bool(received)
+
+    def until(self, mark):
+        while mark not in self.buffer:
+            if not self.fill():
+                return None
+        found, _, self.buffer = self.buffer.partition(mark)
+        return found.decode("latin-1")
+
+    def line(self):
+        line = self.until(b"\r\n")
+        if line is None:
+            raise ValueError("the body ended early")
+        return line
+
+    def exactly(self, count):
+        while len(self.buffer) < count:
+            if not self.fill():
+                raise ValueError("the body ended early")
+        found, self.buffer = self.buffer[:count], self.buffer[count:]
+        return found.decode("latin-1")
+
+    def message(self, is_request=False, has_body=True):
+        """The next message: start line, headers, body, trailers and how the body was framed; None at the end."""
+        head = self.until(b"\r\n\r\n")
+        if head is None:
+            return None
+        start, *lines = head.split("\r\n")
+        headers = [[name, value.strip()] for name, _, value in (line.partition(":") for line in lines)]
+        found = {name.lower(): value for name, value in headers}
+        message = {"start": start, "headers": headers, "body": "", "framing": "none"}
+        status = "" if is_request else start.split(" ")[1]
+        if not has_body or status.startswith("1") or status in ("204", "304"):
+            return message
+        if "chunked" in found.get("transfer-encoding", "").lower():
+            message["framing"] = "chunked"
+            while size := int(self.line().partition(";")[0], 16):
+                message["body"] += self.exactly(size)
+                self.line()
+            trailers = []
+            while line := self.line():
+                trailers.append(line)
+            if trailers:
+                message["trailers"] = trailers
+        elif "content-length" in found:
+            message["framing"] = "length"
+            message["body"] = self.exactly(int(found["content-length"]))
+        elif not is_request:
+            message["framing"] = "close"
+            while self.fill():
+                pass
+            message["body"], self.buffer = self.buffer.decode("latin-1"), b""
+        return message
+
+
+class Client:
+    """A connection to the proxy."""
+
+    def __init__(self, port, source="127.0.0.1", patience=5.0):
+        self.connection = socket.create_connection(("127.0.0.1", port), patience, (source, 0))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.reader = Reader(self.connection)
+
+    def exchange(self, request, responses=1):
+        """Sends bytes and reads that many final responses; fewer when the connection ends or falls silent."""
+        found = []
+        try:
+            self.connection.sendall(request)
+            has_body = not request.startswith(b"HEAD ")
+            while sum(not response["start"].split(" ")[1].startswith("1") for response in found) < responses:
+                response = self.reader.message(has_body=has_body)
+                if response is None:
+                    break
+                found.append(response)
+        except TimeoutError:
+            found.append("silence")
+        except (OSError, ValueError) as error:
+            found.append(type(error).__name__)
+        return found
+
+    def ends(self, patience=0.15):
+        """Whether the proxy closes the connection, or has more to say."""
+        self.connection.settimeout(patience)
+        try:
+            return "more bytes" if self.reader.buffer or self.reader.fill() else "closed"
+        except TimeoutError:
+            return "open"
+        except OSError:
+            return "closed"
+
+    def close(self):
+        self.connection.close()
