@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lateen_route::balance::{Balancer, Health};
+use lateen_route::balance::Health;
 use tokio::sync::Notify;
 
+use crate::balancing::Balancing;
+use crate::outlier::{HostOutlier, OutlierConfig, Outliers};
 use crate::stats::{ClusterStats, PerWorker};
 
 /// One state of a cluster.
@@ -26,9 +28,9 @@ pub(crate) struct Cluster {
     pub(crate) max_requests_per_connection: Option<u32>,
     pub(crate) keepalive: Option<socket2::TcpKeepalive>,
     pub(crate) hosts: Vec<Arc<Host>>,
-    pub(crate) balancer: Balancer,
-    /// Distinguishes the states of a cluster, as workers keep balancing positions for each.
-    pub(crate) generation: u64,
+    pub(crate) balancing: Balancing,
+    /// How endpoints that keep failing are ejected; nothing: they are not.
+    pub(crate) outlier: Option<OutlierConfig>,
     pub(crate) limits: Limits,
     pub(crate) shared: Arc<ClusterShared>,
 }
@@ -82,6 +84,7 @@ pub(crate) struct ClusterShared {
     pub(crate) pending: Usage,
     pub(crate) requests: Usage,
     pub(crate) retries: Usage,
+    pub(crate) outliers: Outliers,
     /// Signalled when a connection becomes idle or is closed, for those who wait for one.
     pub(crate) released: Notify,
 }
@@ -96,6 +99,7 @@ impl ClusterShared {
             pending: Usage::default(),
             requests: Usage::default(),
             retries: Usage::default(),
+            outliers: Outliers::new(workers),
             released: Notify::new(),
         }
     }
@@ -171,6 +175,7 @@ pub(crate) struct HostShared {
     pub(crate) active_connections: AtomicU32,
     pub(crate) total_connections: AtomicU64,
     pub(crate) failed_connections: AtomicU64,
+    pub(crate) outlier: HostOutlier,
 }
 
 /// An active request of an endpoint, counted until dropped.
@@ -207,6 +212,11 @@ impl Drop for ActiveRequest {
 }
 
 impl Cluster {
+    /// Whether outlier detection keeps requests from an endpoint. Marks of an earlier configuration do not count.
+    pub(crate) fn is_ejected(&self, host: &Host) -> bool {
+        self.outlier.is_some() && host.shared.outlier.is_ejected()
+    }
+
     /// A host for an address that no configuration lists.
     pub(crate) fn original_destination(address: SocketAddr) -> Arc<Host> {
         Arc::new(Host {

@@ -14,6 +14,7 @@
 
 mod access_log;
 mod admin;
+mod balancing;
 mod cluster;
 pub mod command;
 mod config;
@@ -23,6 +24,7 @@ mod flags;
 mod http;
 mod listener;
 mod net;
+mod outlier;
 mod pool;
 mod process;
 mod record;

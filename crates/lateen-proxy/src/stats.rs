@@ -136,6 +136,20 @@ stat_group! {
 }
 
 stat_group! {
+    /// `cluster.<name>.outlier_detection.`
+    OutlierStats {
+        Counter enforced_total "ejections_enforced_total",
+        Counter overflow "ejections_overflow",
+        Counter detected_5xx "ejections_detected_consecutive_5xx",
+        Counter enforced_5xx "ejections_enforced_consecutive_5xx",
+        Counter detected_gateway "ejections_detected_consecutive_gateway_failure",
+        Counter enforced_gateway "ejections_enforced_consecutive_gateway_failure",
+        Counter detected_local "ejections_detected_consecutive_local_origin_failure",
+        Counter enforced_local "ejections_enforced_consecutive_local_origin_failure",
+    }
+}
+
+stat_group! {
     /// `http.<stat_prefix>.`
     HttpStats {
         Gauge cx_active "downstream_cx_active",

@@ -18,6 +18,7 @@ use crate::cluster::{Cluster, Discovery, Host, Permit};
 use crate::connection::ConnectionInfo;
 use crate::flags::Flags;
 use crate::net::{self, ConnectOptions};
+use crate::outlier::{Event, report};
 use crate::record::Record;
 use crate::stats::{PerWorker, TcpStats};
 use crate::worker::Worker;
@@ -111,7 +112,7 @@ impl TcpProxy {
     /// Connects to an endpoint, or says in the record why not.
     async fn connect(
         &self,
-        worker: &Worker,
+        worker: &Rc<Worker>,
         cluster: &Cluster,
         record: &mut Record,
     ) -> Option<(Arc<Host>, TcpStream)> {
@@ -137,8 +138,17 @@ impl TcpProxy {
                 mark: worker.shared.mark_sockets,
             };
             match net::connect(host.address, options).await {
-                Ok(stream) => return Some((host, stream)),
+                Ok(stream) => {
+                    report(worker, cluster, &host, Event::Connected);
+                    return Some((host, stream));
+                }
                 Err(error) => {
+                    let timed_out = error.kind() == io::ErrorKind::TimedOut;
+                    let event = Event::LocalFailure {
+                        status: if timed_out { 504 } else { 503 },
+                        connected: false,
+                    };
+                    report(worker, cluster, &host, event);
                     cluster.shared.stats.here().cx_connect_fail.inc();
                     host.shared
                         .failed_connections

@@ -167,10 +167,12 @@ impl Worker {
         hash: Option<u64>,
         attempt: u64,
     ) -> Option<Arc<Host>> {
+        let epoch = || cluster.shared.outliers.epoch();
+        let current = cluster.balancing.current(&cluster.hosts, epoch);
         let mut balancing = self.balancing.borrow_mut();
         let entry = balancing.entry(cluster.shared.id).or_default();
-        if entry.0 != cluster.generation {
-            *entry = (cluster.generation, State::default());
+        if entry.0 != current.generation {
+            *entry = (current.generation, State::default());
         }
         let load = |host: usize| {
             cluster.hosts[host]
@@ -185,7 +187,7 @@ impl Worker {
             load: &load,
             attempt,
         };
-        cluster
+        current
             .balancer
             .pick(&mut entry.1, &mut pick)
             .map(|host| cluster.hosts[host].clone())

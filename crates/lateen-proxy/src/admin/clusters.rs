@@ -60,11 +60,7 @@ pub(super) fn text(shared: &Shared) -> String {
             for (stat, value, _) in numbers(host) {
                 let _ = writeln!(out, "{name}::{}::{stat}::{value}", host.text);
             }
-            let health = match host.health {
-                Health::Healthy => "healthy",
-                Health::Degraded => "/degraded",
-                Health::Unhealthy => "/failed_eds_health",
-            };
+            let health = health_flags(&cluster, host);
             let _ = writeln!(out, "{name}::{}::hostname::{}", host.text, host.hostname);
             let _ = writeln!(out, "{name}::{}::health_flags::{health}", host.text);
             let _ = writeln!(out, "{name}::{}::weight::{}", host.text, host.weight);
@@ -78,12 +74,32 @@ pub(super) fn text(shared: &Shared) -> String {
     out
 }
 
+/// What is wrong with an endpoint, in Envoy's order.
+fn health_flags(cluster: &Cluster, host: &Host) -> String {
+    let ejected = if cluster.is_ejected(host) {
+        "/failed_outlier_check"
+    } else {
+        ""
+    };
+    let discovered = match host.health {
+        Health::Healthy if ejected.is_empty() => "healthy",
+        Health::Healthy => "",
+        Health::Degraded => "/degraded",
+        Health::Unhealthy => "/failed_eds_health",
+    };
+    format!("{ejected}{discovered}")
+}
+
 /// The same as the `envoy.admin.v3.Clusters` message.
 pub(super) fn json(shared: &Shared) -> String {
     let statuses: Vec<_> = sorted(shared)
         .into_iter()
         .map(|(name, cluster)| {
-            let hosts: Vec<_> = cluster.hosts.iter().map(|host| host_status(host)).collect();
+            let hosts: Vec<_> = cluster
+                .hosts
+                .iter()
+                .map(|host| host_status(&cluster, host))
+                .collect();
             let limits = &cluster.limits;
             json!({
                 "name": name,
@@ -102,7 +118,7 @@ pub(super) fn json(shared: &Shared) -> String {
     pretty(&json!({ "cluster_statuses": statuses }))
 }
 
-fn host_status(host: &Host) -> Value {
+fn host_status(cluster: &Cluster, host: &Host) -> Value {
     let stats: Vec<_> = numbers(host)
         .into_iter()
         .map(|(name, value, kind)| match value {
@@ -128,6 +144,9 @@ fn host_status(host: &Host) -> Value {
         "weight": host.weight,
         "locality": {},
     });
+    if cluster.is_ejected(host) {
+        status["health_status"]["failed_outlier_check"] = json!(true);
+    }
     for (part, value) in ["region", "zone", "sub_zone"].iter().zip(&host.locality) {
         if !value.is_empty() {
             status["locality"][*part] = json!(value);

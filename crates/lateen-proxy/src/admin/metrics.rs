@@ -7,8 +7,9 @@ use regex::Regex;
 use serde_json::json;
 
 use super::{Query, pretty};
+use crate::outlier::ejected_hosts;
 use crate::shared::Shared;
-use crate::stats::{ClusterStats, HttpStats, Kind, ListenerStats, TcpStats};
+use crate::stats::{ClusterStats, HttpStats, Kind, ListenerStats, OutlierStats, TcpStats};
 
 /// One number.
 struct Sample {
@@ -119,7 +120,7 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
             add(stat, kind, value)
         });
         let healthy = |host: &&std::sync::Arc<crate::cluster::Host>| {
-            host.health == lateen_route::balance::Health::Healthy
+            host.health == lateen_route::balance::Health::Healthy && !cluster.is_ejected(host)
         };
         add("membership_total", Kind::Gauge, cluster.hosts.len() as u64);
         add(
@@ -127,6 +128,14 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
             Kind::Gauge,
             cluster.hosts.iter().filter(healthy).count() as u64,
         );
+        if cluster.outlier.is_some() {
+            // Counted when asked: endpoints take their marks with them when they leave.
+            let active = ejected_hosts(cluster) as u64;
+            add("outlier_detection.ejections_active", Kind::Gauge, active);
+            OutlierStats::visit(&cluster.shared.outliers.stats, &mut |stat, kind, value| {
+                add(&format!("outlier_detection.{stat}"), kind, value);
+            });
+        }
         let (limits, used) = (&cluster.limits, &cluster.shared);
         for (stat, used, limit) in [
             ("cx_open", used.connections.get(), limits.connections),

@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lateen_route::balance::{Balancer, Policy, Settings};
+use lateen_route::balance::{Policy, Settings};
 use lateen_route::{Invalid, Within, refuse_rest};
 use lateen_xds::pb::envoy::config::cluster::v3 as pb;
 use lateen_xds::pb::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
@@ -19,8 +18,10 @@ use lateen_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_option
 use lateen_xds::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 
 use super::endpoint::Assignment;
-use super::{aggregated, decode, duration, ip_and_port, limit, plaintext};
+use super::{aggregated, decode, duration, ip_and_port, limit, outlier, plaintext};
+use crate::balancing::Balancing;
 use crate::cluster::{Cluster, ClusterShared, Discovery, Limits, UpstreamProtocol};
+use crate::outlier::OutlierConfig;
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +47,7 @@ pub(crate) struct ClusterSpec {
     panic_threshold: u32,
     locality_weighted: bool,
     limits: Limits,
+    outlier: Option<OutlierConfig>,
 }
 
 impl ClusterSpec {
@@ -82,6 +84,12 @@ impl ClusterSpec {
             panic_threshold: 50,
             locality_weighted: false,
             limits: Limits::default(),
+            outlier: message
+                .outlier_detection
+                .take()
+                .map(outlier::compile)
+                .transpose()
+                .within("outlier_detection")?,
         };
         spec.discovery(&mut message)?;
         spec.balancing(&mut message)?;
@@ -347,7 +355,8 @@ impl ClusterSpec {
 
     /// The run-time form with these endpoints.
     pub(crate) fn build(&self, assignment: Assignment, shared: Arc<ClusterShared>) -> Cluster {
-        static GENERATION: AtomicU64 = AtomicU64::new(1);
+        // Before the balancer looks at endpoints, so that an ejection in between makes it look again.
+        let epoch = self.outlier.as_ref().map(|_| shared.outliers.epoch());
         let settings = Settings {
             policy: self.policy,
             overprovisioning: assignment.overprovisioning.unwrap_or(140),
@@ -365,9 +374,9 @@ impl ClusterSpec {
             idle_timeout: self.idle_timeout,
             max_requests_per_connection: self.max_requests_per_connection,
             keepalive: self.keepalive.clone(),
-            balancer: Balancer::build(&settings, &assignment.members),
+            balancing: Balancing::new(settings, assignment.members, &assignment.hosts, epoch),
             hosts: assignment.hosts,
-            generation: GENERATION.fetch_add(1, Ordering::Relaxed),
+            outlier: self.outlier.clone(),
             limits: self.limits,
             shared,
         }

@@ -9,6 +9,7 @@ pub(crate) mod cluster;
 pub(crate) mod endpoint;
 pub(crate) mod http;
 pub(crate) mod listener;
+pub(crate) mod outlier;
 pub(crate) mod store;
 pub(crate) mod tcp;
 

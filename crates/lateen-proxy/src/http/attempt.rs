@@ -13,8 +13,9 @@ use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::finish::{Lease, UpstreamHold};
 use super::head::Head;
-use super::reply::Reset;
+use super::reply::{Reset, http_status};
 use crate::cluster::{ActiveRequest, Cluster, Host, Permit, UpstreamProtocol};
+use crate::outlier::{Event, report};
 use crate::pool::PoolError;
 use crate::worker::Worker;
 
@@ -56,6 +57,7 @@ pub(super) async fn one_attempt(
     // The log shows the connection of this attempt, not of one before.
     let local = &mut exchange.record.upstream_local;
     *local = None;
+    exchange.trying = true;
     let sending = async {
         let body = source
             .as_ref()
@@ -76,6 +78,8 @@ pub(super) async fn one_attempt(
                 })
             }),
     };
+    exchange.trying = false;
+    report_attempt(exchange, cluster, host, &result);
     match result {
         Ok((response, lease)) => {
             exchange.record.response_start = Some(exchange.record.started.elapsed());
@@ -103,6 +107,31 @@ pub(super) async fn one_attempt(
             Err(error)
         }
     }
+}
+
+/// Tells outlier detection how an attempt ended.
+fn report_attempt(
+    exchange: &Exchange,
+    cluster: &Cluster,
+    host: &Host,
+    result: &Result<(Response<Incoming>, Lease), AttemptError>,
+) {
+    let event = match result {
+        Ok((response, _)) => Some(Event::Response(outlier_status(&exchange.head, response))),
+        Err(error) => error.event(exchange.record.upstream_local.is_some()),
+    };
+    if let Some(event) = event {
+        report(&exchange.connection.worker, cluster, host, event);
+    }
+}
+
+/// The status that counts for outlier detection: a gRPC call that failed without a message says why in its headers.
+pub(super) fn outlier_status(head: &Head, response: &Response<Incoming>) -> u16 {
+    let grpc = response.headers().get("grpc-status");
+    let code = grpc
+        .filter(|_| head.is_grpc())
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    code.map_or_else(|| response.status().as_u16(), http_status)
 }
 
 /// Sends a request on a connection of the pool; its version says on which kind. The address of the connection's near end
@@ -197,6 +226,19 @@ fn classify(error: &hyper::Error, unsent: bool) -> AttemptError {
         failure,
         reset,
         text,
+    }
+}
+
+impl AttemptError {
+    /// What the failure says about the endpoint. An overflow says nothing: it was refused on this side, and ejecting
+    /// endpoints because of it would leave even fewer to carry the load.
+    pub(super) fn event(&self, connected: bool) -> Option<Event> {
+        let status = match self.failure {
+            Failure::Overflow => return None,
+            Failure::AttemptTimeout => 504,
+            _ => 503,
+        };
+        Some(Event::LocalFailure { status, connected })
     }
 }
 

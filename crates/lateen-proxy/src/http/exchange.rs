@@ -32,6 +32,8 @@ pub(super) struct Exchange {
     pub(super) source: Option<Rc<RequestSource>>,
     /// The client's side of an upgrade, with the protocol.
     pub(super) upgrade: Option<(String, OnUpgrade)>,
+    /// An attempt waits for its endpoint, which is to blame when time runs out.
+    pub(super) trying: bool,
 }
 
 /// What is sent back.
@@ -71,6 +73,7 @@ pub(super) async fn handle(
         head,
         source,
         upgrade,
+        trying: false,
     };
     let answer = match problem {
         Some(reply) => exchange.local(reply),

@@ -19,6 +19,7 @@ use super::retry::attempts;
 use super::{hop, shadow};
 use crate::cluster::Cluster;
 use crate::flags::Flags;
+use crate::outlier::{Event, report};
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
@@ -97,6 +98,11 @@ pub(super) async fn forward(
         result = attempts(exchange, plan, &cluster, hash) => result?,
         () = expired => {
             stats.stats.here().rq_timeout.inc();
+            if exchange.trying && let Some(host) = &exchange.record.upstream {
+                let connected = exchange.record.upstream_local.is_some();
+                let event = Event::LocalFailure { status: 504, connected };
+                report(&exchange.connection.worker, &cluster, host, event);
+            }
             return Err(LocalReply::timeout("response_timeout"));
         }
         () = stalled => return Err(LocalReply::stream_idle()),

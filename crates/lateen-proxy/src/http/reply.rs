@@ -183,6 +183,25 @@ impl LocalReply {
     }
 }
 
+/// The HTTP status that stands for a gRPC status, as Google's table of canonical codes has it.
+pub(super) fn http_status(grpc: u16) -> u16 {
+    match grpc {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        // Unknown, internal and data loss.
+        _ => 500,
+    }
+}
+
 /// The gRPC status that stands for an HTTP status.
 pub(crate) fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {

@@ -15,8 +15,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::attempt::{build, send};
+use super::attempt::{build, outlier_status, send};
 use super::body::{REPLAY_LIMIT, RequestBody};
 use super::exchange::{ATTEMPT_COUNT, Exchange};
 use super::finish::UpstreamHold;
@@ -24,6 +25,7 @@ use super::forward::Plan;
 use super::forwarded::append_forwarded_for;
 use super::head::Head;
 use crate::cluster::{ActiveRequest, Cluster, Discovery, Permit, UpstreamProtocol};
+use crate::outlier::{Event, report};
 use crate::worker::Worker;
 
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -272,18 +274,12 @@ impl Shadow {
                 None => return,
             },
         };
-        let limit = self.limit;
-        let stats = self.cluster.shared.clone();
-        if tokio::time::timeout(limit, self.exchange(body))
-            .await
-            .is_err()
-        {
-            stats.stats.here().rq_timeout.inc();
-        }
+        self.exchange(body).await;
     }
 
     /// Sends the copy and reads the answer to its end, so that the connection can be used again.
     async fn exchange(self, body: RequestBody) {
+        let deadline = Instant::now() + self.limit;
         let (cluster, worker) = (&self.cluster, &self.worker);
         let shared = &cluster.shared;
         let Some(permit) = Permit::take(shared, |shared| &shared.requests, cluster.limits.requests)
@@ -299,8 +295,25 @@ impl Shadow {
         let Ok(request) = build(&self.head, body, self.http2) else {
             return;
         };
-        let Ok((response, lease)) = send(worker, cluster, &host, request, &mut None).await else {
-            return;
+        let mut local = None;
+        let sending = send(worker, cluster, &host, request, &mut local);
+        let result = tokio::time::timeout_at(deadline, sending).await;
+        // The endpoint is judged by copies, too, but only for the cluster that they are sent to.
+        let event = match &result {
+            Ok(Ok((response, _))) => Some(Event::Response(outlier_status(&self.head, response))),
+            Ok(Err(error)) => error.event(local.is_some()),
+            Err(_) => Some(Event::LocalFailure {
+                status: 504,
+                connected: local.is_some(),
+            }),
+        };
+        if let Some(event) = event {
+            report(worker, cluster, &host, event);
+        }
+        let (response, lease) = match result {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => return,
+            Err(_) => return shared.stats.here().rq_timeout.inc(),
         };
         shared.stats.here().response(response.status().as_u16());
         let hold = UpstreamHold {
@@ -310,12 +323,17 @@ impl Shadow {
             active,
         };
         let mut answer = response.into_body();
-        while let Some(frame) = answer.frame().await {
-            if frame.is_err() {
-                return;
+        let reading = async {
+            while let Some(frame) = answer.frame().await {
+                if frame.is_err() {
+                    return false;
+                }
             }
+            true
+        };
+        if tokio::time::timeout_at(deadline, reading).await == Ok(true) {
+            hold.release();
         }
-        hold.release();
     }
 }
 

@@ -177,7 +177,7 @@ fn a_process_follows_its_control_plane() {
     assert_eq!(get(listen, "/", &[]).name(), "one");
 
     // A resource that is not understood is rejected by name, and the state before stays.
-    let mut bad = eds;
+    let mut bad = eds.clone();
     bad["outlierDetection"] = object!({});
     source.set(ResourceType::Cluster, "c", bad);
     eventually(|| !source.0.rejected.lock().unwrap().is_empty());
@@ -234,6 +234,45 @@ fn a_process_follows_its_control_plane() {
         (&object!("LIVE"), &object!("test-node"))
     );
     assert_eq!(get(admin, "/quitquitquit", &[]).status, 405);
+
+    // Failures eject its only endpoint until that is switched off.
+    let mut strict = eds.clone();
+    strict["outlierDetection"] =
+        object!({ "consecutive5xx": 2, "enforcingSuccessRate": 0, "maxEjectionPercent": 100 });
+    strict["commonLbConfig"] = object!({ "healthyPanicThreshold": {} });
+    source.set(ResourceType::Cluster, "c", strict);
+    let ejections = || get(admin, "/stats?usedonly&filter=outlier_detection", &[]).body;
+    eventually(|| {
+        get(
+            admin,
+            "/stats?filter=outlier_detection.ejections_active",
+            &[],
+        )
+        .body
+            == "cluster.c.outlier_detection.ejections_active: 0\n"
+    });
+    for _ in 0..2 {
+        assert_ne!(get(listen, "/?fail=99999", &[]).body, "no healthy upstream");
+    }
+    assert_eq!(get(listen, "/", &[]).body, "no healthy upstream");
+    let prefix = "cluster.c.outlier_detection.ejections_";
+    let counted: Vec<_> = [
+        "active",
+        "detected_consecutive_5xx",
+        "enforced_consecutive_5xx",
+        "enforced_total",
+    ]
+    .map(|name| format!("{prefix}{name}: 1\n"))
+    .into();
+    assert_eq!(ejections(), counted.concat());
+    let clusters = get(admin, "/clusters", &[]).body;
+    let flags = format!(
+        "c::{}::health_flags::/failed_outlier_check\n",
+        upstream.address
+    );
+    assert!(clusters.contains(&flags), "{clusters}");
+    source.set(ResourceType::Cluster, "c", eds);
+    eventually(|| get(listen, "/", &[]).status == 200);
 
     // Without its control plane it keeps serving, and takes up changes when that returns.
     drop(server);
