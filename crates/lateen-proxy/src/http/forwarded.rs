@@ -29,6 +29,7 @@ pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInf
         sanitise(headers);
         client_address(headers, manager, info);
     } else {
+        remove_internal(headers);
         if !headers.contains_key(X_FORWARDED_PROTO) {
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
         }
@@ -52,6 +53,39 @@ pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInf
         Some(b"https") => "https",
         _ => "http",
     };
+}
+
+/// Headers that steer the proxy and that only an internal caller may send. Without `internal_address_config`, which is
+/// not taken, no caller is internal (Envoy's documentation of `x-envoy-internal`).
+const INTERNAL_ONLY: [&str; 15] = [
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-internal",
+    "x-envoy-ip-tags",
+    "x-envoy-max-retries",
+    "x-envoy-original-url",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+];
+
+/// Removes what only internal callers may send.
+fn remove_internal(headers: &mut HeaderMap) {
+    // Most requests carry none of them, and one look at the names is cheaper than a search for each.
+    if headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-envoy-"))
+    {
+        for name in INTERNAL_ONLY {
+            headers.remove(name);
+        }
+    }
 }
 
 /// Removes what only the proxies of the mesh may say.
