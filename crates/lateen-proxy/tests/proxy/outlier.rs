@@ -14,6 +14,9 @@ use crate::support::{Proxy, Upstream, eventually, free_address, get, merge, to};
 /// Body of the answer when everyone is ejected.
 const NOBODY: &str = "no healthy upstream";
 
+/// What a failed gRPC call says; to other requests it means nothing.
+const UNAVAILABLE: &str = "grpc-status: 14\r\n";
+
 /// An upstream that answers with the status of the moment.
 struct Scripted {
     address: SocketAddr,
@@ -36,8 +39,9 @@ impl Scripted {
                     while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
                         if line == "\r\n" {
                             let status = current.load(Ordering::SeqCst);
-                            let answer =
-                                format!("HTTP/1.1 {status} -\r\ncontent-length: 0\r\n\r\n");
+                            let answer = format!(
+                                "HTTP/1.1 {status} -\r\n{UNAVAILABLE}content-length: 0\r\n\r\n"
+                            );
                             if lines.get_mut().write_all(answer.as_bytes()).is_err() {
                                 return;
                             }
@@ -137,6 +141,20 @@ fn failures_in_a_row_eject() {
             "{config} after {statuses:?}"
         );
     }
+}
+
+#[test]
+fn failed_grpc_calls_count_by_their_own_status() {
+    let upstream = Scripted::start(200);
+    let config =
+        json!({ "consecutiveGatewayFailure": 1, "enforcingConsecutiveGatewayFailure": 100 });
+    let (_proxy, address) = proxy(1, cluster(&[upstream.address], config));
+    assert_eq!(get(address, "/", &[]).status, 200);
+    assert_eq!(
+        get(address, "/", &["content-type: application/grpc"]).status,
+        200
+    );
+    assert_eq!(get(address, "/", &[]).body, NOBODY);
 }
 
 #[test]
