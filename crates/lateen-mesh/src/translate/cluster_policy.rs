@@ -244,6 +244,10 @@ fn apply_outlier_detection(cluster: &mut Cluster, settings: &OutlierSettings) {
         detection.consecutive_local_origin_failure = nonzero(count);
         detection.enforcing_consecutive_local_origin_failure = enforcing(count);
     }
+    // Split success rates would be compared by default, as whole ones are.
+    if detection.split_external_local_origin_errors {
+        detection.enforcing_local_origin_success_rate = number(0);
+    }
     cluster.outlier_detection = Some(detection);
     let percent = settings.min_health_percent.unwrap_or_default().max(0);
     let common = cluster
@@ -330,4 +334,28 @@ fn slow_start(balancer: &LoadBalancer) -> Option<SlowStartConfig> {
         }),
         min_weight_percent: minimum.map(|value| Percent { value }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_never_compared_by_success_rate() {
+        for split in [false, true] {
+            let settings = OutlierSettings {
+                split_external_local_origin_errors: split,
+                ..OutlierSettings::default()
+            };
+            let mut cluster = Cluster::default();
+            apply_outlier_detection(&mut cluster, &settings);
+            let detection = cluster.outlier_detection.unwrap_or_default();
+            let enforced = (
+                detection.enforcing_success_rate,
+                detection.enforcing_local_origin_success_rate,
+            );
+            // The second has no effect without the split, and istiod leaves it out then.
+            assert_eq!(enforced, (number(0), split.then(|| number(0)).flatten()));
+        }
+    }
 }
