@@ -32,7 +32,9 @@ async fn addresses_are_given_once() {
     let outside = json!({"clusterIP": "10.97.0.1"});
     let refused = server.post(SERVICES, &service("three", outside)).await;
     assert!(
-        refused.message().contains("does not match the current range"),
+        refused
+            .message()
+            .contains("does not match the current range"),
         "{}",
         refused.message()
     );
