@@ -80,11 +80,10 @@ pub fn die_with_parent(parent: i32) -> io::Result<()> {
 /// Lets a write to a closed pipe end the process quietly, as users of `command | head` expect. Rust programs start with
 /// that signal ignored, which servers want and printing commands do not.
 pub fn end_on_closed_pipe() {
+    let default = nix::sys::signal::SigHandler::SigDfl;
     // SAFETY: SIG_DFL installs no handler, so nothing of ours runs in signal context.
-    let restored =
-        unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
-    // Without it the command still works; it only complains about the closed pipe.
-    drop(restored);
+    // A refusal leaves the command as it was: it works, and complains about the closed pipe.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, default) };
 }
 
 /// From now on no program that this process executes gains rights (set-user-id bits, file
