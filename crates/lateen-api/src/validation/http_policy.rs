@@ -3,7 +3,7 @@
 use super::{Problems, http_route::text, names::is_header};
 use crate::{
     Duration,
-    common::Percent,
+    common::{GRPC_CODES, Percent},
     networking::http_route::{CorsPolicy, FaultAbort, FaultDelay, HttpFaultInjection, HttpRetry},
 };
 
@@ -24,26 +24,6 @@ const RETRY_CONDITIONS: [&str; 15] = [
     "internal",
     "resource-exhausted",
     "unavailable",
-];
-/// Codes of gRPC that an abort may have.
-const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
 ];
 
 /// Checks retries.

@@ -1,5 +1,6 @@
 //! Settings of HTTP filters for single routes: faults and cross-origin rules.
 
+use lateen_api::common::GRPC_CODES;
 use lateen_api::networking::http_route::{
     CorsPolicy, FaultAbort, FaultDelay, HttpFaultInjection, UnmatchedPreflights,
 };
@@ -22,27 +23,6 @@ use super::{
     build::{any, duration, flag, per_hundred, per_million},
     http_match,
 };
-
-/// Codes of gRPC in order: the position is the number.
-const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// The settings of a route, by filter.
 pub(super) fn of_route(
