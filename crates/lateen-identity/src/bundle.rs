@@ -127,7 +127,10 @@ impl TrustBundle {
 }
 
 /// All certificates of a text of PEM, at least one. Other blocks, such as keys, are passed over.
-pub(crate) fn read_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, BundleError> {
+///
+/// # Errors
+/// When the text is too long or damaged, or has no certificate or too many.
+pub fn read_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, BundleError> {
     if pem.len() > MAX_PEM {
         return Err(BundleError::TooLong(pem.len()));
     }

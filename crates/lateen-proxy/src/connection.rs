@@ -15,6 +15,7 @@ use crate::http;
 use crate::listener::{FilterChain, InspectorKind, Listener, ListenerSlot, NetworkFilter};
 use crate::record::Record;
 use crate::sniff::{self, ClientHello, Verdict};
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// What is known of a downstream connection.
@@ -82,6 +83,7 @@ pub(crate) async fn serve(
     let inspection = inspect(&mut stream, &mut prefix, &listener, local.port()).await;
     if let Some((chain, info)) = choose(&listener, inspection, remote, local, id) {
         let info = Rc::new(info);
+        let stream = Stream::from(stream);
         match &chain.filter {
             NetworkFilter::Http(manager) => {
                 let manager = manager.clone();

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::store::Store;
+use crate::secret::Secrets;
 use crate::shared::{Names, Shared};
 use crate::worker::{self, Command};
 
@@ -66,6 +67,7 @@ impl Engine {
                 workers: count,
                 ..Names::default()
             },
+            secrets: Secrets::default(),
             workers: senders,
             dump: Mutex::default(),
             updates: Default::default(),
@@ -87,7 +89,13 @@ impl Engine {
 
     /// What takes discovery updates. Make one per engine: it knows what was accepted before.
     pub fn handler(&self) -> impl Handler + use<> {
-        Store::new(self.shared.clone())
+        Store::start(self.shared.clone())
+    }
+
+    /// The certificates and authorities of this engine's TLS contexts. An agent in the same process puts the ones that
+    /// the configuration takes from its local socket, such as `default` and `ROOTCA`.
+    pub fn secrets(&self) -> Secrets {
+        self.shared.secrets.clone()
     }
 
     /// Whether the first complete configuration is in effect.

@@ -28,11 +28,18 @@ mod outlier;
 mod pool;
 mod process;
 mod record;
+#[allow(dead_code, reason = "TLS contexts use it from the next change on")]
+mod secret;
 mod shared;
 mod sniff;
 mod stats;
+#[allow(dead_code, reason = "TLS contexts use it from the next change on")]
+mod stream;
 mod tcp;
+#[allow(dead_code, reason = "TLS contexts use it from the next change on")]
+mod tls;
 mod worker;
 
 pub use engine::{Engine, EngineConfig};
 pub use process::{ProxyConfig, RunError, run};
+pub use secret::{SecretError, Secrets};

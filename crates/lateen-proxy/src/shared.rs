@@ -15,6 +15,7 @@ use crate::access_log::LogFiles;
 use crate::cluster::{Cluster, ClusterShared};
 use crate::config::store::Dump;
 use crate::listener::ListenerSlot;
+use crate::secret::Secrets;
 use crate::stats::{HttpStats, ListenerStats, PerWorker, TcpStats};
 use crate::worker::Command;
 
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) clusters: ArcSwap<Clusters>,
     pub(crate) listeners: ArcSwap<ListenerSet>,
     pub(crate) names: Names,
+    pub(crate) secrets: Secrets,
     pub(crate) workers: Vec<mpsc::UnboundedSender<Command>>,
     pub(crate) dump: Mutex<Dump>,
     pub(crate) updates: Updates,
@@ -90,6 +92,7 @@ pub(crate) struct Updates {
     pub(crate) endpoint: UpdateCounts,
     pub(crate) listener: UpdateCounts,
     pub(crate) route: UpdateCounts,
+    pub(crate) secret: UpdateCounts,
     pub(crate) connected: AtomicBool,
     pub(crate) listeners_warming: AtomicUsize,
     pub(crate) clusters_warming: AtomicUsize,

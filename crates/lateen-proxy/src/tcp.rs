@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use lateen_route::hash::xx64;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
@@ -21,6 +20,7 @@ use crate::net::{self, ConnectOptions};
 use crate::outlier::{Event, report};
 use crate::record::Record;
 use crate::stats::{PerWorker, TcpStats};
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// Bytes that are copied at a time.
@@ -45,7 +45,7 @@ impl TcpProxy {
         &self,
         worker: &Rc<Worker>,
         info: &Rc<ConnectionInfo>,
-        stream: TcpStream,
+        stream: Stream,
         prefix: BytesMut,
     ) {
         self.stats.here().cx_total.inc();
@@ -61,7 +61,7 @@ impl TcpProxy {
         &self,
         worker: &Rc<Worker>,
         record: &mut Record,
-        mut stream: TcpStream,
+        mut stream: Stream,
         prefix: BytesMut,
     ) {
         let name = self.draw(fastrand::u64(..));
@@ -83,7 +83,7 @@ impl TcpProxy {
         let Some((host, mut upstream)) = self.connect(worker, &cluster, record).await else {
             return;
         };
-        record.upstream_local = upstream.local_addr().ok();
+        record.upstream_local = upstream.tcp().local_addr().ok();
         record.upstream = Some(host.clone());
         let stats = cluster.shared.clone();
         stats.stats.here().cx_active.inc();
@@ -115,7 +115,7 @@ impl TcpProxy {
         worker: &Rc<Worker>,
         cluster: &Cluster,
         record: &mut Record,
-    ) -> Option<(Arc<Host>, TcpStream)> {
+    ) -> Option<(Arc<Host>, Stream)> {
         let hash = self
             .hash_source_ip
             .then(|| xx64(record.connection.remote.ip().to_string().as_bytes(), 0));
@@ -140,7 +140,7 @@ impl TcpProxy {
             match net::connect(host.address, options).await {
                 Ok(stream) => {
                     report(worker, cluster, &host, Event::Connected);
-                    return Some((host, stream));
+                    return Some((host, stream.into()));
                 }
                 Err(error) => {
                     let timed_out = error.kind() == io::ErrorKind::TimedOut;

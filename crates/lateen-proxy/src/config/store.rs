@@ -15,7 +15,9 @@ use lateen_xds::pb::envoy::config::cluster::v3::Cluster as ClusterMessage;
 use lateen_xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use lateen_xds::pb::envoy::config::listener::v3::Listener as ListenerMessage;
 use lateen_xds::pb::envoy::config::route::v3::RouteConfiguration;
+use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use lateen_xds::{Resource, ResourceType};
+use parking_lot::Mutex;
 
 use super::cluster::ClusterSpec;
 use super::{decode, endpoint, listener};
@@ -23,6 +25,7 @@ use crate::access_log::LogFiles;
 use crate::cluster::ClusterShared;
 use crate::http::manager::RouteSource;
 use crate::listener::{Listener, ListenerSlot, NetworkFilter};
+use crate::secret::Origin;
 use crate::shared::{Clusters, RouteSlot, Shared, UpdateCounts};
 use crate::stats::{HttpStats, ListenerStats, PerWorker, TcpStats};
 use crate::{net, worker};
@@ -93,7 +96,10 @@ impl<'s> Context<'s> {
     }
 }
 
-/// The handler of discovery updates.
+/// The handler of discovery updates: the store, which changes of local secrets reach, too.
+pub(crate) struct StoreHandle(Arc<Mutex<Store>>);
+
+/// What was accepted so far.
 pub(crate) struct Store {
     shared: Arc<Shared>,
     /// Clusters in effect.
@@ -127,7 +133,20 @@ pub(crate) struct DumpEntry {
 }
 
 impl Store {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    /// A store that hears of secrets which do not come from the discovery stream.
+    pub(crate) fn start(shared: Arc<Shared>) -> StoreHandle {
+        let secrets = shared.secrets.clone();
+        let store = Arc::new(Mutex::new(Self::new(shared)));
+        let weak = Arc::downgrade(&store);
+        secrets.observe(move || {
+            if let Some(store) = weak.upgrade() {
+                store.lock().secrets_changed();
+            }
+        });
+        StoreHandle(store)
+    }
+
+    fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
             clusters: HashMap::new(),
@@ -148,7 +167,8 @@ impl Store {
                 ResourceType::Endpoint => self.assignment(resource, &mut clusters),
                 ResourceType::Listener => self.listener(resource),
                 ResourceType::Route => self.route(resource),
-                ResourceType::Secret => Err(Invalid::unsupported("")),
+                ResourceType::Secret => decode::<Secret>(&resource.body)
+                    .and_then(|secret| self.shared.secrets.discovered(secret)),
             };
             if let Err(error) = result {
                 rejections.push(Rejection {
@@ -163,7 +183,7 @@ impl Store {
                 ResourceType::Listener => self.remove_listener(name),
                 ResourceType::Endpoint => self.missing_assignment(name, &mut clusters),
                 ResourceType::Route => self.missing_route(name),
-                ResourceType::Secret => {}
+                ResourceType::Secret => self.shared.secrets.missing(name),
             }
         }
         if matches!(update.kind, ResourceType::Cluster | ResourceType::Endpoint) {
@@ -415,7 +435,17 @@ impl Store {
         .collect()
     }
 
+    /// A secret came or went: what waited for it may go on.
+    fn secrets_changed(&mut self) {
+        self.activate_listeners();
+        self.settle();
+    }
+
     fn record(&self, update: Update, rejections: &[Rejection]) {
+        if update.kind == ResourceType::Secret {
+            // Nothing that can be dumped may hold private keys.
+            return;
+        }
         let now = SystemTime::now();
         let mut dump = self.shared.dump.lock();
         dump.versions.insert(update.kind, update.version);
@@ -456,12 +486,13 @@ impl Store {
             ResourceType::Cluster => &updates.cluster,
             ResourceType::Endpoint => &updates.endpoint,
             ResourceType::Listener => &updates.listener,
-            ResourceType::Route | ResourceType::Secret => &updates.route,
+            ResourceType::Route => &updates.route,
+            ResourceType::Secret => &updates.secret,
         }
     }
 }
 
-impl Handler for Store {
+impl Store {
     fn update(&mut self, update: Update) -> Vec<Rejection> {
         let rejections = self.apply(&update);
         let counts = self.counts(update.kind);
@@ -473,6 +504,12 @@ impl Handler for Store {
         count.fetch_add(1, Ordering::Relaxed);
         self.seen.insert(update.kind);
         self.record(update, &rejections);
+        self.settle();
+        rejections
+    }
+
+    /// After a change: forgets what nothing refers to, and says what is still waited for.
+    fn settle(&self) {
         let updates = &self.shared.updates;
         updates
             .clusters_warming
@@ -487,6 +524,7 @@ impl Handler for Store {
             .routes
             .lock()
             .retain(|name, _| wanted.contains(name));
+        self.shared.secrets.forget_unused();
         let complete = self.warming_clusters.is_empty() && self.warming_listeners.is_empty();
         if complete
             && self.seen.contains(&ResourceType::Cluster)
@@ -494,7 +532,6 @@ impl Handler for Store {
         {
             self.shared.live.store(true, Ordering::Relaxed);
         }
-        rejections
     }
 
     fn wanted(&self, kind: ResourceType) -> BTreeSet<String> {
@@ -506,15 +543,25 @@ impl Handler for Store {
                 .filter_map(|spec| spec.assignment_name.clone())
                 .collect(),
             ResourceType::Route => self.route_names(),
+            ResourceType::Secret => self.shared.secrets.names(Origin::Discovery),
             _ => BTreeSet::new(),
         }
     }
+}
+
+impl Handler for StoreHandle {
+    fn update(&mut self, update: Update) -> Vec<Rejection> {
+        self.0.lock().update(update)
+    }
+
+    fn wanted(&self, kind: ResourceType) -> BTreeSet<String> {
+        self.0.lock().wanted(kind)
+    }
 
     fn connection_changed(&mut self, connected: bool) {
-        self.shared
-            .updates
-            .connected
-            .store(connected, Ordering::Relaxed);
+        let store = self.0.lock();
+        let updates = &store.shared.updates;
+        updates.connected.store(connected, Ordering::Relaxed);
     }
 }
 

@@ -11,7 +11,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::codec;
@@ -23,6 +22,7 @@ use crate::cluster::Host;
 use crate::connection::ConnectionInfo;
 use crate::listener::{FilterChain, ListenerSlot};
 use crate::sniff::PREFACE;
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// Time for a started head to become complete.
@@ -73,7 +73,7 @@ pub(crate) async fn serve(
     chain: &FilterChain,
     manager: Arc<HttpManager>,
     info: Rc<ConnectionInfo>,
-    mut stream: TcpStream,
+    mut stream: Stream,
     mut prefix: BytesMut,
 ) {
     let http2 = match manager.codec {
@@ -143,7 +143,7 @@ pub(crate) async fn serve(
 
 /// Reads until it is clear whether the client speaks HTTP/2; nothing when the connection ended before.
 async fn is_http2(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     prefix: &mut BytesMut,
     idle: Option<Duration>,
 ) -> Option<bool> {

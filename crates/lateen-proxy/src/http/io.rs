@@ -9,11 +9,11 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::connection::HEAD_TIMEOUT;
 use crate::stats::{HttpStats, PerWorker};
+use crate::stream::Stream;
 
 /// Where an HTTP/1.1 connection is between requests. Shared with the codec's thread only, but its types want `Send`.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ impl HeadGuard {
 
 /// The stream.
 pub(crate) struct Downstream {
-    stream: TcpStream,
+    stream: Stream,
     prefix: Bytes,
     guard: Arc<HeadGuard>,
     stats: Arc<PerWorker<HttpStats>>,
@@ -58,7 +58,7 @@ pub(crate) struct Downstream {
 
 impl Downstream {
     pub(crate) fn new(
-        stream: TcpStream,
+        stream: Stream,
         prefix: Bytes,
         guard: Arc<HeadGuard>,
         stats: Arc<PerWorker<HttpStats>>,

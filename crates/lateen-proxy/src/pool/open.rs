@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, Host, Permit};
 use crate::http::codec;
 use crate::http::local::LocalExecutor;
 use crate::net::{self, ConnectOptions};
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// A request that waits for a connection.
@@ -123,18 +124,15 @@ impl Drop for OpenUpstream {
     }
 }
 
-async fn connect(
-    worker: &Worker,
-    cluster: &Cluster,
-    host: &Host,
-) -> Result<tokio::net::TcpStream, PoolError> {
+async fn connect(worker: &Worker, cluster: &Cluster, host: &Host) -> Result<Stream, PoolError> {
     let options = ConnectOptions {
         timeout: cluster.connect_timeout,
         bind: cluster.bind,
         keepalive: cluster.keepalive.as_ref(),
         mark: worker.shared.mark_sockets,
     };
-    net::connect(host.address, options).await.map_err(|error| {
+    let connected = net::connect(host.address, options).await;
+    connected.map(Stream::from).map_err(|error| {
         let stats = cluster.shared.stats.here();
         host.shared
             .failed_connections
@@ -157,7 +155,7 @@ pub(super) async fn open_http1(
     permit: Permit,
 ) -> Result<Http1Connection, PoolError> {
     let stream = connect(worker, cluster, host).await?;
-    let local = stream.local_addr().ok();
+    let local = stream.tcp().local_addr().ok();
     let open = OpenUpstream::start(cluster, host, permit, false);
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(codec::HTTP1_BUFFER)
@@ -188,7 +186,7 @@ pub(super) async fn open_http2(
     permit: Permit,
 ) -> Result<Http2Connection, PoolError> {
     let stream = connect(worker, cluster, host).await?;
-    let local = stream.local_addr().ok();
+    let local = stream.tcp().local_addr().ok();
     let open = OpenUpstream::start(cluster, host, permit, true);
     let (sender, connection) = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())

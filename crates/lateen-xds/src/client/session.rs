@@ -15,11 +15,12 @@ use crate::{Resource, ResourceType};
 const INVALID_ARGUMENT: i32 = 3;
 
 /// The types this client asks for, in the order of a consistent update.
-const KINDS: [ResourceType; 4] = [
+const KINDS: [ResourceType; 5] = [
     ResourceType::Cluster,
     ResourceType::Endpoint,
     ResourceType::Listener,
     ResourceType::Route,
+    ResourceType::Secret,
 ];
 
 /// What survives a stream: accepted versions and subscriptions by type.
