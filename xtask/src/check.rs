@@ -20,7 +20,12 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("lateen-route", &["lateen-xds"]),
     (
         "lateen-proxy",
-        &["lateen-xds", "lateen-route", "lateen-identity", "lateen-sys"],
+        &[
+            "lateen-xds",
+            "lateen-route",
+            "lateen-identity",
+            "lateen-sys",
+        ],
     ),
     (
         "lateen-control",
