@@ -6,6 +6,7 @@ pub mod destination_rule;
 pub mod gateway;
 pub mod http_policy;
 pub mod http_route;
+pub mod lateen;
 pub mod names;
 pub mod service_entry;
 pub mod sidecar;
@@ -135,6 +136,8 @@ pub fn validate(object: &serde_json::Value) -> Option<Vec<Problem>> {
         ("networking.istio.io", "ServiceEntry") => check(object, service_entry::specification),
         ("networking.istio.io", "Sidecar") => check(object, sidecar::specification),
         ("security.istio.io", "PeerAuthentication") => check(object, peer_authentication),
+        ("lateen.dev", "StickySession") => check(object, lateen::sticky_session),
+        ("lateen.dev", "BodyToHeaders") => check(object, lateen::body_to_headers),
         _ => return None,
     })
 }
