@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::balancing::Balancing;
 use crate::outlier::{HostOutlier, OutlierConfig, Outliers};
 use crate::stats::{ClusterStats, PerWorker};
+use crate::telemetry::peer::{ClusterNotes, Workload};
 
 /// One state of a cluster.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ pub(crate) struct Cluster {
     /// How endpoints that keep failing are ejected; nothing: they are not.
     pub(crate) outlier: Option<OutlierConfig>,
     pub(crate) limits: Limits,
+    /// What the control plane says about it.
+    pub(crate) notes: ClusterNotes,
+    /// Endpoints are told who this proxy is, on TCP connections that agree on a protocol for it.
+    pub(crate) tells_peers: bool,
     pub(crate) shared: Arc<ClusterShared>,
 }
 
@@ -163,6 +168,8 @@ pub(crate) struct Host {
     pub(crate) priority: u32,
     /// Region, zone and sub-zone, for display.
     pub(crate) locality: [String; 3],
+    /// The workload behind it, if discovery says so.
+    pub(crate) workload: Option<Arc<Workload>>,
     pub(crate) shared: Arc<HostShared>,
 }
 
@@ -227,6 +234,7 @@ impl Cluster {
             weight: 1,
             priority: 0,
             locality: Default::default(),
+            workload: None,
             shared: Arc::default(),
         })
     }

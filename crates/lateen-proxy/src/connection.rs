@@ -16,6 +16,7 @@ use crate::listener::{FilterChain, InspectorKind, Listener, ListenerSlot, Networ
 use crate::record::Record;
 use crate::sniff::{self, ClientHello, Verdict};
 use crate::stream::Stream;
+use crate::telemetry::exchange;
 use crate::worker::Worker;
 
 /// What is known of a downstream connection.
@@ -28,6 +29,13 @@ pub(crate) struct ConnectionInfo {
     /// Server name of a TLS client hello.
     pub(crate) server_name: String,
     pub(crate) chain: String,
+}
+
+impl ConnectionInfo {
+    /// The names in the certificates of this proxy and of the client. Empty without mutual TLS.
+    pub(crate) fn principals(&self) -> (&str, &str) {
+        ("", "")
+    }
 }
 
 /// What the inspectors found.
@@ -83,13 +91,24 @@ pub(crate) async fn serve(
     let inspection = inspect(&mut stream, &mut prefix, &listener, local.port()).await;
     if let Some((chain, info)) = choose(&listener, inspection, remote, local, id) {
         let info = Rc::new(info);
-        let stream = Stream::from(stream);
-        match &chain.filter {
-            NetworkFilter::Http(manager) => {
+        let mut stream = Stream::from(stream);
+        let mut peer = Ok(None);
+        if chain.tells_peers && stream.alpn() == Some(exchange::PROTOCOL.as_bytes()) {
+            let own = &worker.shared.identity;
+            peer = exchange::run(&mut stream, &mut prefix, own).await;
+        }
+        match (&chain.filter, peer) {
+            // The connection broke, or the peer breaks the rules: there is nobody to serve.
+            (_, Err(error)) => tracing::debug!(%error, "the exchange of metadata failed"),
+            (NetworkFilter::Http(manager), Ok(_)) => {
                 let manager = manager.clone();
                 http::serve(&worker, &slot, &chain, manager, info, stream, prefix).await;
             }
-            NetworkFilter::Tcp(proxy) => proxy.serve(&worker, &info, stream, prefix).await,
+            (NetworkFilter::Tcp(proxy), Ok(peer)) => {
+                proxy
+                    .serve(&worker, &chain, &info, peer, stream, prefix)
+                    .await;
+            }
         }
     }
     stats.here().cx_active.dec();

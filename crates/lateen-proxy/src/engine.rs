@@ -7,12 +7,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lateen_xds::client::Handler;
+use lateen_xds::pb::envoy::config::core::v3::Node;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
+use crate::admin;
 use crate::config::store::Store;
 use crate::secret::Secrets;
 use crate::shared::{Names, Shared};
+use crate::telemetry::peer::Identity;
 use crate::worker::{self, Command};
 
 /// How often the end of the last connection is looked for while draining.
@@ -32,6 +35,8 @@ pub struct EngineConfig {
     pub mark_sockets: bool,
     /// Downstream connections beyond this number are closed at once.
     pub most_connections: usize,
+    /// Who the proxy is: told to peers that ask, and shown in metrics.
+    pub node: Node,
 }
 
 impl Default for EngineConfig {
@@ -41,6 +46,7 @@ impl Default for EngineConfig {
             node_ip: None,
             mark_sockets: false,
             most_connections: MOST_CONNECTIONS,
+            node: Node::default(),
         }
     }
 }
@@ -75,6 +81,7 @@ impl Engine {
             draining: watch::Sender::new(false),
             connections: Default::default(),
             started: Instant::now(),
+            identity: Identity::from_node(&config.node),
             node_ip: config.node_ip,
             mark_sockets: config.mark_sockets,
             most_connections: config.most_connections,
@@ -101,6 +108,11 @@ impl Engine {
     /// Whether the first complete configuration is in effect.
     pub fn is_ready(&self) -> bool {
         self.shared.is_live() && !self.shared.is_draining()
+    }
+
+    /// All statistics in the Prometheus text format.
+    pub fn metrics(&self) -> String {
+        admin::all_metrics(&self.shared)
     }
 
     /// Open downstream connections.

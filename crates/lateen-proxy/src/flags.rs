@@ -42,6 +42,11 @@ impl Flags {
         self.0 & other.0 != 0
     }
 
+    /// The set as a number.
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
     /// The flag of this name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL

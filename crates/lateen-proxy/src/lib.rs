@@ -38,6 +38,7 @@ mod stream;
 mod tcp;
 #[allow(dead_code, reason = "TLS contexts use it from the next change on")]
 mod tls;
+mod telemetry;
 mod worker;
 
 pub use engine::{Engine, EngineConfig};

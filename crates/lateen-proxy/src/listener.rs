@@ -12,6 +12,7 @@ use crate::config::chain_match::ChainMatcher;
 use crate::http::manager::HttpManager;
 use crate::stats::{ListenerStats, PerWorker};
 use crate::tcp::TcpProxy;
+use crate::telemetry::StatsFilter;
 
 /// One state of a listener.
 #[derive(Debug)]
@@ -79,6 +80,10 @@ pub(crate) struct FilterChain {
     pub(crate) name: String,
     /// Hash of its configuration: connections of a chain that is unchanged in a new state of the listener stay.
     pub(crate) fingerprint: u64,
+    /// Clients are told who this proxy is, on connections that agree on a protocol for it.
+    pub(crate) tells_peers: bool,
+    /// Counts connections.
+    pub(crate) stats: Vec<Arc<StatsFilter>>,
     pub(crate) filter: NetworkFilter,
 }
 

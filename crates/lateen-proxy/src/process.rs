@@ -72,6 +72,7 @@ async fn serve(config: ProxyConfig) -> Result<(), RunError> {
         workers: config.concurrency,
         node_ip: config.node_ip,
         mark_sockets: config.mark_sockets,
+        node: config.node.clone(),
         ..EngineConfig::default()
     })
     .map_err(RunError::Start)?;

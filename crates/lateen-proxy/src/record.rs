@@ -11,10 +11,11 @@ use http::{HeaderMap, Version};
 use lateen_route::format::{HeaderRef, Operator, TimeFormat, Values};
 use time::OffsetDateTime;
 
-use crate::cluster::Host;
+use crate::cluster::{Cluster, Host};
 use crate::connection::ConnectionInfo;
 use crate::flags::Flags;
 use crate::http::head::Head;
+use crate::telemetry::peer::Workload;
 
 /// The collected facts.
 #[derive(Debug)]
@@ -33,7 +34,14 @@ pub(crate) struct Record {
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) upstream: Option<Arc<Host>>,
-    pub(crate) cluster: String,
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    /// The workload at the other end, when it told.
+    pub(crate) peer: Option<Arc<Workload>>,
+    /// The client told, or tried to tell, who it is.
+    pub(crate) peer_asked: bool,
+    /// Messages of a gRPC call.
+    pub(crate) request_messages: u64,
+    pub(crate) response_messages: u64,
     pub(crate) upstream_local: Option<SocketAddr>,
     pub(crate) upstream_http2: Option<bool>,
     pub(crate) attempts: u32,
@@ -62,7 +70,11 @@ impl Record {
             bytes_received: 0,
             bytes_sent: 0,
             upstream: None,
-            cluster: String::new(),
+            cluster: None,
+            peer: None,
+            peer_asked: false,
+            request_messages: 0,
+            response_messages: 0,
             upstream_local: None,
             upstream_http2: None,
             attempts: 0,
@@ -72,6 +84,18 @@ impl Record {
             response_start: None,
             duration: None,
         }
+    }
+
+    /// The status of a gRPC call, if one was seen.
+    pub(crate) fn grpc_status(&self) -> Option<u16> {
+        let status = self.trailers.get("grpc-status");
+        let status = status.or_else(|| self.response_headers.get("grpc-status"));
+        status?.to_str().ok()?.parse().ok()
+    }
+
+    /// The names in the certificates of this proxy and of the endpoint. Empty without mutual TLS.
+    pub(crate) fn upstream_principals(&self) -> (&str, &str) {
+        ("", "")
     }
 
     fn header(&self, wanted: &HeaderRef, out: &mut String) -> bool {
@@ -122,7 +146,12 @@ impl Values for Record {
             O::RequestedServerName => return text(&self.connection.server_name),
             O::RouteName => return text(&self.route),
             O::VirtualHostName => return text(&self.virtual_host),
-            O::UpstreamCluster => return text(&self.cluster),
+            O::UpstreamCluster => {
+                return self
+                    .cluster
+                    .as_ref()
+                    .is_some_and(|cluster| text(&cluster.name));
+            }
             O::FilterChainName => return text(&self.connection.chain),
             O::UpstreamHost => {
                 return self.upstream.as_ref().is_some_and(|host| text(&host.text));

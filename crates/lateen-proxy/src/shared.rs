@@ -17,6 +17,8 @@ use crate::config::store::Dump;
 use crate::listener::ListenerSlot;
 use crate::secret::Secrets;
 use crate::stats::{HttpStats, ListenerStats, PerWorker, TcpStats};
+use crate::telemetry::peer::Identity;
+use crate::telemetry::series::Registry;
 use crate::worker::Command;
 
 /// Clusters by name.
@@ -38,6 +40,8 @@ pub(crate) struct Shared {
     /// Open downstream connections.
     pub(crate) connections: AtomicUsize,
     pub(crate) started: Instant,
+    /// Who this proxy is, for peers and metrics.
+    pub(crate) identity: Identity,
     pub(crate) node_ip: Option<IpAddr>,
     /// Upstream sockets carry the mark that exempts them from redirection.
     pub(crate) mark_sockets: bool,
@@ -78,6 +82,8 @@ pub(crate) struct RouteSlot {
 pub(crate) struct Names {
     pub(crate) workers: usize,
     pub(crate) logs: Arc<LogFiles>,
+    /// Istio's standard metrics.
+    pub(crate) telemetry: Registry,
     pub(crate) clusters: Mutex<HashMap<String, Arc<ClusterShared>>>,
     pub(crate) routes: Mutex<HashMap<String, Arc<RouteSlot>>>,
     pub(crate) http: Mutex<HashMap<String, Arc<PerWorker<HttpStats>>>>,

@@ -34,7 +34,7 @@ impl Stat {
         self.add(u64::MAX);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

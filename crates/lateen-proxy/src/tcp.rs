@@ -16,11 +16,15 @@ use crate::access_log::AccessLog;
 use crate::cluster::{Cluster, Discovery, Host, Permit};
 use crate::connection::ConnectionInfo;
 use crate::flags::Flags;
+use crate::listener::FilterChain;
 use crate::net::{self, ConnectOptions};
 use crate::outlier::{Event, report};
 use crate::record::Record;
 use crate::stats::{PerWorker, TcpStats};
 use crate::stream::Stream;
+use crate::telemetry::exchange;
+use crate::telemetry::peer::Workload;
+use crate::telemetry::tcp::Reports;
 use crate::worker::Worker;
 
 /// Bytes that are copied at a time.
@@ -44,14 +48,22 @@ impl TcpProxy {
     pub(crate) async fn serve(
         &self,
         worker: &Rc<Worker>,
+        chain: &FilterChain,
         info: &Rc<ConnectionInfo>,
+        peer: Option<Arc<Workload>>,
         stream: Stream,
         prefix: BytesMut,
     ) {
         self.stats.here().cx_total.inc();
         let mut record = Record::new(info.clone());
-        self.forward(worker, &mut record, stream, prefix).await;
+        record.peer = peer;
+        let mut reports: Vec<_> = chain.stats.iter().map(|_| Reports::new()).collect();
+        self.forward(worker, chain, &mut reports, &mut record, stream, prefix)
+            .await;
         record.duration = Some(record.started.elapsed());
+        for (filter, reports) in chain.stats.iter().zip(&mut reports) {
+            reports.end(filter, worker, &record);
+        }
         for log in &self.access_log {
             log.log(record.flags, &record);
         }
@@ -60,6 +72,8 @@ impl TcpProxy {
     async fn forward(
         &self,
         worker: &Rc<Worker>,
+        chain: &FilterChain,
+        reports: &mut [Reports],
         record: &mut Record,
         mut stream: Stream,
         prefix: BytesMut,
@@ -70,7 +84,7 @@ impl TcpProxy {
             record.flags.set(Flags::NO_CLUSTER);
             return;
         };
-        record.cluster.clone_from(&cluster.name);
+        record.cluster = Some(cluster.clone());
         let Some(permit) = Permit::take(
             &cluster.shared,
             |shared| &shared.connections,
@@ -91,22 +105,49 @@ impl TcpProxy {
         host.shared
             .active_connections
             .fetch_add(1, Ordering::Relaxed);
-        let outcome = relay(&mut stream, &mut upstream, &prefix, self.idle_timeout).await;
+        let moved = Moved::default();
+        let mut early = BytesMut::new();
+        if cluster.tells_peers && upstream.alpn() == Some(exchange::PROTOCOL.as_bytes()) {
+            let own = &worker.shared.identity;
+            match exchange::run(&mut upstream, &mut early, own).await {
+                Ok(told) => record.peer = told,
+                // The relay finds out that the connection is broken.
+                Err(error) => tracing::debug!(%error, "the exchange of metadata failed"),
+            }
+            // What the endpoint said after it goes to the client first. A client that is gone is found by the relay.
+            if stream.write_all(&early).await.is_ok() {
+                moved.sent.set(early.len() as u64);
+            }
+        }
+        let idle = {
+            let relaying = relay(
+                &mut stream,
+                &mut upstream,
+                &prefix,
+                self.idle_timeout,
+                &moved,
+            );
+            tokio::select! {
+                idle = relaying => idle,
+                () = report_while_open(worker, chain, reports, record, &moved) => false,
+            }
+        };
         host.shared
             .active_connections
             .fetch_sub(1, Ordering::Relaxed);
         stats.stats.here().cx_active.dec();
         stats.stats.here().cx_destroy.inc();
         drop(permit);
-        record.bytes_received = outcome.received;
-        record.bytes_sent = outcome.sent;
-        if outcome.idle {
+        let (received, sent) = (moved.received.get(), moved.sent.get());
+        record.bytes_received = received;
+        record.bytes_sent = sent;
+        if idle {
             self.stats.here().idle_timeout.inc();
         }
-        self.stats.here().rx_bytes.add(outcome.received);
-        self.stats.here().tx_bytes.add(outcome.sent);
-        stats.stats.here().tx_bytes.add(outcome.received);
-        stats.stats.here().rx_bytes.add(outcome.sent);
+        self.stats.here().rx_bytes.add(received);
+        self.stats.here().tx_bytes.add(sent);
+        stats.stats.here().tx_bytes.add(received);
+        stats.stats.here().rx_bytes.add(sent);
     }
 
     /// Connects to an endpoint, or says in the record why not.
@@ -175,48 +216,65 @@ impl TcpProxy {
     }
 }
 
-/// What was copied.
+/// Reports what moved, again and again, as long as it is polled.
+async fn report_while_open(
+    worker: &Worker,
+    chain: &FilterChain,
+    reports: &mut [Reports],
+    record: &mut Record,
+    moved: &Moved,
+) {
+    let intervals = chain.stats.iter().map(|filter| filter.report_interval);
+    let Some(interval) = intervals.filter(|interval| !interval.is_zero()).min() else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(interval).await;
+        record.bytes_received = moved.received.get();
+        record.bytes_sent = moved.sent.get();
+        for (filter, reports) in chain.stats.iter().zip(&mut *reports) {
+            reports.report(filter, worker, record);
+        }
+    }
+}
+
+/// What was copied so far.
 #[derive(Debug, Default)]
-pub(crate) struct Relayed {
+pub(crate) struct Moved {
     /// Bytes from downstream.
-    pub(crate) received: u64,
+    pub(crate) received: Cell<u64>,
     /// Bytes to downstream.
-    pub(crate) sent: u64,
-    /// It ended because nothing moved for too long.
-    pub(crate) idle: bool,
+    pub(crate) sent: Cell<u64>,
 }
 
 /// Copies both ways until both ends are done, one breaks, or nothing moves for `idle`. The end of one direction is
-/// passed on while the other goes on.
+/// passed on while the other goes on. Says whether it ended because nothing moved for too long.
 pub(crate) async fn relay<D, U>(
     downstream: &mut D,
     upstream: &mut U,
     prefix: &[u8],
     idle: Option<Duration>,
-) -> Relayed
+    counts: &Moved,
+) -> bool
 where
     D: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
     let moved = Cell::new(Instant::now());
-    let (received, sent) = (Cell::new(0), Cell::new(0));
+    let (received, sent) = (&counts.received, &counts.sent);
     let (mut down_read, mut down_write) = tokio::io::split(downstream);
     let (mut up_read, mut up_write) = tokio::io::split(upstream);
     let to_upstream = async {
         up_write.write_all(prefix).await?;
         received.set(prefix.len() as u64);
-        pump(&mut down_read, &mut up_write, &received, &moved).await
+        pump(&mut down_read, &mut up_write, received, &moved).await
     };
-    let to_downstream = pump(&mut up_read, &mut down_write, &sent, &moved);
+    let to_downstream = pump(&mut up_read, &mut down_write, sent, &moved);
     let both = async { tokio::try_join!(to_upstream, to_downstream) };
-    let mut relayed = Relayed::default();
     tokio::select! {
-        _ = both => {}
-        () = idle_for(idle, &moved) => relayed.idle = true,
+        _ = both => false,
+        () = idle_for(idle, &moved) => true,
     }
-    relayed.received = received.get();
-    relayed.sent = sent.get();
-    relayed
 }
 
 /// Copies one direction to its end and passes the end on.

@@ -19,6 +19,8 @@ use crate::listener::{Listener, ListenerSlot};
 use crate::pool::Pools;
 use crate::shared::Shared;
 use crate::stats;
+use crate::telemetry::peer::Peers;
+use crate::telemetry::series::WorkerSeries;
 
 /// Pause after a failed accept, which usually means that descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -46,6 +48,10 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pools: Pools,
     pub(crate) shadows: Shadows,
+    /// Workloads that have presented themselves.
+    pub(crate) peers: Peers,
+    /// Series of the standard metrics.
+    pub(crate) series: WorkerSeries,
     /// Position among the workers.
     pub(crate) index: usize,
     /// Balancing positions by cluster, with the generation that they belong to.
@@ -78,6 +84,8 @@ impl Worker {
         Self {
             pools: Pools::default(),
             shadows: Shadows::default(),
+            peers: Peers::default(),
+            series: WorkerSeries::default(),
             index,
             balancing: RefCell::default(),
             next_connection: Cell::new(0),

@@ -64,6 +64,12 @@ pub(super) fn prometheus(shared: &Shared, query: &Query<'_>) -> String {
         });
         let _ = writeln!(out, "{}{{{labels}}} {}", sample.family, sample.value);
     }
+    if !query.has("filter") {
+        shared
+            .names
+            .telemetry
+            .write(&shared.identity.version, &mut out);
+    }
     out
 }
 
@@ -220,6 +226,8 @@ fn process(shared: &Shared, samples: &mut Vec<Sample>) {
         Kind::Gauge,
         shared.started.elapsed().as_secs(),
     );
+    let overflows = shared.names.telemetry.overflows();
+    add("istio_stats", "series_overflow", Kind::Counter, overflows);
     let connections = shared.connections.load(Ordering::Relaxed) as u64;
     add("server", "total_connections", Kind::Gauge, connections);
     add(

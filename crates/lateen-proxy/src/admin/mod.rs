@@ -110,6 +110,11 @@ pub(crate) fn listen(
     Ok(())
 }
 
+/// All statistics in the Prometheus text format.
+pub(crate) fn all_metrics(shared: &Shared) -> String {
+    metrics::prometheus(shared, &Query(""))
+}
+
 /// Paths that change something, and must be asked for with POST.
 const MUTATING: [&str; 4] = [
     "/quitquitquit",

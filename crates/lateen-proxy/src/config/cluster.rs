@@ -18,10 +18,11 @@ use lateen_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_option
 use lateen_xds::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 
 use super::endpoint::Assignment;
-use super::{aggregated, decode, duration, ip_and_port, limit, outlier, plaintext};
+use super::{aggregated, decode, duration, ip_and_port, limit, outlier, plaintext, telemetry};
 use crate::balancing::Balancing;
 use crate::cluster::{Cluster, ClusterShared, Discovery, Limits, UpstreamProtocol};
 use crate::outlier::OutlierConfig;
+use crate::telemetry::peer::ClusterNotes;
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +49,8 @@ pub(crate) struct ClusterSpec {
     locality_weighted: bool,
     limits: Limits,
     outlier: Option<OutlierConfig>,
+    notes: ClusterNotes,
+    tells_peers: bool,
 }
 
 impl ClusterSpec {
@@ -56,7 +59,7 @@ impl ClusterSpec {
         // Statistics and other tools only. The DNS options and clean-up intervals concern kinds of clusters whose
         // resolution or host list does not exist here.
         message.alt_stat_name.clear();
-        message.metadata = None;
+        let notes = ClusterNotes::read(message.metadata.take().as_ref());
         message.track_cluster_stats = None;
         message.cleanup_interval = None;
         message.wait_for_warm_on_init = None;
@@ -90,13 +93,32 @@ impl ClusterSpec {
                 .map(outlier::compile)
                 .transpose()
                 .within("outlier_detection")?,
+            notes,
+            tells_peers: false,
         };
+        spec.filters(&mut message)?;
         spec.discovery(&mut message)?;
         spec.balancing(&mut message)?;
         spec.transport(&mut message)?;
         spec.connections(&mut message)?;
         refuse_rest(&message)?;
         Ok(spec)
+    }
+
+    /// The only filter of connections to endpoints is the exchange of metadata.
+    fn filters(&mut self, message: &mut pb::Cluster) -> Result<(), Invalid> {
+        for (index, filter) in std::mem::take(&mut message.filters).into_iter().enumerate() {
+            let any = filter.typed_config.unwrap_or_default();
+            if filter.config_discovery.is_some() || !telemetry::is_exchange(&any)? {
+                return Err(Invalid::new(
+                    "typed_config",
+                    format!("filter `{}` is not supported by this proxy", any.type_url),
+                ))
+                .within_item("filters", index);
+            }
+            self.tells_peers = true;
+        }
+        Ok(())
     }
 
     fn discovery(&mut self, message: &mut pb::Cluster) -> Result<(), Invalid> {
@@ -378,6 +400,8 @@ impl ClusterSpec {
             hosts: assignment.hosts,
             outlier: self.outlier.clone(),
             limits: self.limits,
+            notes: self.notes.clone(),
+            tells_peers: self.tells_peers,
             shared,
         }
     }

@@ -15,6 +15,7 @@ use lateen_xds::pb::google::protobuf::value::Kind;
 
 use super::socket_address;
 use crate::cluster::{Host, HostShared};
+use crate::telemetry::peer::Workload;
 
 /// A compiled load assignment.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +102,12 @@ fn host(
     priority: u32,
     known: &HashMap<SocketAddr, &Arc<HostShared>>,
 ) -> Result<(Host, Option<String>), Invalid> {
-    let key = endpoint.metadata.take().and_then(hash_key);
+    let metadata = endpoint.metadata.take();
+    let workload = metadata
+        .as_ref()
+        .and_then(Workload::from_endpoint)
+        .map(Arc::new);
+    let key = metadata.and_then(hash_key);
     let health = match HealthStatus::try_from(std::mem::take(&mut endpoint.health_status)) {
         Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
         Ok(HealthStatus::Degraded) => Health::Degraded,
@@ -134,6 +140,7 @@ fn host(
         weight,
         priority,
         locality: place.clone(),
+        workload,
         shared,
     };
     Ok((host, key))

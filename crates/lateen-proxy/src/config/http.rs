@@ -15,6 +15,7 @@ use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
 use super::store::Context;
+use super::telemetry::Telemetry;
 use super::{access_log, aggregated, decode, flag, limit};
 use crate::http::manager::{Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader};
 
@@ -134,7 +135,9 @@ pub(crate) fn compile(
     {
         return Err(Invalid::unsupported("request_id_extension"));
     }
-    let suppress_envoy_headers = filters(std::mem::take(&mut message.http_filters))?;
+    let mut telemetry = Telemetry::default();
+    let remaining = telemetry.take(std::mem::take(&mut message.http_filters), context)?;
+    let suppress_envoy_headers = filters(remaining)?;
     let tracing = message.tracing.take().is_some();
     let manager = HttpManager {
         codec,
@@ -171,6 +174,8 @@ pub(crate) fn compile(
         access_log: access_log::compile(std::mem::take(&mut message.access_log), context)?,
         stats: context.http_stats(&stat_prefix),
         node_ip: context.node_ip,
+        peer_headers: telemetry.peer_headers,
+        telemetry: telemetry.stats,
     };
     refuse_rest(&message)?;
     Ok(manager)
@@ -193,10 +198,10 @@ fn accept_without_effect(message: &mut pb::HttpConnectionManager) {
 }
 
 /// The HTTP filters. Returns whether the router leaves out the `x-envoy-` headers.
-fn filters(filters: Vec<pb::HttpFilter>) -> Result<bool, Invalid> {
-    let count = filters.len();
+fn filters(filters: Vec<(usize, pb::HttpFilter)>) -> Result<bool, Invalid> {
+    let last = filters.last().map(|(index, _)| *index);
     let mut router = None;
-    for (index, filter) in filters.into_iter().enumerate() {
+    for (index, filter) in filters {
         let Some(ConfigType::TypedConfig(any)) = filter.config_type else {
             return Err(Invalid::unsupported("config_discovery"))
                 .within_item("http_filters", index);
@@ -204,7 +209,7 @@ fn filters(filters: Vec<pb::HttpFilter>) -> Result<bool, Invalid> {
         let kind = any.type_url.strip_prefix(PREFIX).unwrap_or(&any.type_url);
         let checked = match kind {
             _ if filter.disabled => Ok(()),
-            "router.v3.Router" if index + 1 == count => {
+            "router.v3.Router" if Some(index) == last => {
                 decode::<Router>(&any).and_then(|mut message| {
                     // Child spans are made for every hop, see `http::tracing`.
                     message.start_child_span = false;

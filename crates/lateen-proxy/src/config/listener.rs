@@ -11,10 +11,11 @@ use prost::Message;
 
 use super::chain_match::ChainMatcher;
 use super::store::Context;
-use super::{access_log, decode, flag, http, limit, plaintext, socket_address, tcp};
+use super::{access_log, decode, flag, http, limit, plaintext, socket_address, tcp, telemetry};
 use crate::listener::{
     FilterChain, Inspector, InspectorKind, Listener, NetworkFilter, PortPredicate,
 };
+use crate::telemetry::StatsFilter;
 
 const NETWORK: &str = "type.googleapis.com/envoy.extensions.filters.network.";
 const LISTENER: &str = "type.googleapis.com/envoy.extensions.filters.listener.";
@@ -27,6 +28,7 @@ pub(crate) fn compile(
     mut message: pb::Listener,
     context: &Context<'_>,
 ) -> Result<Listener, Invalid> {
+    let context = &context.of_direction(message.traffic_direction);
     accept_without_effect(&mut message);
     let name = std::mem::take(&mut message.name);
     if name.is_empty() {
@@ -165,14 +167,14 @@ fn filter_chain(
     let last = filters
         .pop()
         .ok_or_else(|| Invalid::new("filters", "must not be empty"))?;
-    if !filters.is_empty() {
-        return Err(Invalid::new(
-            "filters",
-            "only one network filter is supported",
-        ));
+    let position = filters.len();
+    let (mut tells_peers, mut stats) = (false, Vec::new());
+    for (index, filter) in filters.into_iter().enumerate() {
+        network_filter(filter, context, &mut tells_peers, &mut stats)
+            .within_item("filters", index)?;
     }
     let Some(filter::ConfigType::TypedConfig(any)) = last.config_type else {
-        return Err(Invalid::new("filters[0].typed_config", "is required"));
+        return Err(Invalid::new("typed_config", "is required")).within_item("filters", position);
     };
     let kind = any.type_url.strip_prefix(NETWORK).unwrap_or(&any.type_url);
     let filter = match kind {
@@ -188,10 +190,41 @@ fn filter_chain(
         )),
     }
     .within("typed_config")
-    .within_item("filters", 0)?;
+    .within_item("filters", position)?;
+    if !stats.is_empty() && matches!(filter, NetworkFilter::Http(_)) {
+        return Err(Invalid::new(
+            "filters",
+            "connections of an HTTP connection manager are counted by its own filter",
+        ));
+    }
     Ok(FilterChain {
         name,
         fingerprint,
+        tells_peers,
+        stats,
         filter,
     })
+}
+
+/// A filter before the last one.
+fn network_filter(
+    filter: pb::Filter,
+    context: &Context<'_>,
+    tells_peers: &mut bool,
+    stats: &mut Vec<Arc<StatsFilter>>,
+) -> Result<(), Invalid> {
+    let Some(filter::ConfigType::TypedConfig(any)) = filter.config_type else {
+        return Err(Invalid::new("typed_config", "is required"));
+    };
+    if any.type_url == telemetry::STATS {
+        stats.push(telemetry::stats(&any, context).within("typed_config")?);
+    } else if telemetry::is_exchange(&any).within("typed_config")? {
+        *tells_peers = true;
+    } else {
+        return Err(Invalid::new(
+            "typed_config",
+            format!("filter `{}` is not supported by this proxy", any.type_url),
+        ));
+    }
+    Ok(())
 }

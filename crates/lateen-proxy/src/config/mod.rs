@@ -12,6 +12,7 @@ pub(crate) mod listener;
 pub(crate) mod outlier;
 pub(crate) mod store;
 pub(crate) mod tcp;
+pub(crate) mod telemetry;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

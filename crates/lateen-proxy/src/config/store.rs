@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use lateen_route::{Invalid, RouteTable};
 use lateen_xds::client::{Handler, Rejection, Update};
 use lateen_xds::pb::envoy::config::cluster::v3::Cluster as ClusterMessage;
+use lateen_xds::pb::envoy::config::core::v3::TrafficDirection;
 use lateen_xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use lateen_xds::pb::envoy::config::listener::v3::Listener as ListenerMessage;
 use lateen_xds::pb::envoy::config::route::v3::RouteConfiguration;
@@ -28,6 +29,7 @@ use crate::listener::{Listener, ListenerSlot, NetworkFilter};
 use crate::secret::Origin;
 use crate::shared::{Clusters, RouteSlot, Shared, UpdateCounts};
 use crate::stats::{HttpStats, ListenerStats, PerWorker, TcpStats};
+use crate::telemetry::series::Registry;
 use crate::{net, worker};
 
 /// What converters need beside the message.
@@ -35,6 +37,8 @@ pub(crate) struct Context<'s> {
     shared: &'s Shared,
     pub(crate) logs: &'s LogFiles,
     pub(crate) node_ip: Option<IpAddr>,
+    /// Traffic comes in for the workload beside the proxy.
+    pub(crate) inbound: bool,
 }
 
 impl<'s> Context<'s> {
@@ -43,7 +47,20 @@ impl<'s> Context<'s> {
             shared,
             logs: &shared.names.logs,
             node_ip: shared.node_ip,
+            inbound: false,
         }
+    }
+
+    /// The same for a listener of this direction.
+    pub(crate) fn of_direction(&self, direction: i32) -> Self {
+        Self {
+            inbound: direction == i32::from(TrafficDirection::Inbound),
+            ..*self
+        }
+    }
+
+    pub(crate) fn telemetry(&self) -> &Registry {
+        &self.shared.names.telemetry
     }
 
     pub(crate) fn route_slot(&self, name: &str) -> Arc<RouteSlot> {

@@ -87,6 +87,10 @@ impl Exchange {
     async fn route(&mut self) -> Answer {
         let manager = self.connection.manager.clone();
         forwarded::apply(&mut self.head, &manager, &self.connection.info);
+        let worker = &self.connection.worker;
+        manager
+            .peer_headers
+            .on_request(worker, &mut self.record, &mut self.head.headers);
         let Some(table) = manager.routes.load() else {
             return self.local(LocalReply::not_found());
         };
@@ -185,6 +189,10 @@ impl Exchange {
             .then(|| self.upgrade.as_ref().map(|(name, _)| name.clone()))
             .flatten();
         hop::strip(&mut parts.headers, protocol.as_deref());
+        let (manager, worker) = (&self.connection.manager, &self.connection.worker);
+        manager
+            .peer_headers
+            .on_response(worker, &mut self.record, &mut parts.headers);
         if !self.connection.manager.suppress_envoy_headers {
             let millis = self
                 .record
@@ -282,6 +290,9 @@ impl Exchange {
     fn finish(mut self, answer: Answer) -> Response<ResponseBody> {
         let manager = &self.connection.manager;
         let mut headers = answer.headers;
+        manager
+            .peer_headers
+            .on_answer(&self.connection.worker, &self.record, &mut headers);
         match manager.server_header {
             ServerHeader::Overwrite => {
                 headers.insert(header::SERVER, manager.server_name.clone());
@@ -305,7 +316,7 @@ impl Exchange {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.record.status = answer.status.as_u16();
-        if !manager.access_log.is_empty() {
+        if !manager.access_log.is_empty() || !manager.telemetry.is_empty() {
             self.record.response_headers = headers.clone();
         }
         self.record.head = Some(self.head);

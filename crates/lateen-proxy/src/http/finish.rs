@@ -14,6 +14,7 @@ use crate::cluster::{ActiveRequest, Cluster};
 use crate::flags::Flags;
 use crate::pool::{Http1Connection, Stream};
 use crate::record::Record;
+use crate::telemetry;
 use crate::worker::Worker;
 
 /// What a response holds on to until it is sent.
@@ -124,6 +125,9 @@ impl Tail {
         stats.rq_active.dec();
         for log in &self.connection.manager.access_log {
             log.log(record.flags, record);
+        }
+        for filter in &self.connection.manager.telemetry {
+            telemetry::http::report(filter, &self.connection.worker, record);
         }
         self.connection.request_ended();
     }

@@ -52,10 +52,15 @@ pub(super) async fn forward(
 ) -> Result<Forwarded, LocalReply> {
     inject_faults(exchange, plan).await?;
     let cluster = find_cluster(exchange, plan)?;
-    exchange.record.cluster.clone_from(&cluster.name);
+    exchange.record.cluster = Some(cluster.clone());
     check_upgrade(exchange, plan)?;
     let (hash, cookie) = request_hash(exchange, plan);
     prepare_head(exchange, plan);
+    let manager = exchange.connection.manager.clone();
+    let worker = &exchange.connection.worker;
+    manager
+        .peer_headers
+        .on_forward(worker, &cluster, &mut exchange.head.headers);
     let timeout = timeout(exchange, plan);
     if let Some(time) = timeout
         && !exchange.connection.manager.suppress_envoy_headers

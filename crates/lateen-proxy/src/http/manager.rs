@@ -10,6 +10,8 @@ use lateen_route::RouteTable;
 use crate::access_log::AccessLog;
 use crate::shared::RouteSlot;
 use crate::stats::{HttpStats, PerWorker};
+use crate::telemetry::StatsFilter;
+use crate::telemetry::http::PeerHeaders;
 
 /// Options for the requests of a filter chain.
 #[derive(Debug)]
@@ -45,6 +47,10 @@ pub(crate) struct HttpManager {
     pub(crate) suppress_envoy_headers: bool,
     pub(crate) access_log: Vec<AccessLog>,
     pub(crate) stats: Arc<PerWorker<HttpStats>>,
+    /// What peers are told, and learnt from.
+    pub(crate) peer_headers: PeerHeaders,
+    /// Count requests in Istio's standard metrics.
+    pub(crate) telemetry: Vec<Arc<StatsFilter>>,
     pub(crate) node_ip: Option<IpAddr>,
 }
 

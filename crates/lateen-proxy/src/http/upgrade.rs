@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 
 use super::connection::HttpConnection;
 use super::finish::UpstreamHold;
-use crate::tcp::relay;
+use crate::tcp::{Moved, relay};
 
 /// Relays between the two ends once both have switched, in the background.
 pub(super) fn start(
@@ -28,6 +28,7 @@ pub(super) fn start(
                 &mut TokioIo::new(upstream),
                 &[],
                 idle,
+                &Moved::default(),
             )
             .await;
         }

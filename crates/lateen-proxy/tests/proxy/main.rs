@@ -12,3 +12,4 @@ mod outlier;
 mod process;
 mod support;
 mod tcp;
+mod telemetry;

@@ -15,6 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lateen_proxy::{Engine, EngineConfig};
 use lateen_xds::client::{Handler, Rejection, Update};
+use lateen_xds::pb::envoy::config::core::v3::Node;
 use lateen_xds::{Resource, ResourceType, json};
 use serde_json::{Value, json};
 
@@ -31,8 +32,14 @@ pub struct Proxy {
 impl Proxy {
     /// Starts an engine with this many workers.
     pub fn start(workers: usize) -> Self {
+        Self::start_as(workers, Node::default())
+    }
+
+    /// The same for a proxy that presents itself as this node.
+    pub fn start_as(workers: usize, node: Node) -> Self {
         let engine = Engine::start(&EngineConfig {
             workers,
+            node,
             ..EngineConfig::default()
         })
         .unwrap();

@@ -6,6 +6,7 @@
 //! The descriptors are those of `envoy-types`, kept in `descriptors.bin.gz` (see `examples/descriptors.rs`), and are
 //! unpacked on first use: a process that never prints xDS does not pay for them.
 
+mod extra;
 mod fields;
 mod opaque;
 
@@ -34,7 +35,10 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     GzDecoder::new(&include_bytes!("descriptors.bin.gz")[..])
         .read_to_end(&mut encoded)
         .expect("the embedded descriptors are a whole gzip file");
-    DescriptorPool::decode(encoded.as_slice()).expect("the embedded descriptors are valid")
+    let mut pool =
+        DescriptorPool::decode(encoded.as_slice()).expect("the embedded descriptors are valid");
+    extra::add_to(&mut pool);
+    pool
 });
 
 /// How fields are named.
