@@ -36,9 +36,9 @@ mod stats;
 #[allow(dead_code, reason = "TLS contexts use it from the next change on")]
 mod stream;
 mod tcp;
+mod telemetry;
 #[allow(dead_code, reason = "TLS contexts use it from the next change on")]
 mod tls;
-mod telemetry;
 mod worker;
 
 pub use engine::{Engine, EngineConfig};
