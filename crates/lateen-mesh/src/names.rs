@@ -62,6 +62,13 @@ impl<'a> ClusterName<'a> {
         })
     }
 
+    /// Takes a name apart that has the form of a server name; `None` for names of another form.
+    pub fn parse_server_name(name: &'a str) -> Option<Self> {
+        let mut parts = name.strip_prefix("outbound_.")?.splitn(3, "_.");
+        let port = parts.next()?.parse().ok()?;
+        Some(Self::outbound(port, parts.next()?, parts.next()?))
+    }
+
     /// The form that can be a server name: `outbound_.8000_.v1_.httpbin.default.svc.cluster.local`.
     pub fn server_name(&self) -> String {
         format!("outbound_.{}_.{}_.{}", self.port, self.subset, self.host)
@@ -101,5 +108,15 @@ mod tests {
         check("inbound|8080||", Some(ClusterName::inbound(8080)));
         check("PassthroughCluster", None);
         check("outbound|x||h", None);
+    }
+
+    #[test]
+    fn server_names_round_trip() {
+        for subset in ["", "v1"] {
+            let name = ClusterName::outbound(80, subset, "a.b.svc.cluster.local");
+            let text = name.server_name();
+            assert_eq!(ClusterName::parse_server_name(&text), Some(name), "{text}");
+        }
+        assert_eq!(ClusterName::parse_server_name("outbound|80||a"), None);
     }
 }

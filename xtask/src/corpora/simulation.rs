@@ -14,18 +14,21 @@ use lateen_xds::{
     pb::{
         envoy::{
             config::{
-                core::v3::Node,
+                core::v3::{Node, transport_socket::ConfigType},
                 listener::v3::{
                     FilterChain, Listener, ListenerFilterChainMatchPredicate, filter,
                     listener_filter_chain_match_predicate::Rule,
                 },
                 route::v3::RouteConfiguration,
             },
-            extensions::filters::network::{
-                http_connection_manager::v3::{
-                    HttpConnectionManager, http_connection_manager::RouteSpecifier,
+            extensions::{
+                filters::network::{
+                    http_connection_manager::v3::{
+                        HttpConnectionManager, http_connection_manager::RouteSpecifier,
+                    },
+                    tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier},
                 },
-                tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier},
+                transport_sockets::tls::v3::DownstreamTlsContext,
             },
         },
         google::protobuf::{Struct, Value as Field, value::Kind},
@@ -113,6 +116,8 @@ struct Call<'a> {
     host: &'a str,
     server_name: &'a str,
     inbound: bool,
+    /// Name of the server's certificate that a client of mutual TLS expects.
+    client_secret: &'a str,
 }
 
 impl<'a> Call<'a> {
@@ -147,6 +152,7 @@ impl<'a> Call<'a> {
             alpn: alpn.to_owned(),
             server_name: text("Sni", if tls == "tls" { "-" } else { "" }),
             inbound: text("CallMode", "") == "inbound",
+            client_secret: text("MtlsSecretConfigName", "default"),
             protocol,
             tls,
             host,
@@ -244,8 +250,7 @@ fn walk(index: &Index, proxy: &Proxy, call: &Call<'_>) -> Result<Met> {
     if ends_tls && call.tls == "plaintext" {
         return fail(met, "ErrTLSError");
     }
-    // Chains that end TLS here are those of the mesh; all others are not translated yet.
-    if ends_tls && call.tls != "mtls" {
+    if ends_tls && demands_client(chain, call.client_secret)? != (call.tls == "mtls") {
         return fail(met, "ErrMTLSError");
     }
     for network_filter in &chain.filters {
@@ -271,6 +276,23 @@ fn walk(index: &Index, proxy: &Proxy, call: &Call<'_>) -> Result<Met> {
         }
     }
     Ok(met)
+}
+
+/// Whether a chain takes only clients with a certificate, and serves the secret that they trust.
+fn demands_client(chain: &FilterChain, secret: &str) -> Result<bool> {
+    let config = chain.transport_socket.as_ref();
+    let Some(ConfigType::TypedConfig(config)) =
+        config.and_then(|socket| socket.config_type.as_ref())
+    else {
+        return Ok(false);
+    };
+    let context = DownstreamTlsContext::decode(config.value.as_slice())?;
+    let required = context
+        .require_client_certificate
+        .is_some_and(|required| required.value);
+    let common = context.common_tls_context.unwrap_or_default();
+    let served = common.tls_certificate_sds_secret_configs.first();
+    Ok(required && served.is_some_and(|served| served.name == secret))
 }
 
 /// Routes a request; the error is empty when it found its way.

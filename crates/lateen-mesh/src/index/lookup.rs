@@ -55,6 +55,24 @@ impl Index {
             .or_else(|| services().find(seen))
     }
 
+    /// The service that rules of a namespace mean by a host: that of their own namespace, else what the proxy sees.
+    pub fn service_for_rules(
+        &self,
+        host: &str,
+        namespace: &str,
+        proxy: &Proxy,
+    ) -> Option<&Service> {
+        let declarations = self.hosts.get(host)?;
+        declarations
+            .iter()
+            .filter_map(|declaration| self.declared(host, declaration))
+            .find(|service| {
+                service.namespace == namespace
+                    && exported(&service.export_to, &service.namespace, &proxy.namespace)
+            })
+            .or_else(|| self.service_seen_from(host, &proxy.namespace))
+    }
+
     pub(super) fn declared(
         &self,
         host: &str,
@@ -94,8 +112,16 @@ impl Index {
                 hosts.any(|host| egress.iter().any(|e| e.overlaps(&host, rules.namespace())))
             });
         }
+        // Rules for this namespace alone come before those for several, and those before the ones for all.
+        let rank = |rules: &VirtualService| match rules.spec.export_to.as_slice() {
+            [] => 2,
+            all if all.iter().any(|target| target == "*") => 2,
+            _ if rules.namespace() == proxy.namespace => 0,
+            _ => 1,
+        };
         found.sort_by_key(|rules| {
             (
+                rank(rules),
                 rules.created(),
                 rules.name().to_owned(),
                 rules.namespace().to_owned(),
@@ -291,6 +317,11 @@ impl Index {
             .unwrap_or(MutualTlsMode::Permissive)
     }
 
+    /// What the workloads of a namespace accept, policies of single workloads aside.
+    pub fn mutual_tls_mode_of_namespace(&self, namespace: &str) -> MutualTlsMode {
+        self.mutual_tls_mode(namespace, &BTreeMap::new(), 0)
+    }
+
     /// The full host of a name in a namespace's configuration.
     pub fn resolve(&self, host: &str, namespace: &str) -> String {
         resolve_host(host, namespace, &self.mesh.domain)
@@ -365,7 +396,8 @@ pub fn host_matches(pattern: &str, host: &str) -> bool {
 /// The full host of a name in a namespace's configuration: names without a dot are services of the namespace.
 pub fn resolve_host(host: &str, namespace: &str, domain: &str) -> String {
     let host = host.to_ascii_lowercase();
-    if host.contains('.') || host.starts_with('*') {
+    // Colons are of IPv6 addresses.
+    if host.contains(['.', ':']) || host.starts_with('*') {
         host
     } else {
         format!("{host}.{namespace}.svc.{domain}")
@@ -377,10 +409,12 @@ fn exported(export_to: &[String], owner: &str, viewer: &str) -> bool {
     if export_to.is_empty() {
         return true;
     }
+    if export_to.iter().any(|target| target == "~") {
+        return false;
+    }
     export_to.iter().any(|target| match target.as_str() {
         "*" => true,
         "." => owner == viewer,
-        "~" => false,
         namespace => namespace == viewer,
     })
 }

@@ -39,6 +39,8 @@ pub struct Service {
     pub created: i64,
     /// Whether Kubernetes declares it.
     pub kubernetes: bool,
+    /// Labels of the object that declares it.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A port of a service.
@@ -152,6 +154,7 @@ impl Service {
                 .as_ref()
                 .map_or(0, |time| time.0.as_second()),
             subject_alt_names: Vec::new(),
+            labels: metadata.labels.clone().unwrap_or_default(),
             kubernetes: true,
             host,
             name,
@@ -210,6 +213,7 @@ impl Service {
                 export_to: spec.export_to.clone(),
                 subject_alt_names: spec.subject_alt_names.clone(),
                 created: entry.created(),
+                labels: entry.metadata.labels.clone().unwrap_or_default(),
                 kubernetes: false,
             })
             .collect()

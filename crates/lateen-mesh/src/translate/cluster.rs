@@ -17,21 +17,27 @@ use lateen_xds::pb::envoy::{
 };
 use lateen_xds::pb::google::protobuf::Duration;
 
-use lateen_api::networking::{destination_rule::Subset, traffic_policy::ClientTlsMode};
+use lateen_api::{
+    networking::{
+        destination_rule::Subset,
+        traffic_policy::{ClientTlsMode, SimpleLoadBalancer},
+    },
+    security::MutualTlsMode,
+};
 
 use super::{
     build::{
         UNLIMITED, any, boolean, config_metadata, fields, from_ads, metadata, number, seconds, text,
     },
     cluster_policy::{self, HttpOptions, Upstream},
-    endpoint,
+    endpoint, gateway,
     policy::Policy,
     tls,
     workload::InboundPort,
 };
 use crate::{
     Index, Proxy, ProxyKind,
-    index::{Discovery, MergedRule, Service, ServicePort},
+    index::{Discovery, MergedRule, Service, ServicePort, host_matches},
     names::ClusterName,
     protocol::Protocol,
 };
@@ -73,6 +79,9 @@ pub(super) fn clusters(index: &Index, proxy: &Proxy, inbound: &[InboundPort<'_>]
             }
         }
     }
+    if proxy.kind == ProxyKind::Router {
+        clusters.extend(by_server_name(index, proxy));
+    }
     if proxy.kind == ProxyKind::Sidecar {
         clusters.push(original_destination(PASSTHROUGH, false));
         clusters.push(original_destination(INBOUND_PASSTHROUGH, true));
@@ -81,6 +90,43 @@ pub(super) fn clusters(index: &Index, proxy: &Proxy, inbound: &[InboundPort<'_>]
                 .iter()
                 .map(|port| inbound_cluster(index, proxy, port)),
         );
+    }
+    clusters
+}
+
+/// Clusters whose name is a server name, for the servers of a gateway that pass TLS on by it. TLS is the client's.
+fn by_server_name(index: &Index, proxy: &Proxy) -> Vec<Cluster> {
+    let hosts = gateway::auto_passthrough_hosts(index, proxy);
+    if hosts.is_empty() {
+        return Vec::new();
+    }
+    let mut clusters = Vec::new();
+    for service in index.visible_services(proxy) {
+        let covered = hosts.iter().any(|host| host_matches(host, &service.host));
+        if service.external || !covered {
+            continue;
+        }
+        let rule = index.destination_rule(proxy, service);
+        let subsets = rule.iter().flat_map(|rule| &rule.subsets);
+        let subsets: Vec<Option<&Subset>> = std::iter::once(None)
+            .chain(subsets.copied().map(Some))
+            .collect();
+        let ports = service.ports.iter();
+        for port in ports.filter(|port| port.protocol != Protocol::Udp) {
+            for subset in &subsets {
+                let mut cluster = outbound(index, proxy, service, port, rule.as_ref(), *subset);
+                let subset = subset.map_or("", |subset| subset.name.as_str());
+                let name = ClusterName::outbound(port.number, subset, &service.host).server_name();
+                cluster.transport_socket = None;
+                cluster.transport_socket_matches.clear();
+                if let Some(discovery) = &mut cluster.eds_cluster_config {
+                    discovery.service_name.clone_from(&name);
+                }
+                cluster.alt_stat_name = format!("{name};");
+                cluster.name = name;
+                clusters.push(cluster);
+            }
+        }
     }
     clusters
 }
@@ -149,22 +195,54 @@ fn inbound_cluster(index: &Index, proxy: &Proxy, inbound: &InboundPort<'_>) -> C
         .and_then(|service| index.destination_rule(proxy, service));
     let policy = Policy::of(rule.as_ref(), None, inbound.number);
     let mut cluster = Cluster {
-        lb_policy: LbPolicy::ClusterProvided.into(),
         circuit_breakers: Some(unlimited()),
-        cleanup_interval: seconds(NEVER),
         common_lb_config: Some(CommonLbConfig::default()),
         upstream_bind_config: Some(bind_inbound()),
         ..named(&name, DiscoveryType::OriginalDst)
     };
+    match inbound
+        .ingress
+        .map_or("", |listener| &listener.default_endpoint)
+    {
+        "" => {
+            cluster.lb_policy = LbPolicy::ClusterProvided.into();
+            cluster.cleanup_interval = seconds(NEVER);
+        }
+        target => send_to(&mut cluster, target, &proxy.address),
+    }
     let mut options = HttpOptions {
         upstream: Upstream::of(inbound.protocol, true),
         ..HttpOptions::default()
     };
-    if let Some(pool) = policy.connection_pool {
+    for pool in [policy.connection_pool, inbound.connection_pool]
+        .into_iter()
+        .flatten()
+    {
         cluster_policy::apply_connection_pool(&mut cluster, &mut options, pool);
     }
     cluster.typed_extension_protocol_options = options.encoded();
     cluster
+}
+
+/// Sends what is accepted to an address of the workload: `127.0.0.1:PORT`, `0.0.0.0:PORT` (its own) or `unix:///PATH`.
+fn send_to(cluster: &mut Cluster, target: &str, own_address: &str) {
+    let (host, port) = match target.rsplit_once(':') {
+        Some((host, port)) if !target.starts_with("unix:") => {
+            let number = port.parse().unwrap_or_default();
+            (host.trim_matches(['[', ']']), number)
+        }
+        _ => (target, 0),
+    };
+    let host = match host {
+        "0.0.0.0" | "::" => own_address,
+        host => host,
+    };
+    if matches!(host, "127.0.0.1" | "::1") {
+        // Connections to the local address are not redirected, whatever their source.
+        cluster.upstream_bind_config = None;
+    }
+    cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into()));
+    cluster.load_assignment = Some(endpoint::single(&cluster.name, host, port));
 }
 
 /// The cluster of a port of a service, or of a subset of it.
@@ -239,37 +317,54 @@ fn outbound(
         Some(settings) => match settings.mode {
             ClientTlsMode::Disable => {}
             ClientTlsMode::Simple | ClientTlsMode::Mutual => {
-                cluster.transport_socket =
-                    Some(tls::own_client(settings, &service.subject_alt_names, http2));
+                let selects = rule.is_some_and(|rule| rule.first.spec.workload_selector.is_some());
+                let client = tls::Client {
+                    alternative_names: &service.subject_alt_names,
+                    http2,
+                    reads_secrets: selects || proxy.kind == ProxyKind::Router,
+                };
+                cluster.transport_socket = tls::own_client(settings, &client);
                 notes.push(("alpn_override", text("false")));
-                options.auto_names = settings.sni.is_empty();
+                if cluster.transport_socket.is_some() {
+                    options.auto_server_name = settings.sni.is_empty();
+                    options.auto_name_check = settings.sni.is_empty()
+                        && settings.subject_alt_names.is_empty()
+                        && settings.insecure_skip_verify != Some(true);
+                }
             }
             // Also to a proxy without TLS: it refuses the cluster, as it must not send plain text instead.
             ClientTlsMode::IstioMutual => {
+                let names = match settings.subject_alt_names.as_slice() {
+                    [] => identities(index, service),
+                    names => names.to_vec(),
+                };
                 cluster.transport_socket = Some(tls::mesh_client(
                     &server_name(&name, settings),
-                    identities(index, service),
+                    &names,
                     http2,
                 ));
             }
         },
-        None if auto_mtls(index, proxy, service, port) => {
-            cluster.transport_socket_matches = vec![
-                TransportSocketMatch {
-                    name: "tlsMode-istio".to_owned(),
-                    r#match: Some(fields([("tlsMode", text("istio"))])),
-                    transport_socket: Some(tls::mesh_client(
-                        &name.server_name(),
-                        identities(index, service),
-                        http2,
-                    )),
-                },
-                TransportSocketMatch {
-                    name: "tlsMode-disabled".to_owned(),
-                    r#match: Some(fields::<&str>([])),
-                    transport_socket: Some(tls::plain()),
-                },
-            ];
+        None if auto_mtls(index, proxy, service, port, &policy) => {
+            let identities = identities(index, service);
+            let mutual = tls::mesh_client(&name.server_name(), &identities, http2);
+            if is_original(&cluster) {
+                // There is nothing to tell endpoints apart by; all of them have a sidecar.
+                cluster.transport_socket = Some(mutual);
+            } else {
+                cluster.transport_socket_matches = vec![
+                    TransportSocketMatch {
+                        name: "tlsMode-istio".to_owned(),
+                        r#match: Some(fields([("tlsMode", text("istio"))])),
+                        transport_socket: Some(mutual),
+                    },
+                    TransportSocketMatch {
+                        name: "tlsMode-disabled".to_owned(),
+                        r#match: Some(fields::<&str>([])),
+                        transport_socket: Some(tls::plain()),
+                    },
+                ];
+            }
         }
         None => {}
     }
@@ -299,19 +394,34 @@ fn identities(index: &Index, service: &Service) -> Vec<String> {
     }
 }
 
-/// Whether mutual TLS is chosen endpoint by endpoint. It needs endpoints that are known one by one.
-fn auto_mtls(index: &Index, proxy: &Proxy, service: &Service, port: &ServicePort) -> bool {
+/// Whether mutual TLS is chosen without being asked for: the namespace's workloads accept it, and so do all endpoints
+/// where they cannot be told apart.
+fn auto_mtls(
+    index: &Index,
+    proxy: &Proxy,
+    service: &Service,
+    port: &ServicePort,
+    policy: &Policy<'_>,
+) -> bool {
     if !index.mesh().enable_auto_mtls || service.external || !proxy.supports_tls() {
         return false;
     }
-    match &service.discovery {
-        Discovery::Slices if service.is_headless() => {
-            let endpoints = index.endpoints(service, port);
-            !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.mutual_tls)
+    let balancer = policy.load_balancer.and_then(|balancer| balancer.simple);
+    let passes = service.is_headless()
+        || matches!(service.discovery, Discovery::Original)
+        || balancer == Some(SimpleLoadBalancer::Passthrough);
+    if passes {
+        let endpoints = index.endpoints(service, port);
+        if endpoints.is_empty() || !endpoints.iter().all(|endpoint| endpoint.mutual_tls) {
+            return false;
         }
-        Discovery::Original => false,
-        _ => true,
     }
+    index.mutual_tls_mode_of_namespace(&service.namespace) != MutualTlsMode::Disable
+}
+
+fn is_original(cluster: &Cluster) -> bool {
+    let original = ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into());
+    cluster.cluster_discovery_type == Some(original)
 }
 
 fn be_original(cluster: &mut Cluster) {

@@ -77,8 +77,10 @@ pub(super) struct HttpOptions {
     pub(super) max_requests_per_connection: Option<u32>,
     pub(super) max_concurrent_streams: Option<u32>,
     pub(super) keep_alive: Option<KeepaliveSettings>,
-    /// Server name and certificate check follow the authority of the request.
-    pub(super) auto_names: bool,
+    /// The server name follows the authority of the request.
+    pub(super) auto_server_name: bool,
+    /// The server's certificate must be for the server name.
+    pub(super) auto_name_check: bool,
 }
 
 impl HttpOptions {
@@ -90,7 +92,8 @@ impl HttpOptions {
             ..CommonHttpOptions::default()
         };
         let has_common = common != CommonHttpOptions::default();
-        if self.upstream == Upstream::Http1 && !has_common && !self.auto_names {
+        let auto_names = self.auto_server_name || self.auto_name_check;
+        if self.upstream == Upstream::Http1 && !has_common && !auto_names {
             return HashMap::new();
         }
         let http2 = Http2ProtocolOptions {
@@ -113,9 +116,9 @@ impl HttpOptions {
         };
         let options = HttpProtocolOptions {
             common_http_protocol_options: has_common.then_some(common),
-            upstream_http_protocol_options: self.auto_names.then(|| UpstreamHttpProtocolOptions {
-                auto_sni: true,
-                auto_san_validation: true,
+            upstream_http_protocol_options: auto_names.then(|| UpstreamHttpProtocolOptions {
+                auto_sni: self.auto_server_name,
+                auto_san_validation: self.auto_name_check,
                 ..UpstreamHttpProtocolOptions::default()
             }),
             upstream_protocol_options: Some(protocol),

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use lateen_api::{common::labels_match, networking::destination_rule::Subset};
 use lateen_xds::pb::envoy::config::{
-    core::v3::{HealthStatus, Locality as LocalityMessage, Metadata},
+    core::v3::{
+        Address, HealthStatus, Locality as LocalityMessage, Metadata, Pipe,
+        address::Address as AddressKind,
+    },
     endpoint::v3::{
         ClusterLoadAssignment, Endpoint as EndpointMessage, LbEndpoint, LocalityLbEndpoints,
         lb_endpoint::HostIdentifier,
@@ -18,14 +21,20 @@ use crate::{
     names::{ClusterName, Direction},
 };
 
+/// Metadata by which the TLS of a connection to an endpoint is chosen.
+const SOCKET_MATCH: &str = "envoy.transport_socket_match";
+
 /// The endpoints of a cluster, by the cluster's name; `None` when there is no such cluster.
 pub(super) fn of_cluster(
     index: &Index,
     proxy: &Proxy,
     name: &str,
 ) -> Option<ClusterLoadAssignment> {
-    let cluster =
-        ClusterName::parse(name).filter(|cluster| cluster.direction == Direction::Outbound)?;
+    let by_server_name = ClusterName::parse_server_name(name);
+    let only_mutual = by_server_name.is_some();
+    let cluster = by_server_name
+        .or_else(|| ClusterName::parse(name))
+        .filter(|cluster| cluster.direction == Direction::Outbound)?;
     let service = index.service_seen_from(cluster.host, &proxy.namespace)?;
     let port = service.port(cluster.port)?;
     let rule = index.destination_rule(proxy, service);
@@ -39,10 +48,54 @@ pub(super) fn of_cluster(
                 .find(|subset| subset.name == wanted)?,
         ),
     };
-    Some(ClusterLoadAssignment {
-        cluster_name: name.to_owned(),
-        ..assignment(index, proxy, service, port, subset)
-    })
+    let mut assignment = assignment(index, proxy, service, port, subset);
+    if only_mutual {
+        keep_mutual(&mut assignment);
+    }
+    assignment.cluster_name = name.to_owned();
+    Some(assignment)
+}
+
+/// One address.
+pub(super) fn single(cluster: &str, host: &str, port: u32) -> ClusterLoadAssignment {
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(EndpointMessage {
+            address: endpoint_address(host, port),
+            ..EndpointMessage::default()
+        })),
+        ..LbEndpoint::default()
+    };
+    ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![endpoint],
+            ..LocalityLbEndpoints::default()
+        }],
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+/// What TLS of the mesh passes through to must accept it.
+fn keep_mutual(assignment: &mut ClusterLoadAssignment) {
+    for locality in &mut assignment.endpoints {
+        let mutual = |endpoint: &LbEndpoint| {
+            let metadata = endpoint.metadata.as_ref();
+            metadata.is_some_and(|all| all.filter_metadata.contains_key(SOCKET_MATCH))
+        };
+        locality.lb_endpoints.retain(mutual);
+        locality.load_balancing_weight = number(total_weight(&locality.lb_endpoints));
+    }
+    let filled = |locality: &LocalityLbEndpoints| !locality.lb_endpoints.is_empty();
+    assignment.endpoints.retain(filled);
+}
+
+fn total_weight(endpoints: &[LbEndpoint]) -> u32 {
+    let weights = endpoints
+        .iter()
+        .map(|endpoint| endpoint.load_balancing_weight);
+    weights
+        .map(|weight| weight.map_or(1, |weight| weight.value))
+        .fold(0, u32::saturating_add)
 }
 
 /// The endpoints of a port of a service, or of a subset of it, without a name.
@@ -65,14 +118,7 @@ pub(super) fn assignment(
         }
     }
     let endpoints = localities.into_iter().map(|(locality, endpoints)| {
-        let weight: u32 = endpoints
-            .iter()
-            .map(|endpoint| {
-                endpoint
-                    .load_balancing_weight
-                    .map_or(1, |weight| weight.value)
-            })
-            .fold(0, u32::saturating_add);
+        let weight = total_weight(&endpoints);
         LocalityLbEndpoints {
             locality: Some(LocalityMessage {
                 region: locality.region,
@@ -90,11 +136,24 @@ pub(super) fn assignment(
     }
 }
 
+/// An address and port, or a socket of the file system.
+fn endpoint_address(host: &str, port: u32) -> Option<Address> {
+    match host.strip_prefix("unix:") {
+        Some(path) => Some(Address {
+            address: Some(AddressKind::Pipe(Pipe {
+                path: path.strip_prefix("//").unwrap_or(path).to_owned(),
+                mode: 0,
+            })),
+        }),
+        None => address(host, port),
+    }
+}
+
 fn lb_endpoint(proxy: &Proxy, endpoint: &Endpoint, looked_up: bool) -> LbEndpoint {
     let mutual = endpoint.mutual_tls && proxy.supports_tls();
     LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(EndpointMessage {
-            address: address(&endpoint.address, endpoint.port),
+            address: endpoint_address(&endpoint.address, endpoint.port),
             ..EndpointMessage::default()
         })),
         // Names are looked up by the proxy; their health is not known here.
@@ -106,10 +165,7 @@ fn lb_endpoint(proxy: &Proxy, endpoint: &Endpoint, looked_up: bool) -> LbEndpoin
         .into(),
         load_balancing_weight: number(endpoint.weight),
         metadata: if mutual {
-            metadata(
-                "envoy.transport_socket_match",
-                fields([("tlsMode", text("istio"))]),
-            )
+            metadata(SOCKET_MATCH, fields([("tlsMode", text("istio"))]))
         } else {
             Some(Metadata::default())
         },

@@ -28,6 +28,14 @@ use crate::{Index, Proxy};
 
 /// Protocols by which plain HTTP is told from other bytes.
 pub(super) const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
+/// Protocols that clients of the mesh announce inside mutual TLS.
+pub(super) const MESH_PROTOCOLS: [&str; 5] = [
+    "istio",
+    "istio-peer-exchange",
+    "istio-http/1.0",
+    "istio-http/1.1",
+    "istio-h2",
+];
 
 /// A network filter.
 pub(super) fn network<M: Message + Name>(name: &str, message: &M) -> Filter {

@@ -1,10 +1,10 @@
 //! The listener of a sidecar for what its application is sent.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use lateen_api::security::MutualTlsMode;
 use lateen_xds::pb::envoy::config::{
-    core::v3::TrafficDirection,
+    core::v3::{Address, TrafficDirection, TransportSocket},
     listener::v3::{FilterChain, FilterChainMatch, Listener, ListenerFilter},
     route::v3::{
         Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
@@ -19,12 +19,12 @@ use super::{
     build::{address, flag, number, seconds},
     cluster::{BLACK_HOLE, INBOUND_PASSTHROUGH},
     filter::{
-        PLAIN_HTTP, chain, disabled_for, enabled_for, http_inspector, original_destination,
-        tcp_proxy, tls_inspector,
+        MESH_PROTOCOLS, PLAIN_HTTP, chain, disabled_for, enabled_for, http_inspector,
+        original_destination, tcp_proxy, tls_inspector,
     },
     http_manager::{Routes, Side, http_manager},
     tls,
-    workload::{InboundPort, accepted_mode, declared_ports},
+    workload::{InboundPort, accepted_mode},
 };
 use crate::{Index, Proxy, names::ClusterName, protocol::Protocol};
 
@@ -65,8 +65,6 @@ fn variants(protocol: Protocol, mode: MutualTlsMode) -> Vec<Variant> {
         mutual: false,
         http: false,
     };
-    // The order is Istio's; it has no meaning.
-    let mesh_any: Vec<&'static str> = MESH_TCP.iter().rev().chain(&MESH_HTTP).copied().collect();
     let http = protocol.is_http();
     match (mode, protocol) {
         (MutualTlsMode::Strict, Protocol::Auto) => vec![mesh(&MESH_HTTP, true), mesh(&[], false)],
@@ -82,24 +80,88 @@ fn variants(protocol: Protocol, mode: MutualTlsMode) -> Vec<Variant> {
             plain(&[], false),
             own_tls(),
         ],
-        (_, protocol) if protocol.is_http() => vec![mesh(&mesh_any, true), plain(&[], true)],
-        _ => vec![mesh(&mesh_any, false), own_tls(), plain(&[], false)],
+        (_, protocol) if protocol.is_http() => vec![mesh(&MESH_PROTOCOLS, true), plain(&[], true)],
+        _ => vec![mesh(&MESH_PROTOCOLS, false), own_tls(), plain(&[], false)],
     }
 }
 
-/// The listener that redirected connections arrive at.
-pub(super) fn listener(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) -> Listener {
+/// The listeners for what the application is sent: one that redirected connections arrive at, and those of ports that
+/// nothing is redirected to.
+pub(super) fn listeners(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) -> Vec<Listener> {
     let looped = FilterChainMatch {
         destination_port: number(INBOUND_PORT),
         ..FilterChainMatch::default()
     };
-    let mut filter_chains = vec![chain(
+    let mut redirected = vec![chain(
         "virtualInbound-blackhole",
         Some(looped),
         vec![tcp_proxy(index, proxy, BLACK_HOLE)],
     )];
-    let rest = Accepted {
-        port: None,
+    redirected.extend(undeclared(index, proxy, ports));
+    let mut bound = Vec::new();
+    for port in ports {
+        let cluster = ClusterName::inbound(port.target).to_string();
+        let accepted = Accepted {
+            port: Some(port.target),
+            names: [0, 1].map(|_| format!("{}_{}", port.bind, port.target)),
+            stat_prefix: format!("inbound_{}_{};", port.bind, port.target),
+            routes: routes(&cluster, &cluster, port.number, &port.host, port.protocol),
+            cluster,
+        };
+        let chains = match port.own_tls().and_then(tls::own_server) {
+            Some(socket) => {
+                let http = port.protocol.is_http();
+                vec![accepted.chain(index, proxy, &inside_own_tls(http), Some(socket))]
+            }
+            None => chains(index, proxy, port.protocol, port.mode, &accepted),
+        };
+        if port.is_bound() {
+            let name = format!("{}_{}", port.bind, port.target);
+            let bound_to = address(&port.bind, port.target);
+            bound.push(Listener {
+                listener_filters: inspectors(proxy, &chains),
+                ..listener(index, proxy, &name, bound_to, chains)
+            });
+        } else {
+            redirected.extend(chains);
+        }
+    }
+    let mut listener_filters = vec![original_destination()];
+    listener_filters.extend(inspectors(proxy, &redirected));
+    let bound_to = address("0.0.0.0", INBOUND_PORT);
+    let mut listeners = vec![Listener {
+        listener_filters,
+        ..listener(index, proxy, "virtualInbound", bound_to, redirected)
+    }];
+    listeners.extend(bound);
+    listeners
+}
+
+fn listener(
+    index: &Index,
+    proxy: &Proxy,
+    name: &str,
+    address: Option<Address>,
+    filter_chains: Vec<FilterChain>,
+) -> Listener {
+    Listener {
+        name: name.to_owned(),
+        address,
+        filter_chains,
+        listener_filters_timeout: seconds(0),
+        continue_on_listener_filters_timeout: true,
+        traffic_direction: TrafficDirection::Inbound.into(),
+        access_log: access_log::listener_logs(index, proxy),
+        max_connections_to_accept_per_socket_event: number(1),
+        ..Listener::default()
+    }
+}
+
+/// Chains of ports that no service declares; ports for which a policy has a rule of their own come with their number.
+fn undeclared(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) -> Vec<FilterChain> {
+    let accepted = |port| Accepted {
+        port,
+        names: ["virtualInbound", "virtualInbound-catchall-http"].map(str::to_owned),
         cluster: INBOUND_PASSTHROUGH.to_owned(),
         stat_prefix: format!("{INBOUND_PASSTHROUGH};"),
         routes: routes(
@@ -110,80 +172,88 @@ pub(super) fn listener(index: &Index, proxy: &Proxy, ports: &[InboundPort<'_>]) 
             Protocol::Auto,
         ),
     };
-    let labels = index.labels_of(proxy);
     let mode = |port| accepted_mode(index, proxy, port);
-    let rest_mode = mode(0);
-    filter_chains.extend(chains(index, proxy, Protocol::Auto, rest_mode, &rest));
-    // Ports that no service declares, but a policy has its own rule for.
-    let mut modes: BTreeMap<u32, MutualTlsMode> =
-        ports.iter().map(|port| (port.target, port.mode)).collect();
-    for port in index.ports_with_own_mode(&proxy.namespace, labels) {
-        if let Entry::Vacant(vacant) = modes.entry(port) {
-            vacant.insert(mode(port));
-            let own = Accepted {
-                port: Some(port),
-                ..rest.clone()
-            };
-            filter_chains.extend(chains(index, proxy, Protocol::Auto, mode(port), &own));
+    let mut found = chains(index, proxy, Protocol::Auto, mode(0), &accepted(None));
+    for port in index.ports_with_own_mode(&proxy.namespace, index.labels_of(proxy)) {
+        if !ports.iter().any(|declared| declared.target == port) {
+            let own = accepted(Some(port));
+            found.extend(chains(index, proxy, Protocol::Auto, mode(port), &own));
         }
     }
-    for port in ports {
-        let cluster = ClusterName::inbound(port.target).to_string();
-        let accepted = Accepted {
-            port: Some(port.target),
-            stat_prefix: format!("inbound_0.0.0.0_{};", port.target),
-            routes: routes(&cluster, &cluster, port.number, &port.host, port.protocol),
-            cluster,
-        };
-        filter_chains.extend(chains(index, proxy, port.protocol, port.mode, &accepted));
-    }
-    let mut declared: Vec<u32> = declared_ports(ports).into_iter().collect();
-    declared.push(INBOUND_PORT);
-    let mut listener_filters = vec![original_destination()];
-    if proxy.supports_tls() {
-        listener_filters.extend(tls_detection(rest_mode, &modes));
-    }
-    listener_filters.push(disabled_for(http_inspector(), &declared));
-    Listener {
-        name: "virtualInbound".to_owned(),
-        address: address("0.0.0.0", INBOUND_PORT),
-        filter_chains,
-        listener_filters,
-        listener_filters_timeout: seconds(0),
-        continue_on_listener_filters_timeout: true,
-        traffic_direction: TrafficDirection::Inbound.into(),
-        access_log: access_log::listener_logs(index, proxy),
-        max_connections_to_accept_per_socket_event: number(1),
-        ..Listener::default()
-    }
+    found
 }
 
-/// Tells TLS from other bytes wherever it matters: a port that accepts plain text only takes all bytes as they are.
-fn tls_detection(
-    rest: MutualTlsMode,
-    modes: &BTreeMap<u32, MutualTlsMode>,
-) -> Option<ListenerFilter> {
-    let ports = |plain: bool| {
-        let ports = modes
-            .iter()
-            .filter(move |(_, mode)| (**mode == MutualTlsMode::Disable) == plain);
-        ports.map(|(port, _)| *port)
-    };
-    if rest == MutualTlsMode::Disable {
-        let detected: Vec<u32> = ports(false).collect();
-        return (!detected.is_empty()).then(|| enabled_for(tls_inspector(), &detected));
+/// What tells the chains of a listener apart: TLS from other bytes, and HTTP from others. Each is switched off for the
+/// ports where nothing depends on it.
+fn inspectors(proxy: &Proxy, chains: &[FilterChain]) -> Vec<ListenerFilter> {
+    let (mut tls, mut http): (BTreeMap<u32, bool>, BTreeMap<u32, bool>) = Default::default();
+    for matching in chains
+        .iter()
+        .filter_map(|chain| chain.filter_chain_match.as_ref())
+    {
+        let port = matching.destination_port.map_or(0, |port| port.value);
+        let plain_http = |name: &String| PLAIN_HTTP.contains(&name.as_str());
+        *tls.entry(port).or_default() |= matching.transport_protocol == "tls";
+        *http.entry(port).or_default() |= matching.application_protocols.iter().any(plain_http);
     }
-    let plain: Vec<u32> = ports(true).chain([INBOUND_PORT]).collect();
-    Some(disabled_for(tls_inspector(), &plain))
+    let ports = |of: &BTreeMap<u32, bool>, wanted: bool| -> Vec<u32> {
+        let named = of.iter().filter(|(port, on)| **port != 0 && **on == wanted);
+        named.map(|(port, _)| *port).collect()
+    };
+    let mut filters = Vec::new();
+    if proxy.supports_tls() && tls.values().any(|on| *on) {
+        filters.push(if tls.get(&0) == Some(&true) {
+            disabled_for(tls_inspector(), &ports(&tls, false))
+        } else {
+            enabled_for(tls_inspector(), &ports(&tls, true))
+        });
+    }
+    if http.values().any(|on| *on) {
+        let mut without = ports(&http, false);
+        if http.get(&0) == Some(&false) {
+            without.insert(0, 0);
+        }
+        filters.push(disabled_for(http_inspector(), &without));
+    }
+    filters
 }
 
 /// What accepted connections of one port, or of all undeclared ones, are given to.
-#[derive(Clone)]
 struct Accepted {
     port: Option<u32>,
+    /// Names of its chains for bytes and for requests.
+    names: [String; 2],
     cluster: String,
     stat_prefix: String,
     routes: RouteConfiguration,
+}
+
+impl Accepted {
+    fn chain(
+        &self,
+        index: &Index,
+        proxy: &Proxy,
+        variant: &Variant,
+        transport_socket: Option<TransportSocket>,
+    ) -> FilterChain {
+        let filter = if variant.http {
+            let routes = Routes::Inline(Box::new(self.routes.clone()));
+            http_manager(index, proxy, Side::Inbound, &self.stat_prefix, routes)
+        } else {
+            tcp_proxy(index, proxy, &self.cluster)
+        };
+        let matching = FilterChainMatch {
+            destination_port: self.port.and_then(number),
+            transport_protocol: variant.transport.to_owned(),
+            application_protocols: variant.protocols.iter().map(ToString::to_string).collect(),
+            ..FilterChainMatch::default()
+        };
+        let name = &self.names[usize::from(variant.http)];
+        FilterChain {
+            transport_socket,
+            ..chain(name, Some(matching), vec![filter])
+        }
+    }
 }
 
 fn chains(
@@ -193,41 +263,30 @@ fn chains(
     mode: MutualTlsMode,
     to: &Accepted,
 ) -> Vec<FilterChain> {
-    let name = |http| match to.port {
-        Some(port) => format!("0.0.0.0_{port}"),
-        None if http => "virtualInbound-catchall-http".to_owned(),
-        None => "virtualInbound".to_owned(),
-    };
     if mode == MutualTlsMode::Strict && !proxy.supports_tls() {
         let matching = to.port.map(|port| FilterChainMatch {
             destination_port: number(port),
             ..FilterChainMatch::default()
         });
         let nowhere = tcp_proxy(index, proxy, BLACK_HOLE);
-        return vec![chain(&name(false), matching, vec![nowhere])];
+        return vec![chain(&to.names[0], matching, vec![nowhere])];
     }
     let variants = variants(protocol, mode).into_iter();
     let chains = variants.map(|variant| {
-        let filter = if variant.http {
-            let routes = Routes::Inline(Box::new(to.routes.clone()));
-            http_manager(index, proxy, Side::Inbound, &to.stat_prefix, routes)
-        } else {
-            tcp_proxy(index, proxy, &to.cluster)
-        };
-        let name = name(variant.http);
-        let matching = FilterChainMatch {
-            destination_port: to.port.and_then(number),
-            transport_protocol: variant.transport.to_owned(),
-            application_protocols: variant.protocols.iter().map(ToString::to_string).collect(),
-            ..FilterChainMatch::default()
-        };
-        let mut chain = chain(&name, Some(matching), vec![filter]);
-        chain.transport_socket = variant
-            .mutual
-            .then(|| tls::mesh_server(&index.mesh().trust_domain));
-        chain
+        let mesh = || tls::mesh_server(&index.mesh().trust_domain);
+        to.chain(index, proxy, &variant, variant.mutual.then(mesh))
     });
     chains.collect()
+}
+
+/// TLS that is ended with the workload's own certificates.
+fn inside_own_tls(http: bool) -> Variant {
+    Variant {
+        transport: "tls",
+        protocols: Vec::new(),
+        mutual: false,
+        http,
+    }
 }
 
 /// The one route of accepted requests: to the application.

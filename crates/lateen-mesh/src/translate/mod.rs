@@ -53,7 +53,7 @@ pub(crate) fn translate(
                 ProxyKind::Sidecar => {
                     let mut listeners = outbound::listeners(index, proxy);
                     let inbound = workload::inbound_ports(index, proxy);
-                    listeners.push(inbound::listener(index, proxy, &inbound));
+                    listeners.extend(inbound::listeners(index, proxy, &inbound));
                     listeners
                 }
                 ProxyKind::Router => gateway::listeners(index, proxy),
