@@ -29,6 +29,7 @@ pub mod redirect;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod session;
 pub mod string_match;
 pub mod table;
 mod view;

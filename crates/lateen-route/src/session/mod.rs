@@ -1,0 +1,319 @@
+//! Sticky sessions: which endpoint a key belongs to, for as long as its requests keep coming.
+//!
+//! A [`SessionTable`] remembers the endpoint of every key that was seen within the idle time. Its users choose an
+//! endpoint for a new key by ring hash, so that proxies which do not know of each other's sessions agree on most of
+//! them. The table has a fixed limit; beyond it the session that was idle longest is given up.
+
+mod shard;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use shard::Shard;
+
+/// Longer keys are kept by their beginning and a keyed hash, so that a client cannot fill the memory with them.
+const LONGEST_KEY: usize = 128;
+
+/// What is kept of a longer key, in bytes, beside its hash.
+const KEPT_OF_LONG_KEY: usize = 64;
+
+/// Tables up to this size have one shard, so that the session given up is exactly the one that was idle longest.
+const LARGEST_SINGLE_SHARD: u32 = 1 << 16;
+
+/// Shards of a larger table. Threads rarely meet in one, and each holds its own part of the limit.
+const SHARDS: u32 = 16;
+
+/// Sessions of one cluster, shared by all threads.
+#[derive(Debug)]
+pub struct SessionTable {
+    idle_timeout: Duration,
+    shards: Vec<Mutex<Shard>>,
+    hashing: RandomState,
+    /// For the second half of long keys' hashes.
+    more_hashing: RandomState,
+    /// Times are kept as milliseconds since then.
+    epoch: Instant,
+    counts: Counts,
+}
+
+/// How a table was used. The numbers only grow.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Keys that got an endpoint because they had none.
+    pub created: AtomicU64,
+    /// Keys that got another endpoint because theirs was gone or failed.
+    pub moved: AtomicU64,
+    /// Sessions that ended because no request came in time.
+    pub expired: AtomicU64,
+    /// Live sessions that were given up because the table was full.
+    pub evicted: AtomicU64,
+}
+
+/// A live session, for display.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The key; of a long one its beginning and a hash.
+    pub key: String,
+    /// Where its requests go.
+    pub endpoint: SocketAddr,
+    /// Time since the last request.
+    pub idle: Duration,
+}
+
+impl SessionTable {
+    /// An empty table. `most` is the greatest number of sessions, at least 1.
+    pub fn new(idle_timeout: Duration, most: u32, now: Instant) -> Self {
+        let count = if most <= LARGEST_SINGLE_SHARD {
+            1
+        } else {
+            SHARDS
+        };
+        let shard = || Mutex::new(Shard::new(most.max(1).div_ceil(count)));
+        Self {
+            idle_timeout,
+            shards: (0..count).map(|_| shard()).collect(),
+            hashing: RandomState::new(),
+            more_hashing: RandomState::new(),
+            epoch: now,
+            counts: Counts::default(),
+        }
+    }
+
+    /// The endpoint of a live session, whose idle time begins anew.
+    pub fn renew(&self, key: &[u8], now: Instant) -> Option<SocketAddr> {
+        self.with_shard(key, now, |shard, hash, key, millis| {
+            let slot = shard.find(hash, key)?;
+            shard.touch(slot, millis);
+            Some(shard.endpoint(slot))
+        })
+    }
+
+    /// Begins a session, or moves it away from the endpoint `instead_of`. Returns where the key belongs now, which
+    /// differs from `wanted` when another thread was faster. The idle time begins anew.
+    pub fn claim(
+        &self,
+        key: &[u8],
+        wanted: SocketAddr,
+        instead_of: Option<SocketAddr>,
+        now: Instant,
+    ) -> SocketAddr {
+        self.with_shard(key, now, |shard, hash, key, millis| {
+            let Some(slot) = shard.find(hash, key) else {
+                self.counts.created.fetch_add(1, Ordering::Relaxed);
+                if shard.insert(hash, key, wanted, millis, &|key| self.hashing.hash_one(key)) {
+                    self.counts.evicted.fetch_add(1, Ordering::Relaxed);
+                }
+                return wanted;
+            };
+            shard.touch(slot, millis);
+            let current = shard.endpoint(slot);
+            if Some(current) != instead_of || current == wanted {
+                return current;
+            }
+            self.counts.moved.fetch_add(1, Ordering::Relaxed);
+            shard.set_endpoint(slot, wanted);
+            wanted
+        })
+    }
+
+    /// Ends what was idle for too long, at most `most` sessions of each shard, so that a call is short.
+    pub fn sweep(&self, now: Instant, most: usize) {
+        let millis = self.millis(now);
+        for shard in &self.shards {
+            self.expire(&mut shard.lock(), millis, most);
+        }
+    }
+
+    /// Number of sessions. Those that ended since the last [`SessionTable::sweep`] may be counted still.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether there is no session.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Some live sessions, at most `most`: those with the latest requests of each shard first.
+    pub fn sessions(&self, now: Instant, most: usize) -> Vec<Session> {
+        let millis = self.millis(now);
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            self.expire(&mut shard, millis, usize::MAX);
+            all.extend(shard.latest().take(most - all.len()).map(|entry| Session {
+                key: String::from_utf8_lossy(&entry.key).into_owned(),
+                endpoint: entry.endpoint,
+                idle: Duration::from_millis(millis.saturating_sub(entry.last_use)),
+            }));
+        }
+        all
+    }
+
+    /// How the table was used.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Time without a request after which a session ends.
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
+    fn with_shard<T>(
+        &self,
+        key: &[u8],
+        now: Instant,
+        work: impl FnOnce(&mut Shard, u64, &[u8], u64) -> T,
+    ) -> T {
+        let shortened = (key.len() > LONGEST_KEY).then(|| self.shorten(key));
+        let key = shortened.as_deref().unwrap_or(key);
+        let hash = self.hashing.hash_one(key);
+        let index = (hash >> 32) as usize % self.shards.len();
+        let millis = self.millis(now);
+        let mut shard = self.shards[index].lock();
+        // Two at a time: the table shrinks faster than it grows, and no request pays for many.
+        self.expire(&mut shard, millis, 2);
+        if let Some(slot) = shard.find(hash, key)
+            && self.is_over(shard.last_use(slot), millis)
+        {
+            shard.remove(slot, &|key| self.hashing.hash_one(key));
+            self.counts.expired.fetch_add(1, Ordering::Relaxed);
+        }
+        work(&mut shard, hash, key, millis)
+    }
+
+    fn expire(&self, shard: &mut Shard, millis: u64, most: usize) {
+        for _ in 0..most {
+            let Some(slot) = shard.oldest() else { return };
+            if !self.is_over(shard.last_use(slot), millis) {
+                return;
+            }
+            shard.remove(slot, &|key| self.hashing.hash_one(key));
+            self.counts.expired.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_over(&self, last_use: u64, millis: u64) -> bool {
+        u128::from(millis.saturating_sub(last_use)) >= self.idle_timeout.as_millis()
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_millis() as u64
+    }
+
+    fn shorten(&self, key: &[u8]) -> Vec<u8> {
+        let mut short = key[..KEPT_OF_LONG_KEY].to_vec();
+        let hashes = (self.hashing.hash_one(key), self.more_hashing.hash_one(key));
+        short.extend(format!("...{:016x}{:016x}", hashes.0, hashes.1).bytes());
+        short
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    fn endpoint(number: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, number], 8080))
+    }
+
+    /// Steps at seconds of the clock: a request for a key that ring hash would send to an endpoint, and where it went.
+    fn check(most: u32, steps: &[(u64, &str, u8, u8)]) {
+        let start = Instant::now();
+        let table = SessionTable::new(IDLE, most, start);
+        for (position, (second, key, wanted, expected)) in steps.iter().enumerate() {
+            let now = start + Duration::from_secs(*second);
+            let known = table.renew(key.as_bytes(), now);
+            let went =
+                known.unwrap_or_else(|| table.claim(key.as_bytes(), endpoint(*wanted), None, now));
+            assert_eq!(went, endpoint(*expected), "step {position}");
+        }
+    }
+
+    #[test]
+    fn a_key_stays_while_it_is_used_and_is_free_when_idle() {
+        check(
+            10,
+            &[
+                (0, "ann", 1, 1),
+                (59, "ann", 2, 1),
+                (118, "ann", 2, 1),
+                (178, "ann", 2, 2),
+                (179, "bob", 3, 3),
+                (237, "ann", 1, 2),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_full_table_gives_up_the_key_that_was_idle_longest() {
+        check(
+            2,
+            &[
+                (0, "ann", 1, 1),
+                (1, "bob", 2, 2),
+                (2, "ann", 9, 1),
+                (3, "carl", 3, 3),
+                (4, "ann", 9, 1),
+                (5, "bob", 9, 9),
+                (6, "carl", 8, 8),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_key_moves_only_from_the_endpoint_that_is_named() {
+        let now = Instant::now();
+        let table = SessionTable::new(IDLE, 10, now);
+        assert_eq!(table.claim(b"ann", endpoint(1), None, now), endpoint(1));
+        assert_eq!(table.claim(b"ann", endpoint(2), None, now), endpoint(1));
+        let moved = |to, from| table.claim(b"ann", endpoint(to), Some(endpoint(from)), now);
+        assert_eq!(moved(2, 3), endpoint(1));
+        assert_eq!(moved(2, 1), endpoint(2));
+        // A second request that still saw the first endpoint fail does not move it again.
+        assert_eq!(moved(3, 1), endpoint(2));
+        assert_eq!(table.counts().moved.load(Ordering::Relaxed), 1);
+        assert_eq!(table.counts().created.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn long_keys_are_kept_short_and_apart() {
+        let now = Instant::now();
+        let table = SessionTable::new(IDLE, 10, now);
+        let long = vec![b'a'; 100_000];
+        let mut other = long.clone();
+        other[99_999] = b'b';
+        assert_eq!(table.claim(&long, endpoint(1), None, now), endpoint(1));
+        assert_eq!(table.claim(&other, endpoint(2), None, now), endpoint(2));
+        assert_eq!(table.renew(&long, now), Some(endpoint(1)));
+        assert!(table.sessions(now, 10).iter().all(|s| s.key.len() < 128));
+    }
+
+    #[test]
+    fn what_ended_is_swept_and_counted() {
+        let start = Instant::now();
+        let table = SessionTable::new(IDLE, 1 << 20, start);
+        for number in 0..1000_u32 {
+            table.claim(&number.to_be_bytes(), endpoint(1), None, start);
+        }
+        assert_eq!(table.len(), 1000);
+        let half = start + IDLE / 2;
+        for number in 0..10_u32 {
+            assert!(table.renew(&number.to_be_bytes(), half).is_some());
+        }
+        let end = start + IDLE;
+        table.sweep(end, usize::MAX);
+        assert_eq!(table.len(), 10);
+        let left = table.sessions(end, 100);
+        assert_eq!(left.len(), 10);
+        assert!(left.iter().all(|session| session.idle == IDLE / 2));
+        assert_eq!(table.counts().expired.load(Ordering::Relaxed), 990);
+    }
+}
