@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::identity::{Identity, variable};
-use crate::server::{self, FullRequest, FullResponse};
+use crate::respond::{self, FullResponse};
+use crate::server::{self, FullRequest};
 
 const DEFAULT_PORT: u16 = 8080;
 
@@ -31,7 +32,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<(), Error> {
     };
     let identity = Identity::discover();
     server::serve("backend", port, move |request| {
-        answer(&service, &identity, &request)
+        std::future::ready(answer(&service, &identity, &request))
     })
     .await
 }
@@ -40,11 +41,11 @@ fn answer(service: &str, identity: &Identity, request: &FullRequest) -> FullResp
     match (request.uri().path(), request.method()) {
         ("/hit_backend" | "/hit-backend", &Method::POST) => hit(service, identity, request),
         ("/hit_backend" | "/hit-backend", _) => {
-            server::text(StatusCode::METHOD_NOT_ALLOWED, "send a POST request\n")
+            respond::text(StatusCode::METHOD_NOT_ALLOWED, "send a POST request\n")
         }
         ("/headers", _) => headers(request),
-        ("/healthz", _) => server::text(StatusCode::OK, "ok\n"),
-        (path, _) => server::text(
+        ("/healthz", _) => respond::text(StatusCode::OK, "ok\n"),
+        (path, _) => respond::text(
             StatusCode::NOT_FOUND,
             format!("{service} has no page {path}\n"),
         ),
@@ -53,7 +54,7 @@ fn answer(service: &str, identity: &Identity, request: &FullRequest) -> FullResp
 
 fn hit(service: &str, identity: &Identity, request: &FullRequest) -> FullResponse {
     let Ok(Value::Object(mut answer)) = serde_json::from_slice(request.body()) else {
-        return server::text(
+        return respond::text(
             StatusCode::BAD_REQUEST,
             "send a JSON object, such as {\"username\": \"ann\"}\n",
         );
@@ -76,7 +77,7 @@ fn hit(service: &str, identity: &Identity, request: &FullRequest) -> FullRespons
     ] {
         answer.insert(name.to_owned(), json!(value));
     }
-    server::json(StatusCode::OK, &Value::Object(answer))
+    respond::json(StatusCode::OK, &Value::Object(answer))
 }
 
 /// What the request carried, so that a caller sees what the mesh adds on the way. Repeated headers are joined.
@@ -90,7 +91,7 @@ fn headers(request: &FullRequest) -> FullResponse {
         };
         shown.insert(name.to_string(), json!(joined));
     }
-    server::json(StatusCode::OK, &Value::Object(shown))
+    respond::json(StatusCode::OK, &Value::Object(shown))
 }
 
 #[cfg(test)]

@@ -6,14 +6,56 @@
 //! Start with [`run`].
 
 mod backend;
+mod bookinfo;
+mod client;
+mod flask;
+mod html;
+mod httpbin;
 mod identity;
+mod respond;
 mod server;
+mod tcp_echo;
+
+#[cfg(test)]
+mod testing;
 
 /// The workloads that [`run`] knows, with one line each for help texts.
-pub const NAMES: &[(&str, &str)] = &[(
-    "backend",
-    "answers /hit_backend with its own identity (arguments: SERVICE-NAME [PORT])",
-)];
+pub const NAMES: &[(&str, &str)] = &[
+    (
+        "backend",
+        "answers /hit_backend with its own identity (arguments: SERVICE-NAME [PORT])",
+    ),
+    ("productpage", "the page of the book store"),
+    ("details", "the book store's facts about books"),
+    (
+        "reviews",
+        "the book store's reviews (arguments: v1|v2|v3 [RELEASE])",
+    ),
+    (
+        "ratings",
+        "the book store's stars (argument: v1, v2, v-faulty, v-delayed, v-unavailable, v-unhealthy)",
+    ),
+    (
+        "flaskfrontend",
+        "front end of the canary scenario (arguments: v1|v2 [PORT])",
+    ),
+    (
+        "flaskbackend",
+        "back end of the canary scenario (argument: [PORT])",
+    ),
+    (
+        "httpbin",
+        "answers that say what was asked (arguments: [-b 0.0.0.0:PORT] [--access-logfile -])",
+    ),
+    (
+        "go-httpbin",
+        "the same with lists of values, as the one in Go (argument: [-port PORT])",
+    ),
+    (
+        "tcp-echo",
+        "echoes lines with a prefix (arguments: PORT[,PORT]... PREFIX)",
+    ),
+];
 
 /// Why a workload could not run.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +103,23 @@ pub fn run(name: &str, arguments: &[String]) -> Result<(), Error> {
             name: name.to_owned(),
             source,
         })?;
-    match name {
-        "backend" => runtime.block_on(backend::run(arguments)),
-        _ => Err(Error::Unknown {
-            name: name.to_owned(),
-        }),
-    }
+    runtime.block_on(async {
+        match name {
+            "backend" => backend::run(arguments).await,
+            "productpage" => bookinfo::productpage::run(arguments).await,
+            "details" => bookinfo::details::run(arguments).await,
+            "reviews" => bookinfo::reviews::run(arguments).await,
+            "ratings" => bookinfo::ratings::run(arguments).await,
+            "flaskfrontend" => flask::frontend::run(arguments).await,
+            "flaskbackend" => flask::backend::run(arguments).await,
+            "httpbin" => httpbin::run(httpbin::Form::Python, arguments).await,
+            "go-httpbin" => httpbin::run(httpbin::Form::Go, arguments).await,
+            "tcp-echo" => tcp_echo::run(arguments).await,
+            _ => Err(Error::Unknown {
+                name: name.to_owned(),
+            }),
+        }
+    })
 }
 
 fn known_names() -> String {
