@@ -1,12 +1,14 @@
 //! Which program an image name stands for: the catalogue in `data/images.yaml`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use regex::Regex;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::container::EXECUTABLE;
+use crate::enter::find_program;
 
 /// The catalogue that is built in; its head documents the format.
 const BUILT_IN: &str = include_str!("../data/images.yaml");
@@ -25,6 +27,24 @@ pub(crate) enum ImageError {
     /// The row has nothing to run and the pod gives no command either.
     #[error("image {0:?} runs the host's programs: give the container a command")]
     NoCommand(String),
+    /// The image is known, and cannot be run here.
+    #[error("image {image:?} cannot run here: {why}")]
+    Refused {
+        /// The image.
+        image: String,
+        /// Why, and what to do instead.
+        why: String,
+    },
+    /// The image stands for a program of this machine, which it lacks.
+    #[error("image {image:?} runs {program:?} of this machine, which is not there: {install}")]
+    Missing {
+        /// The image.
+        image: String,
+        /// The program.
+        program: String,
+        /// How to get it.
+        install: String,
+    },
 }
 
 /// What a container is to run.
@@ -36,6 +56,8 @@ pub(crate) struct Program {
     pub(crate) environment: BTreeMap<String, String>,
     /// Keep the right to mark packets and change the pod's network?
     pub(crate) network_admin: bool,
+    /// A program of the host that the container is to see although it may lie outside the folders that all containers see.
+    pub(crate) shown: Option<PathBuf>,
 }
 
 /// The rows, in order.
@@ -60,6 +82,16 @@ struct Row {
     env: BTreeMap<String, String>,
     #[serde(default)]
     network_admin: bool,
+    refused: Option<String>,
+    host: Option<HostProgram>,
+}
+
+/// A program that the host must have.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostProgram {
+    program: String,
+    install: String,
 }
 
 impl Catalogue {
@@ -99,6 +131,12 @@ impl Catalogue {
         let (row, pattern) = self
             .find(&name)
             .ok_or_else(|| ImageError::Unknown(image.into()))?;
+        if let Some(why) = &row.refused {
+            return Err(ImageError::Refused {
+                image: image.into(),
+                why: why.clone(),
+            });
+        }
         let fill = |words: &[String]| -> Vec<String> {
             let words = words
                 .iter()
@@ -124,6 +162,11 @@ impl Catalogue {
             command: words,
             environment: row.env.clone(),
             network_admin: row.network_admin,
+            shown: row
+                .host
+                .as_ref()
+                .map(|host| host.locate(image))
+                .transpose()?,
         })
     }
 
@@ -132,6 +175,21 @@ impl Catalogue {
             let pattern = patterns.iter().find(|pattern| pattern.is_match(name))?;
             Some((row, pattern))
         })
+    }
+}
+
+impl HostProgram {
+    /// Where the program is: in `PATH`, or where its installers put it.
+    fn locate(&self, image: &str) -> Result<PathBuf, ImageError> {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let usual = home.map(|home| home.join("go/bin").join(&self.program));
+        find_program(&self.program)
+            .or_else(|| usual.filter(|path| path.is_file()))
+            .ok_or_else(|| ImageError::Missing {
+                image: image.into(),
+                program: self.program.clone(),
+                install: self.install.clone(),
+            })
     }
 }
 
@@ -177,6 +235,115 @@ mod tests {
         }
         let sample = [EXECUTABLE, "sample", "backend", "backend-2"];
         check("lateen.dev/samples/backend:1", &[], &["backend-2"], &sample);
+    }
+
+    #[test]
+    fn images_of_the_book_store_become_its_services() {
+        for (image, expected) in [
+            (
+                "istio/examples-bookinfo-productpage-v1:1.20.3",
+                &["productpage"][..],
+            ),
+            ("docker.io/istio/examples-bookinfo-details-v1", &["details"]),
+            (
+                "registry.local:5000/x/examples-bookinfo-reviews-v3:1.10.1",
+                &["reviews", "v3", "1.10.1"],
+            ),
+            (
+                "istio/examples-bookinfo-reviews-v2",
+                &["reviews", "v2", "latest"],
+            ),
+            (
+                "istio/examples-bookinfo-ratings-v1:1.20.3",
+                &["ratings", "v1"],
+            ),
+            (
+                "istio/examples-bookinfo-ratings-v2:1.20.3",
+                &["ratings", "v2"],
+            ),
+            (
+                "istio/examples-bookinfo-ratings-v-faulty:1.20.3",
+                &["ratings", "v-faulty"],
+            ),
+            ("singharunk/flaskfrontend:latest", &["flaskfrontend", "v1"]),
+            ("singharunk/flaskfrontend:v2", &["flaskfrontend", "v2"]),
+            ("singharunk/flaskbackend", &["flaskbackend"]),
+            ("mccutchen/go-httpbin:v2.15.0", &["go-httpbin"]),
+        ] {
+            let expected = [&[EXECUTABLE, "sample"], expected].concat();
+            check(image, &[], &[], &expected);
+        }
+    }
+
+    #[test]
+    fn httpbin_and_the_echo_take_the_arguments_of_their_images() {
+        let httpbin = [EXECUTABLE, "sample", "httpbin"];
+        let default = [&httpbin[..], &["-b", "0.0.0.0:80"]].concat();
+        check("kennethreitz/httpbin", &[], &[], &default);
+        check("docker.io/kong/httpbin:0.1.0", &[], &[], &default);
+        let gunicorn = [
+            "gunicorn",
+            "--access-logfile",
+            "-",
+            "-b",
+            "0.0.0.0:80",
+            "httpbin:app",
+        ];
+        let expected = [&httpbin[..], &gunicorn[1..]].concat();
+        check("kennethreitz/httpbin", &gunicorn, &[], &expected);
+        check(
+            "istio/tcp-echo-server:1.1",
+            &[],
+            &["9000", "one"],
+            &[EXECUTABLE, "sample", "tcp-echo", "9000", "one"],
+        );
+    }
+
+    #[test]
+    fn curl_images_run_the_hosts_curl_or_another_program() {
+        for image in [
+            "tutum/curl",
+            "curlimages/curl:8.16.0",
+            "governmentpaas/curl-ssl",
+        ] {
+            check(
+                image,
+                &["/bin/sleep", "infinity"],
+                &[],
+                &["/bin/sleep", "infinity"],
+            );
+            check(image, &[], &["-s", "x"], &["curl", "-s", "x"]);
+        }
+    }
+
+    #[test]
+    fn images_that_need_what_is_not_built_in_say_so() {
+        let catalogue = Catalogue::built_in().unwrap();
+        for image in [
+            "istio/examples-bookinfo-mongodb:1.20.3",
+            "istio/examples-bookinfo-mysqldb",
+            "istio/examples-bookinfo-details-v2:1.20.3",
+        ] {
+            let error = catalogue.program(image, &[], &[]).unwrap_err();
+            assert!(
+                matches!(error, ImageError::Refused { .. }),
+                "{image}: {error}"
+            );
+        }
+        let yaml = "- {images: ['a:.*'], entrypoint: [a], host: {program: no-such-program, install: get it}}\n";
+        let catalogue = Catalogue::read(yaml).unwrap();
+        let error = catalogue.program("a", &[], &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("no-such-program") && error.contains("get it"),
+            "{error}"
+        );
+        let yaml = "- {images: ['a:.*'], entrypoint: [sh], host: {program: sh, install: get it}}\n";
+        let shown = Catalogue::read(yaml)
+            .unwrap()
+            .program("a", &[], &[])
+            .unwrap()
+            .shown;
+        assert!(shown.is_some_and(|path| path.ends_with("sh")));
     }
 
     #[test]

@@ -159,19 +159,23 @@ fn become_user(program: &ProgramSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks a program up as a shell does.
+/// Looks a program up as a shell does. A path that leads nowhere is that of the image's own program: the host's program of
+/// the same name stands in for it, wherever it is.
 fn find(name: &str, program: &ProgramSpec) -> io::Result<PathBuf> {
-    if name.contains('/') {
+    let last = Path::new(name).file_name().unwrap_or_default();
+    if name.contains('/') && (!name.starts_with('/') || fs::exists(name)? || last.is_empty()) {
         return Ok(PathBuf::from(name));
     }
     let path = program.environment.iter().find(|(key, _)| key == "PATH");
     let path = path.map_or("", |(_, path)| path.as_str());
     path.split(':')
-        .map(|folder| Path::new(if folder.is_empty() { "." } else { folder }).join(name))
+        .map(|folder| Path::new(if folder.is_empty() { "." } else { folder }).join(last))
         .find(|candidate| {
             fs::metadata(candidate)
                 .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
         })
+        // A path that nothing stands in for fails as the system says.
+        .or_else(|| name.contains('/').then(|| PathBuf::from(name)))
         .ok_or_else(|| {
             io::Error::other(format!(
                 "exec: {name:?}: executable file not found in $PATH"

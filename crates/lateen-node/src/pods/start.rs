@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use nix::unistd::{Uid, fchown};
 use super::shared::Shared;
 use super::supervise::Run;
 use super::{environment, volumes};
-use crate::container::{Bind, Launch, ProgramSpec, RootSpec, Spec, Streams, launch};
+use crate::container::{Bind, EXECUTABLE, Launch, ProgramSpec, RootSpec, Spec, Streams, launch};
 use crate::events::Severity;
 use crate::{images, logs};
 
@@ -51,8 +52,8 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
             reason: "Failed",
             message: error.to_string(),
             waiting: match error {
-                images::ImageError::Unknown(_) => "ErrImagePull",
                 images::ImageError::NoCommand(_) => "CreateContainerError",
+                _ => "ErrImagePull",
             },
             ran: false,
         })?;
@@ -76,6 +77,15 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
     let mut binds = shared.binds();
     let mounted = volumes::binds(&pod, &shared.folder, container, &variables);
     binds.extend(mounted.map_err(|error| config(error.to_string()))?);
+    if let Some(source) = program.shown.clone() {
+        let name = source.file_name().unwrap_or_default();
+        let target = Path::new(EXECUTABLE).with_file_name(name);
+        binds.push(Bind {
+            source,
+            target,
+            read_only: true,
+        });
+    }
     let message_file = shared
         .folder
         .termination_message(&container.name)
