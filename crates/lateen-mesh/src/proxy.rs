@@ -123,6 +123,11 @@ impl Proxy {
         self.extensions.is_empty() || self.extensions.contains(extension)
     }
 
+    /// Whether the proxy says that it has an extension of Istio's own, which a stock Envoy does not have.
+    pub fn has(&self, extension: &str) -> bool {
+        self.extensions.contains(extension)
+    }
+
     /// Whether mutual TLS can be asked of it.
     pub fn supports_tls(&self) -> bool {
         self.supports("envoy.transport_sockets.tls")

@@ -36,7 +36,7 @@ const IGNORED_FLAGS: [&str; 9] = [
 ];
 
 /// What is understood, by category, so that the control plane sends nothing else.
-const EXTENSIONS: [(&str, &str, &str); 10] = [
+const EXTENSIONS: [(&str, &str, &str); 14] = [
     (
         "envoy.filters.network",
         "envoy.filters.network.http_connection_manager",
@@ -76,6 +76,26 @@ const EXTENSIONS: [(&str, &str, &str); 10] = [
         "envoy.filters.http",
         "envoy.filters.http.grpc_stats",
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    ),
+    (
+        "envoy.filters.http",
+        "envoy.filters.http.istio_stats",
+        "stats.PluginConfig",
+    ),
+    (
+        "envoy.filters.http",
+        "envoy.filters.http.peer_metadata",
+        "io.istio.http.peer_metadata.Config",
+    ),
+    (
+        "envoy.filters.network",
+        "envoy.filters.network.istio_stats",
+        "stats.PluginConfig",
+    ),
+    (
+        "envoy.filters.network",
+        "envoy.filters.network.metadata_exchange",
+        "envoy.tcp.metadataexchange.config.MetadataExchange",
     ),
     (
         "envoy.transport_sockets.upstream",

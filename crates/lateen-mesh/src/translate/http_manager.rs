@@ -35,6 +35,7 @@ use super::{
     access_log,
     build::{any, flag, from_ads, seconds},
     filter::network,
+    telemetry,
 };
 use crate::{Index, Proxy};
 
@@ -89,7 +90,7 @@ pub(super) fn http_manager(
 ) -> Filter {
     let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
-        http_filters: http_filters(proxy),
+        http_filters: http_filters(proxy, side),
         access_log: access_log::logs(index, proxy),
         normalize_path: flag(true),
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
@@ -138,7 +139,7 @@ pub(super) fn http_manager(
 }
 
 /// The filters that requests pass, of those that the proxy has. The router is always there.
-fn http_filters(proxy: &Proxy) -> Vec<HttpFilter> {
+fn http_filters(proxy: &Proxy, side: Side) -> Vec<HttpFilter> {
     let grpc_stats = GrpcStats {
         emit_filter_state: true,
         per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(
@@ -152,6 +153,7 @@ fn http_filters(proxy: &Proxy) -> Vec<HttpFilter> {
         http_filter("envoy.filters.http.cors", &Cors {}),
     ];
     filters.retain(|filter| proxy.supports(&filter.name));
+    telemetry::http_filters(proxy, side, &mut filters);
     filters.push(http_filter("envoy.filters.http.router", &Router::default()));
     filters
 }

@@ -21,9 +21,11 @@ mod retry;
 mod route_config;
 mod route_filters;
 mod sidecar_route;
+mod telemetry;
 mod tls;
 mod workload;
 
+use lateen_xds::pb::envoy::config::core::v3::TrafficDirection;
 use lateen_xds::{Names, Resource, ResourceType};
 use prost::{Message, Name};
 use twox_hash::XxHash64;
@@ -40,7 +42,8 @@ pub(crate) fn translate(
     match kind {
         ResourceType::Cluster => {
             let inbound = workload::inbound_ports(index, proxy);
-            let clusters = cluster::clusters(index, proxy, &inbound);
+            let mut clusters = cluster::clusters(index, proxy, &inbound);
+            telemetry::clusters(index, proxy, &inbound, &mut clusters);
             select(
                 names,
                 clusters
@@ -49,7 +52,7 @@ pub(crate) fn translate(
             )
         }
         ResourceType::Listener => {
-            let listeners = match proxy.kind {
+            let mut listeners = match proxy.kind {
                 ProxyKind::Sidecar => {
                     let mut listeners = outbound::listeners(index, proxy);
                     let inbound = workload::inbound_ports(index, proxy);
@@ -58,6 +61,10 @@ pub(crate) fn translate(
                 }
                 ProxyKind::Router => gateway::listeners(index, proxy),
             };
+            for listener in &mut listeners {
+                let inbound = listener.traffic_direction == i32::from(TrafficDirection::Inbound);
+                telemetry::listener(proxy, inbound, listener);
+            }
             select(
                 names,
                 listeners
