@@ -11,8 +11,9 @@ use tokio::sync::Notify;
 
 use crate::balancing::Balancing;
 use crate::outlier::{HostOutlier, OutlierConfig, Outliers};
-use crate::stats::{ClusterStats, PerWorker};
+use crate::stats::{ClusterStats, PerWorker, SslStats};
 use crate::telemetry::peer::{ClusterNotes, Workload};
+use crate::upstream::{TransportMetadata, Transports};
 
 /// One state of a cluster.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Cluster {
     /// Requests after which a connection is not used any more; nothing: no limit.
     pub(crate) max_requests_per_connection: Option<u32>,
     pub(crate) keepalive: Option<socket2::TcpKeepalive>,
+    pub(crate) transports: Transports,
+    pub(crate) server_name: ServerNameRules,
     pub(crate) hosts: Vec<Arc<Host>>,
     pub(crate) balancing: Balancing,
     /// How endpoints that keep failing are ejected; nothing: they are not.
@@ -47,6 +50,17 @@ pub(crate) enum Discovery {
     Listed,
     /// The address that the client wanted to reach.
     OriginalDestination,
+}
+
+/// What a request says about the TLS server name of its connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ServerNameRules {
+    /// The host of the request is asked for.
+    pub(crate) of_request: bool,
+    /// The certificate must be for the host of the request.
+    pub(crate) check: bool,
+    /// The host is taken from this header, where it is there.
+    pub(crate) header: Option<String>,
 }
 
 /// Which HTTP version is spoken to endpoints.
@@ -90,6 +104,7 @@ pub(crate) struct ClusterShared {
     pub(crate) requests: Usage,
     pub(crate) retries: Usage,
     pub(crate) outliers: Outliers,
+    pub(crate) ssl: PerWorker<SslStats>,
     /// Signalled when a connection becomes idle or is closed, for those who wait for one.
     pub(crate) released: Notify,
 }
@@ -105,6 +120,7 @@ impl ClusterShared {
             requests: Usage::default(),
             retries: Usage::default(),
             outliers: Outliers::new(workers),
+            ssl: PerWorker::new(workers),
             released: Notify::new(),
         }
     }
@@ -170,6 +186,8 @@ pub(crate) struct Host {
     pub(crate) locality: [String; 3],
     /// The workload behind it, if discovery says so.
     pub(crate) workload: Option<Arc<Workload>>,
+    /// Values that choose the transport.
+    pub(crate) transport_metadata: TransportMetadata,
     pub(crate) shared: Arc<HostShared>,
 }
 
@@ -235,6 +253,7 @@ impl Cluster {
             priority: 0,
             locality: Default::default(),
             workload: None,
+            transport_metadata: None,
             shared: Arc::default(),
         })
     }

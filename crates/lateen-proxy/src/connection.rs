@@ -17,6 +17,7 @@ use crate::record::Record;
 use crate::sniff::{self, ClientHello, Verdict};
 use crate::stream::Stream;
 use crate::telemetry::exchange;
+use crate::tls::info::{CertificateInfo, TlsInfo};
 use crate::worker::Worker;
 
 /// What is known of a downstream connection.
@@ -29,12 +30,23 @@ pub(crate) struct ConnectionInfo {
     /// Server name of a TLS client hello.
     pub(crate) server_name: String,
     pub(crate) chain: String,
+    /// Nothing for plaintext.
+    pub(crate) tls: Option<TlsInfo>,
+    /// Why the handshake failed.
+    pub(crate) transport_failure: String,
 }
 
 impl ConnectionInfo {
     /// The names in the certificates of this proxy and of the client. Empty without mutual TLS.
     pub(crate) fn principals(&self) -> (&str, &str) {
-        ("", "")
+        let Some(tls) = &self.tls else {
+            return ("", "");
+        };
+        let (local, peer) = (tls.local.as_ref(), tls.peer.as_ref());
+        (
+            local.map_or("", CertificateInfo::principal),
+            peer.map_or("", CertificateInfo::principal),
+        )
     }
 }
 
@@ -89,9 +101,10 @@ pub(crate) async fn serve(
     let id = worker.connection_id();
     let mut prefix = BytesMut::new();
     let inspection = inspect(&mut stream, &mut prefix, &listener, local.port()).await;
-    if let Some((chain, info)) = choose(&listener, inspection, remote, local, id) {
-        let info = Rc::new(info);
-        let mut stream = Stream::from(stream);
+    if let Some((chain, info)) = choose(&listener, inspection, remote, local, id)
+        && let Some((mut stream, info, mut prefix)) =
+            secure(&chain, &listener, info, stream, prefix).await
+    {
         let mut peer = Ok(None);
         if chain.tells_peers && stream.alpn() == Some(exchange::PROTOCOL.as_bytes()) {
             let own = &worker.shared.identity;
@@ -113,6 +126,37 @@ pub(crate) async fn serve(
     }
     stats.here().cx_active.dec();
     stats.here().cx_destroy.inc();
+}
+
+/// Shakes hands, if the chain asks for it. What was read before belongs to the handshake then. A client that does not
+/// come through is logged and left.
+async fn secure(
+    chain: &FilterChain,
+    listener: &Listener,
+    mut info: ConnectionInfo,
+    stream: TcpStream,
+    prefix: BytesMut,
+) -> Option<(Stream, Rc<ConnectionInfo>, BytesMut)> {
+    let Some(tls) = &chain.tls else {
+        return Some((stream.into(), Rc::new(info), prefix));
+    };
+    let accepted = tls
+        .accept(stream, prefix.freeze(), chain.handshake_timeout)
+        .await;
+    match accepted {
+        Ok((stream, facts)) => {
+            info.tls = Some(facts);
+            Some((stream, Rc::new(info), BytesMut::new()))
+        }
+        Err(error) => {
+            info.transport_failure = error.reason();
+            let record = Record::new(Rc::new(info));
+            for log in &listener.access_log {
+                log.log(record.flags, &record);
+            }
+            None
+        }
+    }
 }
 
 /// The chain for a connection; logs and counts when there is none.
@@ -159,6 +203,8 @@ fn choose(
         local,
         server_name: hello.server_name,
         chain: String::new(),
+        tls: None,
+        transport_failure: String::new(),
     };
     let Some(chain) = chain else {
         listener.stats.here().no_filter_chain_match.inc();

@@ -28,17 +28,15 @@ mod outlier;
 mod pool;
 mod process;
 mod record;
-#[allow(dead_code, reason = "TLS contexts use it from the next change on")]
 mod secret;
 mod shared;
 mod sniff;
 mod stats;
-#[allow(dead_code, reason = "TLS contexts use it from the next change on")]
 mod stream;
 mod tcp;
 mod telemetry;
-#[allow(dead_code, reason = "TLS contexts use it from the next change on")]
 mod tls;
+mod upstream;
 mod worker;
 
 pub use engine::{Engine, EngineConfig};

@@ -13,6 +13,7 @@ use crate::http::manager::HttpManager;
 use crate::stats::{ListenerStats, PerWorker};
 use crate::tcp::TcpProxy;
 use crate::telemetry::StatsFilter;
+use crate::tls::server::ServerTls;
 
 /// One state of a listener.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl PortPredicate {
     }
 }
 
-/// One filter chain. Its transport is always plaintext so far: chains with TLS contexts are refused.
+/// One filter chain.
 #[derive(Debug)]
 pub(crate) struct FilterChain {
     pub(crate) name: String,
@@ -84,6 +85,10 @@ pub(crate) struct FilterChain {
     pub(crate) tells_peers: bool,
     /// Counts connections.
     pub(crate) stats: Vec<Arc<StatsFilter>>,
+    /// Nothing for plaintext.
+    pub(crate) tls: Option<Arc<ServerTls>>,
+    /// Time for the handshake.
+    pub(crate) handshake_timeout: Duration,
     pub(crate) filter: NetworkFilter,
 }
 

@@ -7,7 +7,6 @@ mod open;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +21,9 @@ use open::{Opening, Pending, open_http1, open_http2};
 use crate::cluster::{Cluster, Host, Permit};
 use crate::http::body::RequestBody;
 use crate::shared::Clusters;
+use crate::tls::client::Asked;
+use crate::tls::info::TlsInfo;
+use crate::upstream::ConnectError;
 use crate::worker::{Command, Worker};
 
 /// Streams on one HTTP/2 connection before another one is opened.
@@ -41,6 +43,18 @@ pub(crate) struct Pools {
 struct Key {
     cluster: u64,
     address: SocketAddr,
+    /// The transport with what a connection asks for: connections of one are not used for another.
+    transport: u64,
+}
+
+impl Key {
+    fn new(cluster: &Cluster, host: &Host, asked: &Asked) -> Self {
+        Self {
+            cluster: cluster.shared.id,
+            address: host.address,
+            transport: cluster.transports.of(host).key(asked),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -55,6 +69,8 @@ struct HostPool {
 pub(crate) struct Http1Connection {
     pub(crate) sender: http1::SendRequest<RequestBody>,
     pub(crate) local: Option<SocketAddr>,
+    /// Nothing for plaintext.
+    pub(crate) tls: Option<Rc<TlsInfo>>,
     /// Requests that it has carried.
     pub(crate) served: u32,
     key: Key,
@@ -66,6 +82,8 @@ pub(crate) struct Http1Connection {
 pub(crate) struct Http2Connection {
     sender: http2::SendRequest<RequestBody>,
     pub(crate) local: Option<SocketAddr>,
+    /// Nothing for plaintext.
+    pub(crate) tls: Option<Rc<TlsInfo>>,
     active: Cell<u32>,
     served: Cell<u32>,
     idle_since: Cell<Instant>,
@@ -83,10 +101,14 @@ pub(crate) struct Stream {
 pub(crate) enum PoolError {
     /// A circuit breaker is open.
     Overflow,
-    /// The endpoint cannot be reached.
-    Connect(io::Error),
-    /// The time for connecting was over.
-    Timeout,
+    /// There is no connection to the endpoint.
+    Connect(ConnectError),
+}
+
+impl From<ConnectError> for PoolError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(error)
+    }
 }
 
 impl Pools {
@@ -96,11 +118,9 @@ impl Pools {
         worker: &Worker,
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
+        asked: &Asked,
     ) -> Result<Http1Connection, PoolError> {
-        let key = Key {
-            cluster: cluster.shared.id,
-            address: host.address,
-        };
+        let key = Key::new(cluster, host, asked);
         if let Some(connection) = self.take_idle(key) {
             return Ok(connection);
         }
@@ -115,7 +135,7 @@ impl Pools {
             }
             let limit = cluster.limits.connections;
             if let Some(permit) = Permit::take(&cluster.shared, |s| &s.connections, limit) {
-                return open_http1(worker, cluster, host, key, permit).await;
+                return open_http1(worker, cluster, host, asked, key, permit).await;
             }
             cluster.shared.stats.here().cx_overflow.inc();
             self.close_idle(key.cluster);
@@ -165,11 +185,9 @@ impl Pools {
         worker: &Worker,
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
+        asked: &Asked,
     ) -> Result<Stream, PoolError> {
-        let key = Key {
-            cluster: cluster.shared.id,
-            address: host.address,
-        };
+        let key = Key::new(cluster, host, asked);
         if let Some(stream) = self.take_stream(key, cluster) {
             return Ok(stream);
         }
@@ -195,7 +213,7 @@ impl Pools {
                 return Err(PoolError::Overflow);
             };
             let _opening = Opening::start(self, key);
-            let connection = Rc::new(open_http2(worker, cluster, host, permit).await?);
+            let connection = Rc::new(open_http2(worker, cluster, host, asked, permit).await?);
             self.hosts
                 .borrow_mut()
                 .entry(key)

@@ -16,6 +16,7 @@ use crate::connection::ConnectionInfo;
 use crate::flags::Flags;
 use crate::http::head::Head;
 use crate::telemetry::peer::Workload;
+use crate::tls::info::TlsInfo;
 
 /// The collected facts.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct Record {
     pub(crate) response_messages: u64,
     pub(crate) upstream_local: Option<SocketAddr>,
     pub(crate) upstream_http2: Option<bool>,
+    /// Nothing for plaintext.
+    pub(crate) upstream_tls: Option<Rc<TlsInfo>>,
     pub(crate) attempts: u32,
     pub(crate) route: String,
     pub(crate) virtual_host: String,
@@ -77,6 +80,7 @@ impl Record {
             response_messages: 0,
             upstream_local: None,
             upstream_http2: None,
+            upstream_tls: None,
             attempts: 0,
             route: String::new(),
             virtual_host: String::new(),

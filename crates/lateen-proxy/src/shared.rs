@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, ClusterShared};
 use crate::config::store::Dump;
 use crate::listener::ListenerSlot;
 use crate::secret::Secrets;
-use crate::stats::{HttpStats, ListenerStats, PerWorker, TcpStats};
+use crate::stats::{HttpStats, ListenerStats, PerWorker, SslStats, TcpStats};
 use crate::telemetry::peer::Identity;
 use crate::telemetry::series::Registry;
 use crate::worker::Command;
@@ -89,6 +89,7 @@ pub(crate) struct Names {
     pub(crate) http: Mutex<HashMap<String, Arc<PerWorker<HttpStats>>>>,
     pub(crate) tcp: Mutex<HashMap<String, Arc<PerWorker<TcpStats>>>>,
     pub(crate) listeners: Mutex<HashMap<String, Arc<PerWorker<ListenerStats>>>>,
+    pub(crate) listeners_ssl: Mutex<HashMap<String, Arc<PerWorker<SslStats>>>>,
 }
 
 /// Counts of configuration updates.

@@ -192,6 +192,22 @@ stat_group! {
 }
 
 stat_group! {
+    /// `listener.<address>.ssl.` and `cluster.<name>.ssl.`
+    SslStats {
+        Counter connection_error "connection_error",
+        Counter handshake "handshake",
+        Counter session_reused "session_reused",
+        Counter no_certificate "no_certificate",
+        Counter fail_verify_no_cert "fail_verify_no_cert",
+        Counter fail_verify_error "fail_verify_error",
+        Counter fail_verify_san "fail_verify_san",
+        Counter fail_verify_cert_hash "fail_verify_cert_hash",
+        Counter was_key_usage_invalid "was_key_usage_invalid",
+        Counter not_ready "secrets_not_ready",
+    }
+}
+
+stat_group! {
     /// `tcp.<stat_prefix>.`
     TcpStats {
         Counter cx_total "downstream_cx_total",

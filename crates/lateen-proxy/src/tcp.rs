@@ -17,7 +17,6 @@ use crate::cluster::{Cluster, Discovery, Host, Permit};
 use crate::connection::ConnectionInfo;
 use crate::flags::Flags;
 use crate::listener::FilterChain;
-use crate::net::{self, ConnectOptions};
 use crate::outlier::{Event, report};
 use crate::record::Record;
 use crate::stats::{PerWorker, TcpStats};
@@ -25,6 +24,8 @@ use crate::stream::Stream;
 use crate::telemetry::exchange;
 use crate::telemetry::peer::Workload;
 use crate::telemetry::tcp::Reports;
+use crate::tls::client::Asked;
+use crate::upstream::{self, ConnectError};
 use crate::worker::Worker;
 
 /// Bytes that are copied at a time.
@@ -172,29 +173,20 @@ impl TcpProxy {
                 record.flags.set(Flags::NO_HEALTHY_UPSTREAM);
                 return None;
             };
-            let options = ConnectOptions {
-                timeout: cluster.connect_timeout,
-                bind: cluster.bind,
-                keepalive: cluster.keepalive.as_ref(),
-                mark: worker.shared.mark_sockets,
-            };
-            match net::connect(host.address, options).await {
-                Ok(stream) => {
+            match upstream::connect(worker, cluster, &host, &Asked::default(), &[]).await {
+                Ok(connected) => {
                     report(worker, cluster, &host, Event::Connected);
-                    return Some((host, stream.into()));
+                    record.upstream_tls = connected.tls;
+                    return Some((host, connected.stream));
                 }
                 Err(error) => {
-                    let timed_out = error.kind() == io::ErrorKind::TimedOut;
+                    let timed_out = matches!(error, ConnectError::Timeout);
                     let event = Event::LocalFailure {
                         status: if timed_out { 504 } else { 503 },
                         connected: false,
                     };
                     report(worker, cluster, &host, event);
-                    cluster.shared.stats.here().cx_connect_fail.inc();
-                    host.shared
-                        .failed_connections
-                        .fetch_add(1, Ordering::Relaxed);
-                    record.upstream_failure = format!("delayed connect error: {error}");
+                    record.upstream_failure = error.reason();
                     record.upstream = Some(host);
                 }
             }

@@ -11,18 +11,26 @@ use lateen_xds::pb::envoy::config::cluster::v3::cluster::common_lb_config::Local
 use lateen_xds::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy,
 };
-use lateen_xds::pb::envoy::config::core::v3::{HttpProtocolOptions as Common, RoutingPriority};
+use lateen_xds::pb::envoy::config::core::v3::{
+    HttpProtocolOptions as Common, RoutingPriority, TransportSocket,
+};
 use lateen_xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use lateen_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use lateen_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use lateen_xds::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 
+use prost::Message;
+
 use super::endpoint::Assignment;
-use super::{aggregated, decode, duration, ip_and_port, limit, outlier, plaintext, telemetry};
+use super::store::Context;
+use super::{aggregated, decode, duration, ip_and_port, limit, outlier, telemetry, tls};
 use crate::balancing::Balancing;
-use crate::cluster::{Cluster, ClusterShared, Discovery, Limits, UpstreamProtocol};
+use crate::cluster::{
+    Cluster, ClusterShared, Discovery, Limits, ServerNameRules, UpstreamProtocol,
+};
 use crate::outlier::OutlierConfig;
 use crate::telemetry::peer::ClusterNotes;
+use crate::upstream::{Transport, TransportMatch, Transports};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,11 +59,17 @@ pub(crate) struct ClusterSpec {
     outlier: Option<OutlierConfig>,
     notes: ClusterNotes,
     tells_peers: bool,
+    /// How endpoints are spoken to.
+    pub(crate) transports: Transports,
+    server_name: ServerNameRules,
 }
 
 impl ClusterSpec {
     /// Compiles the resource.
-    pub(crate) fn compile(mut message: pb::Cluster) -> Result<Self, Invalid> {
+    pub(crate) fn compile(
+        mut message: pb::Cluster,
+        context: &Context<'_>,
+    ) -> Result<Self, Invalid> {
         // Statistics and other tools only. The DNS options and clean-up intervals concern kinds of clusters whose
         // resolution or host list does not exist here.
         message.alt_stat_name.clear();
@@ -95,11 +109,13 @@ impl ClusterSpec {
                 .within("outlier_detection")?,
             notes,
             tells_peers: false,
+            transports: Transports::default(),
+            server_name: ServerNameRules::default(),
         };
         spec.filters(&mut message)?;
         spec.discovery(&mut message)?;
         spec.balancing(&mut message)?;
-        spec.transport(&mut message)?;
+        spec.transport(&mut message, context)?;
         spec.connections(&mut message)?;
         refuse_rest(&message)?;
         Ok(spec)
@@ -240,13 +256,26 @@ impl ClusterSpec {
         Ok(())
     }
 
-    fn transport(&self, message: &mut pb::Cluster) -> Result<(), Invalid> {
-        plaintext(message.transport_socket.take()).within("transport_socket")?;
+    fn transport(
+        &mut self,
+        message: &mut pb::Cluster,
+        context: &Context<'_>,
+    ) -> Result<(), Invalid> {
+        self.transports.other =
+            transport(message.transport_socket.take(), context).within("transport_socket")?;
         let matches = std::mem::take(&mut message.transport_socket_matches);
-        for (index, item) in matches.into_iter().enumerate() {
-            plaintext(item.transport_socket)
+        for (index, mut item) in matches.into_iter().enumerate() {
+            // For people only.
+            item.name.clear();
+            let criteria = item.r#match.take().unwrap_or_default();
+            let found = transport(item.transport_socket.take(), context)
                 .within("transport_socket")
                 .within_item("transport_socket_matches", index)?;
+            refuse_rest(&item).within_item("transport_socket_matches", index)?;
+            self.transports.matches.push(TransportMatch {
+                criteria: criteria.fields.into_iter().collect(),
+                transport: found,
+            });
         }
         Ok(())
     }
@@ -314,8 +343,15 @@ impl ClusterSpec {
         if let Some(common) = options.common_http_protocol_options.take() {
             self.common(common).within("common_http_protocol_options")?;
         }
-        // Server name and certificate checks: without TLS there is neither.
-        options.upstream_http_protocol_options = None;
+        if let Some(mut names) = options.upstream_http_protocol_options.take() {
+            self.server_name = ServerNameRules {
+                of_request: std::mem::take(&mut names.auto_sni),
+                check: std::mem::take(&mut names.auto_san_validation),
+                header: Some(std::mem::take(&mut names.override_auto_sni_header))
+                    .filter(|name| !name.is_empty()),
+            };
+            refuse_rest(&names).within("upstream_http_protocol_options")?;
+        }
         self.protocol = match options.upstream_protocol_options.take() {
             None => UpstreamProtocol::Http1,
             Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => {
@@ -396,6 +432,8 @@ impl ClusterSpec {
             idle_timeout: self.idle_timeout,
             max_requests_per_connection: self.max_requests_per_connection,
             keepalive: self.keepalive.clone(),
+            transports: self.transports.clone(),
+            server_name: self.server_name.clone(),
             balancing: Balancing::new(settings, assignment.members, &assignment.hosts, epoch),
             hosts: assignment.hosts,
             outlier: self.outlier.clone(),
@@ -405,6 +443,16 @@ impl ClusterSpec {
             shared,
         }
     }
+}
+
+fn transport(socket: Option<TransportSocket>, context: &Context<'_>) -> Result<Transport, Invalid> {
+    let id = match &socket {
+        Some(socket) => lateen_route::hash::xx64(&socket.encode_to_vec(), 0),
+        None => 0,
+    };
+    let tls = tls::upstream(socket, context)?;
+    let id = if tls.is_some() { id } else { 0 };
+    Ok(Transport { tls, id })
 }
 
 fn is_prime(number: u64) -> bool {

@@ -16,6 +16,7 @@ use lateen_xds::pb::google::protobuf::value::Kind;
 use super::socket_address;
 use crate::cluster::{Host, HostShared};
 use crate::telemetry::peer::Workload;
+use crate::upstream::MATCH_METADATA;
 
 /// A compiled load assignment.
 #[derive(Debug, Clone, Default)]
@@ -102,12 +103,13 @@ fn host(
     priority: u32,
     known: &HashMap<SocketAddr, &Arc<HostShared>>,
 ) -> Result<(Host, Option<String>), Invalid> {
-    let metadata = endpoint.metadata.take();
-    let workload = metadata
-        .as_ref()
-        .and_then(Workload::from_endpoint)
-        .map(Arc::new);
-    let key = metadata.and_then(hash_key);
+    let mut metadata = endpoint.metadata.take().unwrap_or_default();
+    let workload = Workload::from_endpoint(&metadata).map(Arc::new);
+    let transport_metadata = metadata
+        .filter_metadata
+        .remove(MATCH_METADATA)
+        .map(Box::new);
+    let key = hash_key(metadata);
     let health = match HealthStatus::try_from(std::mem::take(&mut endpoint.health_status)) {
         Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
         Ok(HealthStatus::Degraded) => Health::Degraded,
@@ -141,12 +143,13 @@ fn host(
         priority,
         locality: place.clone(),
         workload,
+        transport_metadata,
         shared,
     };
     Ok((host, key))
 }
 
-/// `envoy.lb` / `hash_key` of the metadata; the rest of it selects transports and describes workloads.
+/// `envoy.lb` / `hash_key` of the metadata; the rest of it describes workloads.
 fn hash_key(mut metadata: Metadata) -> Option<String> {
     let value = metadata
         .filter_metadata

@@ -17,6 +17,7 @@ use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager
 use super::store::Context;
 use super::telemetry::Telemetry;
 use super::{access_log, aggregated, decode, flag, limit};
+use crate::http::client_certificate::{Details, ForwardMode};
 use crate::http::manager::{Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader};
 
 const PREFIX: &str = "type.googleapis.com/envoy.extensions.filters.http.";
@@ -80,11 +81,26 @@ pub(crate) fn compile(
         Ok(PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::Unescape,
         _ => return Err(Invalid::unsupported("path_with_escaped_slashes_action")),
     };
-    // Without TLS there are no client certificates; what remains is whether a header from outside is passed on.
     let forward = std::mem::take(&mut message.forward_client_cert_details);
-    let forward_client_cert = ForwardClientCertDetails::try_from(forward)
-        == Ok(ForwardClientCertDetails::AlwaysForwardOnly);
-    message.set_current_client_cert_details = None;
+    let forward_client_cert = match ForwardClientCertDetails::try_from(forward) {
+        Ok(ForwardClientCertDetails::Sanitize) => ForwardMode::Sanitize,
+        Ok(ForwardClientCertDetails::ForwardOnly) => ForwardMode::ForwardOnly,
+        Ok(ForwardClientCertDetails::AppendForward) => ForwardMode::AppendForward,
+        Ok(ForwardClientCertDetails::SanitizeSet) => ForwardMode::SanitizeSet,
+        Ok(ForwardClientCertDetails::AlwaysForwardOnly) => ForwardMode::AlwaysForwardOnly,
+        Err(_) => return Err(Invalid::unsupported("forward_client_cert_details")),
+    };
+    let mut client_cert_details = Details::default();
+    if let Some(mut details) = message.set_current_client_cert_details.take() {
+        client_cert_details = Details {
+            certificate: std::mem::take(&mut details.cert),
+            chain: std::mem::take(&mut details.chain),
+            subject: flag(details.subject.take(), false),
+            uri: std::mem::take(&mut details.uri),
+            dns: std::mem::take(&mut details.dns),
+        };
+        refuse_rest(&details).within("set_current_client_cert_details")?;
+    }
 
     let mut idle_timeout = Some(IDLE_TIMEOUT);
     if let Some(mut common) = message.common_http_protocol_options.take() {
@@ -153,6 +169,7 @@ pub(crate) fn compile(
         strip_trailing_dot: std::mem::take(&mut message.strip_trailing_host_dot),
         tracing,
         forward_client_cert,
+        client_cert_details,
         idle_timeout,
         stream_idle_timeout: limit(
             message.stream_idle_timeout.take(),

@@ -11,14 +11,18 @@ use prost::Message;
 
 use super::chain_match::ChainMatcher;
 use super::store::Context;
-use super::{access_log, decode, flag, http, limit, plaintext, socket_address, tcp, telemetry};
+use super::{access_log, decode, flag, http, limit, socket_address, tcp, telemetry, tls};
 use crate::listener::{
     FilterChain, Inspector, InspectorKind, Listener, NetworkFilter, PortPredicate,
 };
+use crate::stats::{PerWorker, SslStats};
 use crate::telemetry::StatsFilter;
 
 const NETWORK: &str = "type.googleapis.com/envoy.extensions.filters.network.";
 const LISTENER: &str = "type.googleapis.com/envoy.extensions.filters.listener.";
+
+/// Time for a TLS handshake when none is configured. Envoy would wait for ever.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Time for listener filters when none is configured.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -35,6 +39,7 @@ pub(crate) fn compile(
         return Err(Invalid::new("name", "is required"));
     }
     let address = socket_address(message.address.take()).within("address")?;
+    let ssl = context.ssl_stats(&address.to_string());
     let mut listener = Listener {
         stats: context.listener_stats(&address.to_string()),
         name,
@@ -70,14 +75,14 @@ pub(crate) fn compile(
             .push(condition)
             .within("filter_chain_match");
         pushed.within_item("filter_chains", index)?;
-        let chain = filter_chain(chain, context).within_item("filter_chains", index)?;
+        let chain = filter_chain(chain, context, &ssl).within_item("filter_chains", index)?;
         listener.chains.push(Arc::new(chain));
     }
     if let Some(mut chain) = message.default_filter_chain.take() {
         // An empty condition is allowed there.
         chain.filter_chain_match = None;
         listener.default_chain = Some(Arc::new(
-            filter_chain(chain, context).within("default_filter_chain")?,
+            filter_chain(chain, context, &ssl).within("default_filter_chain")?,
         ));
     }
     refuse_rest(&message)?;
@@ -155,13 +160,19 @@ fn predicate(message: pb::ListenerFilterChainMatchPredicate) -> Result<PortPredi
 fn filter_chain(
     mut message: pb::FilterChain,
     context: &Context<'_>,
+    ssl: &Arc<PerWorker<SslStats>>,
 ) -> Result<FilterChain, Invalid> {
     let fingerprint = lateen_route::hash::xx64(&message.encode_to_vec(), 0);
     message.metadata = None;
-    // A handshake timeout, for transports that have one.
-    message.transport_socket_connect_timeout = None;
+    let handshake_timeout = limit(
+        message.transport_socket_connect_timeout.take(),
+        Some(HANDSHAKE_TIMEOUT),
+    )
+    .within("transport_socket_connect_timeout")?
+    .unwrap_or(HANDSHAKE_TIMEOUT);
     let name = std::mem::take(&mut message.name);
-    plaintext(message.transport_socket.take()).within("transport_socket")?;
+    let tls = tls::downstream(message.transport_socket.take(), context, ssl.clone())
+        .within("transport_socket")?;
     let mut filters = std::mem::take(&mut message.filters);
     refuse_rest(&message)?;
     let last = filters
@@ -202,6 +213,8 @@ fn filter_chain(
         fingerprint,
         tells_peers,
         stats,
+        tls,
+        handshake_timeout,
         filter,
     })
 }

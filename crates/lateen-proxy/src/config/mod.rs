@@ -13,6 +13,7 @@ pub(crate) mod outlier;
 pub(crate) mod store;
 pub(crate) mod tcp;
 pub(crate) mod telemetry;
+pub(crate) mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -22,12 +23,12 @@ use lateen_xds::pb::envoy::config::core::v3::address::Address as AddressKind;
 use lateen_xds::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use lateen_xds::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use lateen_xds::pb::envoy::config::core::v3::{
-    Address, ConfigSource, SocketAddress, TransportSocket, socket_address, transport_socket,
+    Address, ConfigSource, SocketAddress, socket_address,
 };
 use lateen_xds::pb::google::protobuf;
 use prost::Message;
 
-const RAW_BUFFER: &str =
+pub(crate) const RAW_BUFFER: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
 /// Decodes the content of an `Any`.
@@ -64,23 +65,6 @@ pub(crate) fn ip_and_port(address: SocketAddress) -> Result<SocketAddr, Invalid>
         None => 0,
     };
     Ok(SocketAddr::new(ip, port))
-}
-
-/// Only plaintext so far; anything else must not be accepted and then sent in the clear.
-pub(crate) fn plaintext(socket: Option<TransportSocket>) -> Result<(), Invalid> {
-    match socket.and_then(|socket| socket.config_type) {
-        None => Ok(()),
-        Some(transport_socket::ConfigType::TypedConfig(any)) if any.type_url == RAW_BUFFER => {
-            Ok(())
-        }
-        Some(transport_socket::ConfigType::TypedConfig(any)) => Err(Invalid::new(
-            "typed_config",
-            format!(
-                "transport `{}` is not supported by this proxy",
-                any.type_url
-            ),
-        )),
-    }
 }
 
 /// Discovery must use the same aggregated stream. The fetch timeout has no effect: nothing blocks while waiting.

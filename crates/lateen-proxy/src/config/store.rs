@@ -26,9 +26,9 @@ use crate::access_log::LogFiles;
 use crate::cluster::ClusterShared;
 use crate::http::manager::RouteSource;
 use crate::listener::{Listener, ListenerSlot, NetworkFilter};
-use crate::secret::Origin;
+use crate::secret::{Origin, Secrets};
 use crate::shared::{Clusters, RouteSlot, Shared, UpdateCounts};
-use crate::stats::{HttpStats, ListenerStats, PerWorker, TcpStats};
+use crate::stats::{HttpStats, ListenerStats, PerWorker, SslStats, TcpStats};
 use crate::telemetry::series::Registry;
 use crate::{net, worker};
 
@@ -61,6 +61,22 @@ impl<'s> Context<'s> {
 
     pub(crate) fn telemetry(&self) -> &Registry {
         &self.shared.names.telemetry
+    }
+
+    /// The secrets that contexts can refer to.
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.shared.secrets
+    }
+
+    pub(crate) fn ssl_stats(&self, address: &str) -> Arc<PerWorker<SslStats>> {
+        let names = &self.shared.names;
+        let new = || Arc::new(PerWorker::new(names.workers));
+        names
+            .listeners_ssl
+            .lock()
+            .entry(address.to_owned())
+            .or_insert_with(new)
+            .clone()
     }
 
     pub(crate) fn route_slot(&self, name: &str) -> Arc<RouteSlot> {
@@ -207,12 +223,14 @@ impl Store {
             self.shared.clusters.store(Arc::new(clusters));
             self.shared.tell_workers(|| worker::Command::Prune);
         }
+        self.activate_clusters();
         self.activate_listeners();
         rejections
     }
 
     fn cluster(&mut self, resource: &Resource, clusters: &mut Clusters) -> Result<(), Invalid> {
-        let spec = ClusterSpec::compile(decode::<ClusterMessage>(&resource.body)?)?;
+        let message = decode::<ClusterMessage>(&resource.body)?;
+        let spec = ClusterSpec::compile(message, &Context::new(&self.shared))?;
         let name = resource.name.clone();
         self.forget_user(&name);
         let known = spec.assignment_name.as_ref().is_none_or(|assignment| {
@@ -222,7 +240,7 @@ impl Store {
                 .insert(name.clone());
             self.assignments.contains_key(assignment)
         });
-        if known {
+        if known && spec.transports.is_settled() {
             self.activate_cluster(&name, spec, clusters)?;
         } else {
             self.warming_clusters.insert(name, spec);
@@ -294,11 +312,38 @@ impl Store {
                 .warming_clusters
                 .get(&user)
                 .or_else(|| self.clusters.get(&user));
-            if let Some(spec) = spec.cloned() {
+            if let Some(spec) = spec.cloned()
+                && spec.transports.is_settled()
+            {
                 self.activate_cluster(&user, spec, clusters)?;
             }
         }
         Ok(())
+    }
+
+    /// Puts clusters into effect whose endpoints and secrets are known.
+    fn activate_clusters(&mut self) {
+        let known = |spec: &ClusterSpec| {
+            let assignment = spec.assignment_name.as_ref();
+            assignment.is_none_or(|name| self.assignments.contains_key(name))
+        };
+        let ready: Vec<_> = self
+            .warming_clusters
+            .iter()
+            .filter(|(_, spec)| known(spec) && spec.transports.is_settled())
+            .map(|(name, spec)| (name.clone(), spec.clone()))
+            .collect();
+        if ready.is_empty() {
+            return;
+        }
+        let mut clusters = (**self.shared.clusters.load()).clone();
+        for (name, spec) in ready {
+            if let Err(error) = self.activate_cluster(&name, spec, &mut clusters) {
+                tracing::error!(name, %error, "cluster cannot take effect");
+            }
+        }
+        self.shared.clusters.store(Arc::new(clusters));
+        self.shared.tell_workers(|| worker::Command::Prune);
     }
 
     /// The server says that there is no such assignment: clusters that wait for it go on without endpoints; others
@@ -333,7 +378,7 @@ impl Store {
                 ),
             ));
         }
-        if routes_known(&compiled) {
+        if is_complete(&compiled) {
             self.warming_listeners.remove(&resource.name);
             return self.activate_listener(Arc::new(compiled));
         }
@@ -342,12 +387,12 @@ impl Store {
         Ok(())
     }
 
-    /// Puts listeners into effect whose routes have arrived.
+    /// Puts listeners into effect whose routes and secrets have arrived.
     fn activate_listeners(&mut self) {
         let ready: Vec<_> = self
             .warming_listeners
             .iter()
-            .filter(|(_, listener)| routes_known(listener))
+            .filter(|(_, listener)| is_complete(listener))
             .map(|(name, _)| name.clone())
             .collect();
         for name in ready {
@@ -454,6 +499,7 @@ impl Store {
 
     /// A secret came or went: what waited for it may go on.
     fn secrets_changed(&mut self) {
+        self.activate_clusters();
         self.activate_listeners();
         self.settle();
     }
@@ -596,6 +642,9 @@ fn route_slots(listener: &Listener) -> impl Iterator<Item = &Arc<RouteSlot>> {
         })
 }
 
-fn routes_known(listener: &Listener) -> bool {
+/// Whether nothing is waited for: all routes are known, and all secrets.
+fn is_complete(listener: &Listener) -> bool {
+    let mut chains = listener.chains.iter().chain(&listener.default_chain);
     route_slots(listener).all(|slot| slot.table.load().is_some())
+        && chains.all(|chain| chain.tls.as_ref().is_none_or(|tls| tls.is_settled()))
 }

@@ -17,6 +17,8 @@ use super::reply::{Reset, http_status};
 use crate::cluster::{ActiveRequest, Cluster, Host, Permit, UpstreamProtocol};
 use crate::outlier::{Event, report};
 use crate::pool::PoolError;
+use crate::tls::client::Asked;
+use crate::upstream::ConnectError;
 use crate::worker::Worker;
 
 /// How often an attempt takes another connection because the one it took turned out to be closed.
@@ -144,17 +146,18 @@ pub(super) async fn send(
     local: &mut Option<SocketAddr>,
 ) -> Result<(Response<Incoming>, Lease), AttemptError> {
     let http2 = request.version() == Version::HTTP_2;
+    let asked = asked(cluster, &request);
     let mut stale = 0;
     loop {
         let failed = if http2 {
-            let mut stream = worker.pools.http2(worker, cluster, host).await?;
+            let mut stream = worker.pools.http2(worker, cluster, host, &asked).await?;
             *local = stream.connection.local;
             match stream.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, Lease::Http2(stream))),
                 Err(error) => error,
             }
         } else {
-            let mut connection = worker.pools.http1(worker, cluster, host).await?;
+            let mut connection = worker.pools.http1(worker, cluster, host, &asked).await?;
             connection.served += 1;
             *local = connection.local;
             match connection.sender.try_send_request(request).await {
@@ -170,6 +173,47 @@ pub(super) async fn send(
             }
             unsent => return Err(classify(&failed.into_error(), unsent.is_some())),
         }
+    }
+}
+
+/// What the request says about the TLS server name of its connection.
+fn asked(cluster: &Cluster, request: &Request<RequestBody>) -> Asked {
+    let rules = &cluster.server_name;
+    if !rules.of_request && !rules.check {
+        return Asked::default();
+    }
+    let header = |name: &str| {
+        let value = request.headers().get(name)?.to_str().ok()?;
+        Some(value).filter(|value| !value.is_empty())
+    };
+    let given = rules.header.as_deref().and_then(header);
+    let authority = given
+        .or_else(|| {
+            request
+                .uri()
+                .authority()
+                .map(|authority| authority.as_str())
+        })
+        .or_else(|| header("host"));
+    let host = authority.map(|authority| without_port(authority).to_owned());
+    // An address is no server name, and is not sent.
+    let is_name = |host: &String| host.parse::<std::net::IpAddr>().is_err();
+    Asked {
+        server_name: host
+            .clone()
+            .filter(|host| rules.of_request && is_name(host)),
+        certificate_name: host.filter(|_| rules.check),
+        protocols: None,
+    }
+}
+
+/// The host of an authority.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            host.trim_start_matches('[').trim_end_matches(']')
+        }
+        _ => authority,
     }
 }
 
@@ -250,21 +294,14 @@ impl From<PoolError> for AttemptError {
                 reset: Reset::Overflow,
                 text: String::new(),
             },
-            PoolError::Timeout => Self {
+            PoolError::Connect(error) => Self {
                 failure: Failure::Connect,
-                reset: Reset::ConnectionTimeout,
-                text: String::new(),
+                reset: match error {
+                    ConnectError::Timeout => Reset::ConnectionTimeout,
+                    _ => Reset::ConnectionFailure,
+                },
+                text: error.reason(),
             },
-            PoolError::Connect(error) => {
-                // Without the number that the standard library appends.
-                let text = error.to_string();
-                let text = text.split(" (os error").next().unwrap_or_default();
-                Self {
-                    failure: Failure::Connect,
-                    reset: Reset::ConnectionFailure,
-                    text: format!("delayed connect error: {text}"),
-                }
-            }
         }
     }
 }

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lateen_identity::alpn;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
@@ -79,9 +80,12 @@ pub(crate) async fn serve(
     let http2 = match manager.codec {
         Codec::Http1 => false,
         Codec::Http2 => true,
-        Codec::Auto => match is_http2(&mut stream, &mut prefix, manager.idle_timeout).await {
-            Some(http2) => http2,
-            None => return,
+        Codec::Auto => match stream.alpn() {
+            Some(protocol) => protocol == alpn::H2,
+            None => match is_http2(&mut stream, &mut prefix, manager.idle_timeout).await {
+                Some(http2) => http2,
+                None => return,
+            },
         },
     };
     let stats = manager.stats.clone();

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::client_certificate;
 use super::head::Head;
 use super::manager::HttpManager;
 use crate::connection::ConnectionInfo;
@@ -13,7 +14,6 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
-const X_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
 const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
 const PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
@@ -31,15 +31,18 @@ pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInf
     } else {
         remove_internal(headers);
         if !headers.contains_key(X_FORWARDED_PROTO) {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(info)));
         }
     }
     if manager.append_forwarded_port && !headers.contains_key(X_FORWARDED_PORT) {
         headers.insert(X_FORWARDED_PORT, HeaderValue::from(info.local.port()));
     }
-    if !manager.forward_client_cert {
-        headers.remove(X_CLIENT_CERT);
-    }
+    client_certificate::apply(
+        headers,
+        manager.forward_client_cert,
+        manager.client_cert_details,
+        info.tls.as_ref(),
+    );
     request_id(headers, manager);
     if manager.tracing {
         trace(headers);
@@ -53,6 +56,11 @@ pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInf
         Some(b"https") => "https",
         _ => "http",
     };
+}
+
+/// The scheme of the connection itself.
+fn scheme(info: &ConnectionInfo) -> &'static str {
+    if info.tls.is_some() { "https" } else { "http" }
 }
 
 /// Headers that steer the proxy and that only an internal caller may send. Without `internal_address_config`, which is
@@ -127,7 +135,7 @@ fn client_address(headers: &mut HeaderMap, manager: &HttpManager, info: &Connect
         append_forwarded_for(headers, shown);
     }
     if manager.trusted_hops == 0 || !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(info)));
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use lateen_route::RouteTable;
 
+use super::client_certificate::{Details, ForwardMode};
 use crate::access_log::AccessLog;
 use crate::shared::RouteSlot;
 use crate::stats::{HttpStats, PerWorker};
@@ -31,8 +32,10 @@ pub(crate) struct HttpManager {
     pub(crate) strip_trailing_dot: bool,
     /// Trace context is passed on, and started when there is none.
     pub(crate) tracing: bool,
-    /// `x-forwarded-client-cert` of the peer is passed on although there is no certificate.
-    pub(crate) forward_client_cert: bool,
+    /// What happens to `x-forwarded-client-cert`.
+    pub(crate) forward_client_cert: ForwardMode,
+    /// What it tells.
+    pub(crate) client_cert_details: Details,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) stream_idle_timeout: Option<Duration>,
     pub(crate) generate_request_id: bool,

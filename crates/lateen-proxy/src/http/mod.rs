@@ -6,6 +6,7 @@
 
 mod attempt;
 pub(crate) mod body;
+pub(crate) mod client_certificate;
 pub(crate) mod codec;
 pub(crate) mod connection;
 mod exchange;

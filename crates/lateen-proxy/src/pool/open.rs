@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lateen_identity::alpn;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -15,8 +16,8 @@ use super::{Http1Connection, Http2Connection, Key, PoolError, Pools};
 use crate::cluster::{Cluster, Host, Permit};
 use crate::http::codec;
 use crate::http::local::LocalExecutor;
-use crate::net::{self, ConnectOptions};
-use crate::stream::Stream;
+use crate::tls::client::Asked;
+use crate::upstream::{self, ConnectError, Connected};
 use crate::worker::Worker;
 
 /// A request that waits for a connection.
@@ -124,37 +125,16 @@ impl Drop for OpenUpstream {
     }
 }
 
-async fn connect(worker: &Worker, cluster: &Cluster, host: &Host) -> Result<Stream, PoolError> {
-    let options = ConnectOptions {
-        timeout: cluster.connect_timeout,
-        bind: cluster.bind,
-        keepalive: cluster.keepalive.as_ref(),
-        mark: worker.shared.mark_sockets,
-    };
-    let connected = net::connect(host.address, options).await;
-    connected.map(Stream::from).map_err(|error| {
-        let stats = cluster.shared.stats.here();
-        host.shared
-            .failed_connections
-            .fetch_add(1, Ordering::Relaxed);
-        stats.cx_connect_fail.inc();
-        if error.kind() == io::ErrorKind::TimedOut {
-            stats.cx_connect_timeout.inc();
-            PoolError::Timeout
-        } else {
-            PoolError::Connect(error)
-        }
-    })
-}
-
 pub(super) async fn open_http1(
     worker: &Worker,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
+    asked: &Asked,
     key: Key,
     permit: Permit,
 ) -> Result<Http1Connection, PoolError> {
-    let stream = connect(worker, cluster, host).await?;
+    let connected = upstream::connect(worker, cluster, host, asked, &[alpn::HTTP11]).await?;
+    let Connected { stream, tls } = connected;
     let local = stream.tcp().local_addr().ok();
     let open = OpenUpstream::start(cluster, host, permit, false);
     let (sender, connection) = http1::Builder::new()
@@ -162,7 +142,7 @@ pub(super) async fn open_http1(
         .max_headers(codec::MOST_HEADERS)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| PoolError::Connect(io::Error::other(error)))?;
+        .map_err(|error| ConnectError::Connect(io::Error::other(error)))?;
     tokio::task::spawn_local(async move {
         // Errors reach whoever sent the request.
         let _ = connection.with_upgrades().await;
@@ -172,6 +152,7 @@ pub(super) async fn open_http1(
     Ok(Http1Connection {
         sender,
         local,
+        tls,
         served: 0,
         key,
         idle_since: Instant::now(),
@@ -183,9 +164,11 @@ pub(super) async fn open_http2(
     worker: &Worker,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
+    asked: &Asked,
     permit: Permit,
 ) -> Result<Http2Connection, PoolError> {
-    let stream = connect(worker, cluster, host).await?;
+    let connected = upstream::connect(worker, cluster, host, asked, &[alpn::H2]).await?;
+    let Connected { stream, tls } = connected;
     let local = stream.tcp().local_addr().ok();
     let open = OpenUpstream::start(cluster, host, permit, true);
     let (sender, connection) = http2::Builder::new(LocalExecutor)
@@ -196,7 +179,7 @@ pub(super) async fn open_http2(
         .max_header_list_size(codec::HEADER_LIST)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| PoolError::Connect(io::Error::other(error)))?;
+        .map_err(|error| ConnectError::Connect(io::Error::other(error)))?;
     tokio::task::spawn_local(async move {
         let _ = connection.await;
         drop(open);
@@ -204,6 +187,7 @@ pub(super) async fn open_http2(
     Ok(Http2Connection {
         sender,
         local,
+        tls,
         active: Cell::new(0),
         served: Cell::new(0),
         idle_since: Cell::new(Instant::now()),

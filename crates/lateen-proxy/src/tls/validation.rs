@@ -63,7 +63,7 @@ pub(crate) struct Validation {
     lists: Vec<CertificateRevocationListDer<'static>>,
     /// Only the certificate of the peer itself is looked for in the lists.
     leaf_lists_only: bool,
-    /// A peer whose chain does not lead to an authority goes on, without being called verified.
+    /// A peer that does not pass goes on all the same.
     accept_untrusted: bool,
     /// The names of the authorities are not sent to clients.
     hide_authorities: bool,
@@ -184,6 +184,14 @@ impl Validation {
             || !self.names.is_empty()
             || !self.hashes.is_empty()
             || !self.keys.is_empty()
+            || self.accept_untrusted
+    }
+
+    /// Whether a client must show a certificate although nothing says so: something is asked for that only one can
+    /// fulfil.
+    pub(crate) fn is_mandatory(&self) -> bool {
+        let asks = !self.names.is_empty() || !self.hashes.is_empty() || !self.keys.is_empty();
+        asks && !self.accept_untrusted
     }
 
     /// Names of the authorities, which tell a client with several certificates which one to show.
@@ -205,13 +213,12 @@ impl Validation {
         algorithms: WebPkiSupportedAlgorithms,
         now: UnixTime,
     ) -> Result<(), Error> {
+        if self.accept_untrusted {
+            return Ok(());
+        }
         let parsed = EndEntityCert::try_from(leaf).map_err(convert)?;
         if let Some(authorities) = &self.authorities {
-            let verified =
-                self.check_chain(&parsed, authorities, intermediates, role, algorithms, now);
-            if !self.accept_untrusted {
-                verified?;
-            }
+            self.check_chain(&parsed, authorities, intermediates, role, algorithms, now)?;
         }
         let (_, certificate) =
             parse_x509_certificate(leaf).map_err(|_| CertificateError::BadEncoding)?;

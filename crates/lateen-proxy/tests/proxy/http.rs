@@ -526,8 +526,9 @@ fn resources_that_are_not_understood_are_refused_with_their_path() {
             ResourceType::Cluster,
             json!({ "name": "c", "type": "STATIC", "transportSocket": { "name": "tls", "typedConfig": {
                 "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "allowRenegotiation": true,
             }}}),
-            "transport_socket.typed_config",
+            "transport_socket.typed_config.allow_renegotiation",
         ),
         (
             ResourceType::Listener,

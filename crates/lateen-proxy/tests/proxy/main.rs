@@ -13,3 +13,5 @@ mod process;
 mod support;
 mod tcp;
 mod telemetry;
+mod tls;
+mod tls_support;

@@ -100,6 +100,11 @@ impl Proxy {
         assert_eq!(rejected, []);
     }
 
+    /// Names that the discovery client would subscribe to.
+    pub fn wanted(&self, kind: ResourceType) -> std::collections::BTreeSet<String> {
+        self.handler.wanted(kind)
+    }
+
     /// A cluster whose endpoints are listed, with more fields.
     pub fn cluster(&mut self, name: &str, endpoints: &[SocketAddr], more: Value) {
         self.accept(ResourceType::Cluster, &[cluster(name, endpoints, more)]);
