@@ -29,7 +29,12 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ),
     (
         "lateen-control",
-        &["lateen-api", "lateen-xds", "lateen-mesh"],
+        &[
+            "lateen-api",
+            "lateen-xds",
+            "lateen-mesh",
+            "lateen-identity",
+        ],
     ),
     ("lateen-cluster", &["lateen-api"]),
     ("lateen-node", &["lateen-api", "lateen-sys"]),

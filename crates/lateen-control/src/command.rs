@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Discovery without TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15010")]
     pub xds_address: SocketAddr,
+    /// Discovery with TLS, and certificates for workloads.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15012")]
+    pub secure_address: SocketAddr,
     /// Unix socket that serves discovery to tools.
     #[arg(long, value_name = "PATH")]
     pub xds_socket: Option<PathBuf>,
@@ -66,6 +69,7 @@ pub fn main(arguments: Arguments) -> Result<(), StartError> {
             client,
             namespace: arguments.namespace,
             xds_address: arguments.xds_address,
+            secure_address: arguments.secure_address,
             xds_socket: arguments.xds_socket,
             webhook_address: arguments.webhook_address,
             monitoring_addresses: arguments.monitoring_addresses,

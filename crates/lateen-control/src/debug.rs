@@ -127,6 +127,7 @@ fn clients(world: &World) -> Value {
                 Peer::Tcp(address) => address.to_string(),
                 Peer::Unix => "unix".to_owned(),
             },
+            "identity": connection.identity.as_ref().map(|identity| identity.id.to_string()),
             "delta": connection.variant == Variant::Delta,
             "labels": connection.proxy.labels,
             "node": from_message(&connection.node, FieldNames::Camel)

@@ -21,6 +21,9 @@ use tokio_rustls::TlsAcceptor;
 /// The answer to a request.
 pub(crate) type Reply = Response<Full<Bytes>>;
 
+/// TLS for the next connection. Asked for each, so that certificates can be replaced.
+pub(crate) type AcceptorSource = Arc<dyn Fn() -> TlsAcceptor + Send + Sync>;
+
 /// Connections served at once, per socket.
 const CONNECTIONS: usize = 512;
 /// How long a client may take for its request head, or for the TLS handshake.
@@ -29,7 +32,7 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves a socket for ever, with TLS where an acceptor is given.
-pub(crate) async fn serve<F, R>(listener: TcpListener, tls: Option<TlsAcceptor>, handle: F)
+pub(crate) async fn serve<F, R>(listener: TcpListener, tls: Option<AcceptorSource>, handle: F)
 where
     F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
     R: Future<Output = Reply> + Send + 'static,
@@ -54,7 +57,7 @@ where
             let _permit = permit;
             match tls {
                 None => connection(stream, handle).await,
-                Some(tls) => match tokio::time::timeout(HEAD_TIME, tls.accept(stream)).await {
+                Some(tls) => match tokio::time::timeout(HEAD_TIME, tls().accept(stream)).await {
                     Ok(Ok(stream)) => connection(stream, handle).await,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                     Err(_) => tracing::debug!("TLS handshake timed out"),

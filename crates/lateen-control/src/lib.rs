@@ -10,11 +10,11 @@
 //!
 //! It knows a Kubernetes API and nothing of where that runs.
 
-mod certificate;
 pub mod command;
 mod debug;
 mod engine;
 mod http_server;
+mod identity;
 pub mod inject;
 pub mod manifests;
 mod metrics;

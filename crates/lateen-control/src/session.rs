@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::debug;
 use crate::engine::World;
+use crate::identity::{Identity, NamespaceSecrets};
 
 /// Longest error of a proxy that is kept for status, in bytes.
 const MAX_ERROR: usize = 4096;
@@ -26,6 +27,10 @@ pub(crate) struct Connection {
     pub(crate) peer: Peer,
     pub(crate) variant: Variant,
     pub(crate) since: SystemTime,
+    /// What the caller proved, on the port that asks for it.
+    pub(crate) identity: Option<Identity>,
+    /// The secrets that it is shown: a gateway's that may list them.
+    pub(crate) secrets: Option<Arc<NamespaceSecrets>>,
     pub(crate) changes: Changes,
     pub(crate) types: Mutex<BTreeMap<ResourceType, TypeStatus>>,
     /// When the oldest change happened that the proxy has not been sent.
@@ -53,6 +58,8 @@ impl Connection {
             node,
             peer,
             variant,
+            identity: None,
+            secrets: None,
             since: SystemTime::now(),
             changes: Changes::default(),
             types: Mutex::default(),
@@ -83,6 +90,10 @@ pub(crate) struct ProxySession {
 
 impl Session for ProxySession {
     fn resources(&self, kind: ResourceType, names: &Names) -> Vec<Resource> {
+        if kind == ResourceType::Secret {
+            let shown = self.connection.secrets.as_ref();
+            return shown.map_or_else(Vec::new, |shown| shown.resources(names));
+        }
         let index = self.world.index.read();
         lateen_mesh::resources(&index, &self.connection.proxy, kind, names)
     }

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_mesh::{Key, Proxy};
+use lateen_mesh::{Key, Proxy, ProxyKind};
 use lateen_xds::pb::envoy::config::core::v3::Node;
-use lateen_xds::server::{Peer, Source, Variant};
+use lateen_xds::server::{Caller, Peer, Source, Variant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Status;
 
 use crate::engine::{State, World};
+use crate::identity::{Authenticator, GatewaySecrets, Identity};
 use crate::session::{Connection, ProxySession};
 
 /// How long a proxy may wait for the first sync.
@@ -29,29 +30,66 @@ pub(crate) struct ProxySource {
     pub(crate) trusted: Vec<IpAddr>,
     /// How long a proxy may wait for its pod to be known.
     pub(crate) pod_wait: Duration,
+    /// Who calls over TLS.
+    pub(crate) authenticator: Authenticator,
+    /// What gateways are shown besides.
+    pub(crate) secrets: GatewaySecrets,
 }
 
 impl Source for ProxySource {
     type Session = ProxySession;
 
-    async fn open(&self, peer: Peer, node: Node, variant: Variant) -> Result<ProxySession, Status> {
+    async fn open(
+        &self,
+        caller: Caller,
+        node: Node,
+        variant: Variant,
+    ) -> Result<ProxySession, Status> {
         let mut proxy =
             Proxy::from_node(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let peer = caller.peer;
+        let identity = if caller.secure {
+            Some(self.authenticator.identify(&caller).await?)
+        } else {
+            None
+        };
         let mut state = self.world.state();
         timeout(SYNC_WAIT, state.wait_for(|state| state.synced))
             .await
             .map_err(|_| Status::unavailable("the control plane has not read all objects yet"))?
             .map_err(|_| Status::unavailable("the control plane is stopping"))?;
-        self.admit(&mut state, &peer, &proxy).await?;
+        match &identity {
+            Some(identity) => {
+                self.admit_identity(&mut state, identity, &mut proxy)
+                    .await?
+            }
+            None => self.admit(&mut state, &peer, &proxy).await?,
+        }
         let pod = Key::new(proxy.namespace.clone(), proxy.name.clone());
         if let Some(facts) = self.world.pods.read().get(&pod) {
             // What the API says about the pod counts, not what the proxy says.
             proxy.labels.clone_from(&facts.labels);
             proxy.service_account.clone_from(&facts.service_account);
         }
-        tracing::info!(proxy = proxy.id, ?peer, ?variant, "proxy connected");
+        let secrets = match &identity {
+            Some(identity) if proxy.kind == ProxyKind::Router => {
+                self.secrets.open(&self.world, identity).await?
+            }
+            _ => None,
+        };
+        let proven = identity.as_ref().map(|identity| identity.id.to_string());
+        tracing::info!(
+            proxy = proxy.id,
+            ?peer,
+            identity = proven,
+            ?variant,
+            "proxy connected"
+        );
         let id = self.world.next_connection_id();
-        let connection = Arc::new(Connection::new(id, proxy, node, peer, variant));
+        let mut connection = Connection::new(id, proxy, node, peer, variant);
+        connection.identity = identity;
+        connection.secrets = secrets;
+        let connection = Arc::new(connection);
         self.world
             .connections
             .lock()
@@ -104,6 +142,47 @@ impl ProxySource {
         }
     }
 
+    /// Checks that the caller's identity is that of the pod that it names, wherever it calls from. A pod that does not
+    /// become known (a machine outside of the cluster) gets the identity's own service account.
+    async fn admit_identity(
+        &self,
+        state: &mut watch::Receiver<State>,
+        identity: &Identity,
+        proxy: &mut Proxy,
+    ) -> Result<(), Status> {
+        let denied = || {
+            let message = format!(
+                "{} may not have the configuration of {}/{}",
+                identity.id, proxy.namespace, proxy.name
+            );
+            Err(Status::permission_denied(message))
+        };
+        let other_pod = identity.pod.as_ref().is_some_and(|pod| *pod != proxy.name);
+        if identity.namespace != proxy.namespace || other_pod {
+            return denied();
+        }
+        let pod = Key::new(proxy.namespace.clone(), proxy.name.clone());
+        let known = async {
+            loop {
+                let account = {
+                    let pods = self.world.pods.read();
+                    let facts = pods.get(&pod).filter(|facts| !facts.addresses.is_empty());
+                    facts.map(|facts| facts.service_account.clone())
+                };
+                if account.is_some() || state.changed().await.is_err() {
+                    return account;
+                }
+            }
+        };
+        match timeout(self.pod_wait, known).await.ok().flatten() {
+            Some(account) if account != identity.account => denied(),
+            _ => {
+                proxy.service_account.clone_from(&identity.account);
+                Ok(())
+            }
+        }
+    }
+
     /// Whether the pod has this address; `None` while the pod or its address is not known.
     fn is_address_of(&self, pod: &Key, address: IpAddr) -> Option<bool> {
         let pods = self.world.pods.read();
@@ -128,6 +207,7 @@ mod tests {
         let world = World::new(MeshConfig::default());
         let facts = PodFacts {
             addresses: vec![[10, 0, 0, 9].into()],
+            service_account: "default".to_owned(),
             ..PodFacts::default()
         };
         world.pods.write().insert(Key::new("default", "web"), facts);
@@ -140,7 +220,15 @@ mod tests {
             check_peers: true,
             trusted: vec![NODE.parse().unwrap()],
             pod_wait: Duration::from_millis(10),
+            authenticator: Authenticator::new(client(), "cluster.local".parse().unwrap()),
+            secrets: GatewaySecrets::new(client()),
         }
+    }
+
+    /// Nobody answers it.
+    fn client() -> kube::Client {
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        kube::Client::try_from(config).unwrap()
     }
 
     fn proxy(pod: &str) -> Proxy {
@@ -178,6 +266,38 @@ mod tests {
         for peer in [Peer::Unix, tcp("127.0.0.1"), tcp(NODE)] {
             check(peer, "other", None).await;
         }
+    }
+
+    #[tokio::test]
+    async fn identities_get_the_configuration_of_their_own_pods() {
+        let source = source();
+        let check =
+            async |namespace: &str, account: &str, bound: Option<&str>, pod: &str, ok: bool| {
+                let id = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");
+                let identity = Identity {
+                    id: id.parse().unwrap(),
+                    namespace: namespace.to_owned(),
+                    account: account.to_owned(),
+                    pod: bound.map(str::to_owned),
+                };
+                let mut proxy = proxy(pod);
+                let admitted = source
+                    .admit_identity(&mut source.world.state(), &identity, &mut proxy)
+                    .await;
+                let code = admitted.err().map(|status| status.code());
+                let expected = (!ok).then_some(Code::PermissionDenied);
+                assert_eq!(code, expected, "{id} {bound:?} as {pod}");
+                if ok {
+                    assert_eq!(proxy.service_account, account);
+                }
+            };
+        check("default", "default", None, "web", true).await;
+        check("default", "default", Some("web"), "web", true).await;
+        check("default", "default", Some("other"), "web", false).await;
+        check("default", "another", None, "web", false).await;
+        check("another", "default", None, "web", false).await;
+        // Not a pod of this cluster: nothing but the identity is known of it.
+        check("default", "machine", None, "outside", true).await;
     }
 
     #[tokio::test]

@@ -9,18 +9,23 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::api::Api;
+use lateen_identity::TrustDomain;
+use lateen_identity::spiffe::SpiffeError;
 use lateen_mesh::MeshConfig;
 use lateen_xds::server::{Limits, Server};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tonic::service::Routes;
 
-use crate::certificate::{Authority, CertificateError};
 use crate::engine::{self, World};
+use crate::identity::{
+    Authenticator, Authority, CertificateService, GatewaySecrets, Lifetimes, keep_root_certificate,
+};
 use crate::inject::InjectConfig;
 use crate::source::{POD_WAIT, ProxySource};
-use crate::{debug, http_server, watch, webhook};
+use crate::{debug, http_server, identity, watch, webhook};
 
 /// ConfigMap and key of the mesh's settings.
 const MESH_CONFIG: (&str, &str) = ("istio", "mesh");
@@ -36,6 +41,8 @@ pub struct ControlConfig {
     pub namespace: String,
     /// Discovery without TLS (Istio: port 15010).
     pub xds_address: SocketAddr,
+    /// Discovery with TLS, and certificates for workloads (Istio: port 15012).
+    pub secure_address: SocketAddr,
     /// A unix socket that serves discovery to tools, if any. Made with mode 0600; a stale one is replaced.
     pub xds_socket: Option<PathBuf>,
     /// The injection webhook with TLS (Istio: port 15017).
@@ -55,6 +62,8 @@ pub struct ControlConfig {
 pub struct Addresses {
     /// Discovery without TLS.
     pub xds: SocketAddr,
+    /// Discovery with TLS, and certificates for workloads.
+    pub secure: SocketAddr,
     /// The injection webhook.
     pub webhook: SocketAddr,
     /// Metrics, readiness and debug endpoints.
@@ -75,6 +84,9 @@ pub enum StartError {
     /// The mesh's settings cannot be read.
     #[error("configmap istio, key mesh: {0}")]
     MeshConfig(String),
+    /// The mesh's trust domain is none.
+    #[error("configmap istio, key mesh: trustDomain: {0}")]
+    TrustDomain(#[from] SpiffeError),
     /// There is no way to reach the Kubernetes API.
     #[error("no Kubernetes API to work with: {0}")]
     Client(String),
@@ -100,6 +112,7 @@ impl Control {
     pub async fn start(config: ControlConfig) -> Result<Self, StartError> {
         let began = Instant::now();
         let xds = listen(config.xds_address).await?;
+        let secure = listen(config.secure_address).await?;
         let socket = config.xds_socket.as_deref().map(listen_unix).transpose()?;
         let webhook = listen(config.webhook_address).await?;
         let mut monitoring = Vec::new();
@@ -114,11 +127,13 @@ impl Control {
         };
         let addresses = Addresses {
             xds: address(&xds)?,
+            secure: address(&secure)?,
             webhook: address(&webhook)?,
             monitoring: monitoring.iter().map(address).collect::<Result<_, _>>()?,
         };
 
         let mesh = mesh_config(&config.client, &config.namespace).await?;
+        let domain: TrustDomain = mesh.trust_domain.parse()?;
         let world = Arc::new(World::new(mesh));
         let (sender, events) = mpsc::channel(watch::QUEUE);
         let watches = watch::start(&config.client, &sender);
@@ -127,6 +142,8 @@ impl Control {
             check_peers: config.check_peers,
             trusted: config.trusted_addresses.clone(),
             pod_wait: POD_WAIT,
+            authenticator: Authenticator::new(config.client.clone(), domain.clone()),
+            secrets: GatewaySecrets::new(config.client.clone()),
         };
         let server = Server::new(source, Limits::default());
 
@@ -140,7 +157,14 @@ impl Control {
                 async move { reply }
             }));
         }
-        tasks.spawn(serve_webhook(Arc::clone(&world), config, webhook));
+        tasks.spawn(serve_secure(
+            Arc::clone(&world),
+            config,
+            domain,
+            server.clone(),
+            secure,
+            webhook,
+        ));
         let mut state = world.state();
         tasks.spawn(async move {
             if state.wait_for(|state| state.synced).await.is_ok() {
@@ -213,40 +237,61 @@ async fn serve_discovery(
     }
 }
 
-/// Gets the certificate, then serves. The API server retries admission for the moment that this takes.
-async fn serve_webhook(world: Arc<World>, config: ControlConfig, listener: TcpListener) {
+/// Gets the authority, then serves what needs certificates. The API server retries admission, and proxies connect
+/// again, for the moment that this takes.
+async fn serve_secure(
+    world: Arc<World>,
+    config: ControlConfig,
+    domain: TrustDomain,
+    server: Server<ProxySource>,
+    secure: TcpListener,
+    webhook: TcpListener,
+) {
+    let authority = Arc::new(authority(&config, &domain).await);
+    let client = config.client;
+    let inject = Arc::new(config.inject);
+    let bundle = webhook::keep_bundle(client.clone(), authority.roots());
+    let roots = keep_root_certificate(client.clone(), authority.roots());
+    let of_webhook = Arc::clone(&authority);
+    let acceptor = move || TlsAcceptor::from(of_webhook.webhook());
+    let webhooks = http_server::serve(webhook, Some(Arc::new(acceptor)), move |request| {
+        webhook::answer(Arc::clone(&world), Arc::clone(&inject), request)
+    });
+    let certificates = CertificateService::new(
+        Arc::clone(&authority),
+        Authenticator::new(client, domain),
+        Lifetimes::default(),
+    );
+    let of_discovery = Arc::clone(&authority);
+    let tls = Arc::new(move || of_discovery.discovery());
+    let discovery = async {
+        let routes = Routes::new(certificates);
+        if let Err(error) = server.serve_tls(secure, tls, routes).await {
+            tracing::error!(%error, "discovery over TLS ended");
+        }
+    };
+    tokio::join!(bundle, roots, webhooks, discovery, authority.renew());
+}
+
+/// The mesh's authority, as soon as the API gives it.
+async fn authority(config: &ControlConfig, domain: &TrustDomain) -> Authority {
     let service = format!("istiod.{}", config.namespace);
-    let names = [
+    let names = vec![
         format!("{service}.svc"),
         service.clone(),
         format!("{service}.svc.cluster.local"),
         // For a webhook configuration that names a URL on the same host.
         "localhost".to_owned(),
     ];
-    let (authority, tls) = loop {
-        match certificate(&config, &names).await {
-            Ok(found) => break found,
+    loop {
+        match identity::load(&config.client, &config.namespace, domain, names.clone()).await {
+            Ok(found) => return found,
             Err(error) => {
-                tracing::warn!(%error, "no certificate for the webhook yet");
+                tracing::warn!(%error, "no certificate authority yet");
                 tokio::time::sleep(RETRY * 5).await;
             }
         }
-    };
-    let inject = Arc::new(config.inject);
-    let bundle = webhook::keep_bundle(config.client, authority.certificate().to_owned());
-    let served = http_server::serve(listener, Some(tls), move |request| {
-        webhook::answer(Arc::clone(&world), Arc::clone(&inject), request)
-    });
-    tokio::join!(bundle, served);
-}
-
-async fn certificate(
-    config: &ControlConfig,
-    names: &[String],
-) -> Result<(Authority, TlsAcceptor), CertificateError> {
-    let authority = Authority::load(&config.client, &config.namespace).await?;
-    let server = authority.server(names)?;
-    Ok((authority, TlsAcceptor::from(server)))
+    }
 }
 
 /// The settings in the mesh's ConfigMap; Istio's defaults when there is none. Waits for the API to answer.

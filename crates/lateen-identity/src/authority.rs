@@ -3,14 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
-    string::Ia5String,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType, string::Ia5String,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::{
     bundle::{BundleError, TrustBundle, write_pem},
     csr::{CsrError, proven_key},
+    key::Identity,
     signer::{Signer, SignerError, serial, validity},
     spiffe::{SpiffeId, TrustDomain},
 };
@@ -75,6 +76,11 @@ impl IssuedCertificate {
     /// The chain as PEM, leaf first.
     pub fn chain_pem(&self) -> String {
         write_pem(&self.chain)
+    }
+
+    /// Each certificate of the chain as a PEM text of its own, leaf first.
+    pub fn chain_pems(&self) -> Vec<String> {
+        self.chain.iter().map(|one| write_pem([one])).collect()
     }
 }
 
@@ -173,6 +179,46 @@ impl CertificateAuthority {
             chain,
             not_before,
             not_after,
+        })
+    }
+
+    /// A new key with a certificate for a server of these DNS names, which is not a workload: it has no SPIFFE id.
+    ///
+    /// # Errors
+    /// When a name is none, the lifetime is out of range, or the signer's certificate has ended.
+    pub fn server_identity(
+        &self,
+        names: &[String],
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Identity, AuthorityError> {
+        let (signer_start, signer_end) = self.active.validity;
+        if now < signer_start || now >= signer_end {
+            return Err(AuthorityError::Expired);
+        }
+        let (start, end) = validity(now, lifetime)?;
+        let key =
+            KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(SignerError::Key)?;
+        let mut params = CertificateParams::new(names).map_err(SignerError::Sign)?;
+        params.distinguished_name = DistinguishedName::new();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(serial()?);
+        params.not_before = start.max(signer_start).into();
+        params.not_after = end.min(signer_end).into();
+        let leaf = params
+            .signed_by(&key, &self.active.issuer)
+            .map_err(SignerError::Sign)?;
+        let mut chain = vec![leaf.der().clone()];
+        chain.extend(self.active.intermediates.iter().cloned());
+        Ok(Identity {
+            chain,
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         })
     }
 

@@ -1,11 +1,12 @@
 //! The roots that each trust domain is checked against.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
+use crate::signer::read_validity;
 use crate::spiffe::TrustDomain;
 
 /// Longest text of PEM that is read, in bytes.
@@ -124,6 +125,21 @@ impl TrustBundle {
             .iter()
             .map(|(domain, roots)| (domain, &roots.store))
     }
+}
+
+/// Start and end of validity of the first certificate of a text of PEM.
+///
+/// # Errors
+/// When there is no certificate that can be read.
+pub fn validity_of(pem: &str) -> Result<(SystemTime, SystemTime), BundleError> {
+    let certificates = read_certificates(pem)?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificates[0]).map_err(|error| {
+        BundleError::Root {
+            index: 0,
+            reason: error.to_string(),
+        }
+    })?;
+    Ok(read_validity(&parsed))
 }
 
 /// All certificates of a text of PEM, at least one. Other blocks, such as keys, are passed over.

@@ -65,6 +65,11 @@ impl WorkloadKey {
         request.pem().map_err(failed)
     }
 
+    /// The private key, PEM, for whoever terminates TLS in this process.
+    pub fn pem(&self) -> String {
+        self.0.serialize_pem()
+    }
+
     /// Joins the key with the chain (PEM, leaf first) that was issued for it.
     ///
     /// # Errors

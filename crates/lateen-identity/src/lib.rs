@@ -19,6 +19,7 @@ mod csr;
 pub mod key;
 pub mod peer;
 pub mod rotation;
+pub mod service;
 pub mod signer;
 pub mod spiffe;
 pub mod tls;

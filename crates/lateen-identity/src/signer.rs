@@ -17,7 +17,7 @@ use x509_parser::{
 };
 
 use crate::{
-    bundle::{BundleError, check_authority, read_certificates},
+    bundle::{BundleError, check_authority, read_certificates, write_pem},
     spiffe::TrustDomain,
 };
 
@@ -148,6 +148,16 @@ impl Signer {
         Ok(signer)
     }
 
+    /// The private key, PEM, for a store that others cannot read: whoever has it can be everybody.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// The root that its certificates lead to, PEM.
+    pub fn root_pem(&self) -> String {
+        write_pem([&self.root])
+    }
+
     /// The root that its certificates lead to.
     pub fn root(&self) -> &CertificateDer<'static> {
         &self.root
@@ -272,7 +282,7 @@ fn copy_name(name: &X509Name<'_>) -> Result<DistinguishedName, SignerError> {
 }
 
 /// Start and end of a certificate's validity; times before 1970 count as 1970.
-fn read_validity(parsed: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+pub(crate) fn read_validity(parsed: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let time = |seconds: i64| {
         SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     };

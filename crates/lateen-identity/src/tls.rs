@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, ServerConfig,
-    client::Resumption,
+    ClientConfig, ConfigBuilder, RootCertStore, ServerConfig,
+    client::{Resumption, WantsClientCert},
     crypto::{CryptoProvider, aws_lc_rs},
     server::{NoServerSessionStorage, VerifierBuilderError},
     version::{TLS12, TLS13},
@@ -12,7 +12,7 @@ use rustls::{
 
 use crate::{
     allow::AllowList,
-    bundle::TrustBundle,
+    bundle::{BundleError, TrustBundle, read_certificates},
     key::Identity,
     verifier::{ClientVerifier, ServerVerifier},
 };
@@ -23,6 +23,12 @@ pub enum TlsError {
     /// The bundle has no root.
     #[error("the trust bundle is empty, so no peer could be verified")]
     EmptyBundle,
+    /// The roots cannot be read.
+    #[error("the roots cannot be read: {0}")]
+    Pem(#[source] BundleError),
+    /// A root cannot be used.
+    #[error("a root cannot be used: {0}")]
+    Root(#[source] rustls::Error),
     /// The roots cannot be used.
     #[error("the trust bundle cannot be used: {0}")]
     Roots(#[source] VerifierBuilderError),
@@ -93,6 +99,64 @@ pub fn client(
     config.alpn_protocols = owned(alpn);
     // As on the server: every connection verifies its peer.
     config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// A client of a server with a DNS name, which is verified as on the web but with these roots (PEM): how a workload
+/// speaks to its authority before it has an identity. `alpn` as for [`client`].
+///
+/// # Errors
+/// When the text has no root that can be used.
+pub fn client_of_server(roots_pem: &str, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    let mut config = of_server(roots_pem)?.with_no_client_auth();
+    config.alpn_protocols = owned(alpn);
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// As [`client_of_server`], and shows `identity` when asked.
+///
+/// # Errors
+/// As [`client_of_server`], and for a key that does not belong to its certificate.
+pub fn client_of_server_as(
+    roots_pem: &str,
+    identity: Identity,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, TlsError> {
+    let mut config = of_server(roots_pem)?
+        .with_client_auth_cert(identity.chain, identity.key)
+        .map_err(TlsError::Identity)?;
+    config.alpn_protocols = owned(alpn);
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn of_server(roots_pem: &str) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in read_certificates(roots_pem).map_err(TlsError::Pem)? {
+        roots.add(root).map_err(TlsError::Root)?;
+    }
+    Ok(
+        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(TlsError::Versions)?
+            .with_root_certificates(roots),
+    )
+}
+
+/// A server for anybody, which shows `identity` and asks for no certificate. `alpn` as for [`server`].
+///
+/// # Errors
+/// For a key that does not belong to its certificate.
+pub fn server_for_all(identity: Identity, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(TlsError::Versions)?
+        .with_no_client_auth()
+        .with_single_cert(identity.chain, identity.key)
+        .map_err(TlsError::Identity)?;
+    config.alpn_protocols = owned(alpn);
     Ok(config)
 }
 

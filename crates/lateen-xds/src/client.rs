@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
 use crate::{Resource, ResourceType};
+pub use connect::connect;
 use session::Held;
 
 /// Shortest and longest pause between two attempts to connect. The pause doubles with each failure and is drawn at
@@ -66,7 +67,7 @@ pub struct Rejection {
 /// Where the server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A host name or address, with a port, without TLS.
+    /// A host name or address, with a port.
     Tcp {
         /// Name or address.
         host: String,
@@ -80,12 +81,24 @@ pub enum Target {
 /// Called with every TCP socket before it is connected.
 pub type PrepareSocket = Arc<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 
+/// How connections are protected and what they prove. Both are asked for each connection, so that files can change.
+#[derive(Clone)]
+pub struct Security {
+    /// The TLS configuration.
+    pub tls: Arc<dyn Fn() -> io::Result<Arc<rustls::ClientConfig>> + Send + Sync>,
+    /// Name in the server's certificate, when it is not the host of the target.
+    pub server_name: Option<String>,
+    /// Bearer token that tells the server who calls.
+    pub token: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
 /// A client of one server.
 pub struct Client<H> {
     target: Target,
     node: Node,
     handler: H,
     prepare: Option<PrepareSocket>,
+    security: Option<Security>,
 }
 
 /// Why a stream ended.
@@ -107,6 +120,7 @@ impl<H: Handler> Client<H> {
             node,
             handler,
             prepare: None,
+            security: None,
         }
     }
 
@@ -114,6 +128,13 @@ impl<H: Handler> Client<H> {
     #[must_use]
     pub fn prepare_sockets(mut self, prepare: PrepareSocket) -> Self {
         self.prepare = Some(prepare);
+        self
+    }
+
+    /// Speaks TLS over TCP, and shows a token.
+    #[must_use]
+    pub fn secure(mut self, security: Security) -> Self {
+        self.security = Some(security);
         self
     }
 
@@ -147,7 +168,8 @@ impl<H: Handler> Client<H> {
 
     /// One stream, from connecting to its end.
     async fn follow(&mut self, held: &mut Held) -> Result<std::convert::Infallible, StreamError> {
-        let channel = connect::channel(&self.target, self.prepare.clone())
+        let security = self.security.as_ref();
+        let channel = connect(&self.target, self.prepare.clone(), security)
             .await
             .map_err(StreamError::Connect)?;
         let mut client = AggregatedDiscoveryServiceClient::new(channel)
@@ -158,7 +180,14 @@ impl<H: Handler> Client<H> {
             let _ = requests.send(request);
         }
         let queue = tokio_stream::wrappers::UnboundedReceiverStream::new(queue);
-        let mut responses = client.delta_aggregated_resources(queue).await?.into_inner();
+        let mut request = tonic::Request::new(queue);
+        if let Some(security) = security {
+            security.authorize(&mut request);
+        }
+        let mut responses = client
+            .delta_aggregated_resources(request)
+            .await?
+            .into_inner();
         self.handler.connection_changed(true);
         tracing::info!(server = %self.target, "discovery stream open");
         while let Some(response) = responses.message().await? {
@@ -170,8 +199,19 @@ impl<H: Handler> Client<H> {
     }
 }
 
+impl Security {
+    /// Adds the token to a request.
+    pub fn authorize<T>(&self, request: &mut tonic::Request<T>) {
+        let token = (self.token)();
+        let value = token.and_then(|token| format!("Bearer {token}").parse().ok());
+        if let Some(value) = value {
+            request.metadata_mut().insert("authorization", value);
+        }
+    }
+}
+
 /// An error with its causes, as the transport's own text says only that it failed.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -32,7 +32,8 @@ fn service_account(options: &Options) -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(options)})
 }
 
-/// What the control plane reads everywhere, and the one webhook configuration that it completes.
+/// What the control plane reads everywhere, and the little that it writes: the root certificate and the one webhook
+/// configuration that it completes.
 fn cluster_role() -> Value {
     let read = json!(["get", "list", "watch"]);
     json!({
@@ -41,6 +42,12 @@ fn cluster_role() -> Value {
         "metadata": {"name": NAME, "labels": labels()},
         "rules": [
             {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods", "services"], "verbs": read},
+            // Who calls, and what a gateway may be shown: its own namespace's certificates, once it has proved itself.
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+            {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": read},
+            // The root certificate in every namespace.
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]},
             {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
             {"apiGroups": ["networking.istio.io", "security.istio.io"], "resources": ["*"], "verbs": read},
             {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"],
@@ -59,7 +66,7 @@ fn cluster_role_binding(options: &Options) -> Value {
     })
 }
 
-/// The certificate authority's Secret and the mesh's settings are read in the control plane's own namespace only.
+/// The certificate authority's Secret is made in the control plane's own namespace only.
 fn role(options: &Options) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -67,7 +74,6 @@ fn role(options: &Options) -> Value {
         "metadata": metadata(options),
         "rules": [
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "get"]},
-            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
         ],
     })
 }
@@ -107,6 +113,7 @@ fn service(options: &Options) -> Value {
             "selector": {"app": NAME, "istio": "pilot"},
             "ports": [
                 {"name": "grpc-xds", "port": 15010, "protocol": "TCP", "targetPort": 15010},
+                {"name": "https-dns", "port": 15012, "protocol": "TCP", "targetPort": 15012},
                 {"name": "https-webhook", "port": 443, "protocol": "TCP", "targetPort": 15017},
                 {"name": "http-monitoring", "port": 15014, "protocol": "TCP", "targetPort": 15014},
             ],
@@ -147,6 +154,7 @@ fn deployment(options: &Options) -> Value {
                         "ports": [
                             {"containerPort": 8080, "name": "http-debug", "protocol": "TCP"},
                             {"containerPort": 15010, "name": "grpc-xds", "protocol": "TCP"},
+                            {"containerPort": 15012, "name": "tls-xds", "protocol": "TCP"},
                             {"containerPort": 15014, "name": "http-monitoring", "protocol": "TCP"},
                             {"containerPort": 15017, "name": "https-webhooks", "protocol": "TCP"},
                         ],

@@ -23,7 +23,34 @@ pub(super) fn render(options: &Options) -> Vec<Value> {
         "kind": "ServiceAccount",
         "metadata": {"name": format!("{NAME}-service-account"), "namespace": options.namespace, "labels": labels()},
     });
-    vec![service_account, service(options), deployment(options)]
+    let mut objects = vec![service_account];
+    objects.extend(secret_access(options));
+    objects.extend([service(options), deployment(options)]);
+    objects
+}
+
+/// The gateway may be shown the certificates of its namespace.
+fn secret_access(options: &Options) -> [Value; 2] {
+    let name = format!("{NAME}-sds");
+    let metadata = json!({"name": name, "namespace": options.namespace, "labels": labels()});
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": metadata,
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{
+            "kind": "ServiceAccount",
+            "name": format!("{NAME}-service-account"),
+            "namespace": options.namespace,
+        }],
+    });
+    [role, binding]
 }
 
 fn labels() -> Value {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lateen_proxy::ProxyConfig;
 use lateen_xds::client::Target;
 use lateen_xds::pb::envoy::config::core::v3::Node;
-use lateen_xds::server::{Changes, Limits, Peer, Progress, Server, Session, Source, Variant};
+use lateen_xds::server::{Caller, Changes, Limits, Progress, Server, Session, Source, Variant};
 use lateen_xds::{Names, Resource, ResourceType, json};
 use serde_json::{Value, json as object};
 use std::sync::Mutex;
@@ -64,7 +64,7 @@ impl Fixed {
 impl Source for Fixed {
     type Session = FixedSession;
 
-    async fn open(&self, _: Peer, node: Node, _: Variant) -> Result<FixedSession, tonic::Status> {
+    async fn open(&self, _: Caller, node: Node, _: Variant) -> Result<FixedSession, tonic::Status> {
         assert_eq!(node.id, "test-node");
         let changes = Arc::new(Changes::default());
         self.0.sessions.lock().unwrap().push(changes.clone());

@@ -5,10 +5,13 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 
-use super::{PrepareSocket, Target};
+use super::{PrepareSocket, Security, Target};
 
 /// Time for a connection to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,10 +19,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A silent peer is noticed after the interval and the timeout together.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
-/// Connects to the target.
-pub(super) async fn channel(
+/// Connects to the target: over TCP with TLS when `security` says so. `prepare` is called with every TCP socket before
+/// it is connected.
+///
+/// # Errors
+/// When no address of the target can be reached, or its certificate is not the expected one.
+pub async fn connect(
     target: &Target,
     prepare: Option<PrepareSocket>,
+    security: Option<&Security>,
 ) -> Result<Channel, Error> {
     let uri = match target {
         Target::Tcp { host, port } if host.contains(':') => format!("http://[{host}]:{port}"),
@@ -30,12 +38,19 @@ pub(super) async fn channel(
         .http2_keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)
         .keep_alive_while_idle(true);
-    let target = target.clone();
+    let (target, security) = (target.clone(), security.cloned());
     let connector = tower::service_fn(move |_: Uri| {
         let (target, prepare) = (target.clone(), prepare.clone());
+        let security = security.clone();
         async move {
             match target {
-                Target::Tcp { host, port } => tcp(&host, port, prepare).await.map(Io::Tcp),
+                Target::Tcp { host, port } => {
+                    let stream = tcp(&host, port, prepare).await?;
+                    match security {
+                        None => Ok(Io::Tcp(stream)),
+                        Some(security) => tls(&host, stream, &security).await,
+                    }
+                }
                 Target::Unix(path) => UnixStream::connect(path).await.map(Io::Unix),
             }
             .map(TokioIo::new)
@@ -66,9 +81,19 @@ async fn tcp(host: &str, port: u16, prepare: Option<PrepareSocket>) -> io::Resul
     Err(last)
 }
 
-/// Either kind of stream.
+/// Encrypts a connection to the host.
+async fn tls(host: &str, stream: TcpStream, security: &Security) -> io::Result<Io> {
+    let name = security.server_name.as_deref().unwrap_or(host);
+    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+    let handshake = TlsConnector::from((security.tls)()?).connect(name, stream);
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, handshake).await??;
+    Ok(Io::Tls(Box::new(stream)))
+}
+
+/// Any kind of stream.
 enum Io {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
@@ -77,6 +102,7 @@ macro_rules! forward {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
             Io::Tcp($stream) => $call,
+            Io::Tls($stream) => $call,
             Io::Unix($stream) => $call,
         }
     };

@@ -15,6 +15,7 @@ use futures_util::{Stream, TryStreamExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::service::Routes;
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,7 +23,7 @@ use super::authority::Repaired;
 use super::delta::Delta;
 use super::stream::{Protocol, run};
 use super::world::World;
-use super::{Peer, Server, Source};
+use super::{Caller, Server, Source};
 
 /// Responses waiting for the transport, per stream. More wait as marks in the session.
 const WAITING_RESPONSES: usize = 1;
@@ -69,6 +70,11 @@ impl<S: Source> Server<S> {
     }
 
     fn router(&self) -> Router {
+        self.router_beside(Routes::default())
+    }
+
+    /// Discovery and other services on one socket.
+    pub(super) fn router_beside(&self, others: Routes) -> Router {
         let limits = &self.inner.limits;
         let service = AggregatedDiscoveryServiceServer::new(self.clone())
             .max_decoding_message_size(limits.request_bytes);
@@ -76,10 +82,10 @@ impl<S: Source> Server<S> {
             .http2_keepalive_interval(Some(limits.keepalive))
             .http2_keepalive_timeout(Some(limits.keepalive / 3))
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .add_service(service)
+            .add_routes(others.add_service(service))
     }
 
-    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut stopped = self.inner.stopped.subscribe();
         async move {
             // Fails when every server is gone, which is a stop as well.
@@ -88,7 +94,7 @@ impl<S: Source> Server<S> {
     }
 
     /// Connections get a moment to end by themselves; one that a client holds open does not hold up the stop.
-    async fn until_stopped(
+    pub(super) async fn until_stopped(
         &self,
         served: impl Future<Output = Result<(), tonic::transport::Error>>,
     ) -> Result<(), ServeError> {
@@ -111,9 +117,9 @@ impl<S: Source> Server<S> {
             inner.streams.fetch_sub(1, Ordering::Relaxed);
             return Err(Status::resource_exhausted("too many discovery streams"));
         }
-        let peer = request.remote_addr().map_or(Peer::Unix, Peer::Tcp);
+        let caller = Caller::of(&request);
         let (replies, answered) = mpsc::channel(WAITING_RESPONSES);
-        tokio::spawn(run::<P, S>(inner, peer, request.into_inner(), replies));
+        tokio::spawn(run::<P, S>(inner, caller, request.into_inner(), replies));
         Ok(Response::new(Box::pin(ReceiverStream::new(answered))))
     }
 }

@@ -10,9 +10,11 @@
 //! the same: Envoy keeps a changed cluster warming until then.
 
 mod authority;
+mod caller;
 mod changes;
 mod delta;
 mod listen;
+mod secure;
 mod stream;
 mod watch;
 mod world;
@@ -30,8 +32,10 @@ use tonic::Status;
 
 use crate::{Names, Resource, ResourceType};
 
+pub use caller::Caller;
 pub use changes::Changes;
 pub use listen::ServeError;
+pub use secure::TlsSource;
 
 /// Where the resources come from.
 pub trait Source: Send + Sync + 'static {
@@ -44,7 +48,7 @@ pub trait Source: Send + Sync + 'static {
     /// The status that the stream ends with, such as `INVALID_ARGUMENT` for a node without an id.
     fn open(
         &self,
-        peer: Peer,
+        caller: Caller,
         node: Node,
         variant: Variant,
     ) -> impl Future<Output = Result<Self::Session, Status>> + Send;

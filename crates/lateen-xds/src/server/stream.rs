@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::watch::{Asked, Reply, Watch};
-use super::{Inner, Peer, Progress, Session, Source, Variant};
+use super::{Caller, Inner, Progress, Session, Source, Variant};
 use crate::{Names, ResourceType};
 
 /// How long the final status may wait for a client that does not read.
@@ -67,13 +67,14 @@ type Replies<P> = mpsc::Sender<Result<<P as Protocol>::Response, Status>>;
 /// Serves one stream to its end. What the client does wrong ends the stream with a status.
 pub(super) async fn run<P: Protocol, S: Source>(
     inner: Arc<Inner<S>>,
-    peer: Peer,
+    caller: Caller,
     requests: Streaming<P::Request>,
     replies: Replies<P>,
 ) {
     let mut stopped = inner.stopped.subscribe();
+    let peer = caller.peer;
     let served = tokio::select! {
-        served = serve::<P, S>(&inner, peer, requests, &replies) => served,
+        served = serve::<P, S>(&inner, caller, requests, &replies) => served,
         // A client that hangs up ends the stream even while its session is being opened.
         () = replies.closed() => Ok(()),
         _ = stopped.wait_for(|stopped| *stopped) => {
@@ -90,7 +91,7 @@ pub(super) async fn run<P: Protocol, S: Source>(
 
 async fn serve<P: Protocol, S: Source>(
     inner: &Inner<S>,
-    peer: Peer,
+    caller: Caller,
     mut requests: Streaming<P::Request>,
     replies: &Replies<P>,
 ) -> Result<(), Status> {
@@ -102,7 +103,7 @@ async fn serve<P: Protocol, S: Source>(
     };
     let node = P::node(&mut first)
         .ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
-    let session = inner.source.open(peer, node, P::VARIANT).await?;
+    let session = inner.source.open(caller, node, P::VARIANT).await?;
     let mut stream = Stream::<P, S::Session> {
         session,
         names_limit: inner.limits.names,

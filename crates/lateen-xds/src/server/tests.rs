@@ -39,7 +39,7 @@ struct StoreSession {
 impl Source for StoreSource {
     type Session = StoreSession;
 
-    async fn open(&self, _: Peer, node: Node, _: Variant) -> Result<StoreSession, Status> {
+    async fn open(&self, _: Caller, node: Node, _: Variant) -> Result<StoreSession, Status> {
         if node.id.is_empty() {
             return Err(Status::invalid_argument("the node has no id"));
         }

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 /// Longest wait for anything that takes milliseconds when it works.
@@ -60,6 +61,7 @@ impl Mesh {
             client: client.clone(),
             namespace: "istio-system".to_owned(),
             xds_address: any_port,
+            secure_address: any_port,
             xds_socket: None,
             webhook_address: any_port,
             monitoring_addresses: vec![any_port],
@@ -151,9 +153,21 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) async fn connect(mesh: &Mesh, node: &str) -> Result<Self, Status> {
         let address = format!("http://{}", mesh.control.addresses().xds);
-        let mut client = AggregatedDiscoveryServiceClient::connect(address)
+        let channel = Endpoint::from_shared(address)
+            .unwrap()
+            .connect()
             .await
             .unwrap();
+        Self::over(channel, None, node).await
+    }
+
+    /// Over a channel, with a bearer token.
+    pub(crate) async fn over(
+        channel: Channel,
+        token: Option<&str>,
+        node: &str,
+    ) -> Result<Self, Status> {
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let (requests, sent) = mpsc::channel(16);
         let request = DeltaDiscoveryRequest {
             node: Some(Node {
@@ -164,9 +178,12 @@ impl Proxy {
             ..DeltaDiscoveryRequest::default()
         };
         requests.send(request).await.unwrap();
-        let opened = client
-            .delta_aggregated_resources(ReceiverStream::new(sent))
-            .await?;
+        let mut request = tonic::Request::new(ReceiverStream::new(sent));
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", value);
+        }
+        let opened = client.delta_aggregated_resources(request).await?;
         Ok(Self {
             requests,
             responses: opened.into_inner(),

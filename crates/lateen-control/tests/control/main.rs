@@ -1,5 +1,6 @@
 //! The control plane beside a real API server, asked over real sockets.
 
+mod identity;
 mod support;
 
 use kube::api::{Patch, PatchParams, PostParams};
