@@ -29,12 +29,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ),
     (
         "lateen-control",
-        &[
-            "lateen-api",
-            "lateen-xds",
-            "lateen-mesh",
-            "lateen-identity",
-        ],
+        &["lateen-api", "lateen-xds", "lateen-mesh", "lateen-identity"],
     ),
     ("lateen-cluster", &["lateen-api"]),
     ("lateen-node", &["lateen-api", "lateen-sys"]),
