@@ -15,6 +15,29 @@ pub fn xx64(bytes: &[u8], seed: u64) -> u64 {
     XxHash64::oneshot(seed, bytes)
 }
 
+/// MurmurHash2 in its 64-bit variant A with the seed that the C++ library uses.
+pub fn murmur64(bytes: &[u8]) -> u64 {
+    const SEED: u64 = 0xc70f_6907;
+    const MULTIPLIER: u64 = 0xc6a4_a793_5bd1_e995;
+    let mix = |word: u64| {
+        let word = word.wrapping_mul(MULTIPLIER);
+        (word ^ (word >> 47)).wrapping_mul(MULTIPLIER)
+    };
+    let mut hash = SEED ^ (bytes.len() as u64).wrapping_mul(MULTIPLIER);
+    let mut words = bytes.chunks_exact(8);
+    for word in words.by_ref() {
+        let word = word.iter().rev().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+        hash = (hash ^ mix(word)).wrapping_mul(MULTIPLIER);
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        let rest = rest.iter().rev().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+        hash = (hash ^ rest).wrapping_mul(MULTIPLIER);
+    }
+    hash = (hash ^ (hash >> 47)).wrapping_mul(MULTIPLIER);
+    hash ^ (hash >> 47)
+}
+
 /// One property; several are combined in order.
 #[derive(Debug, Clone)]
 pub struct HashPolicy {

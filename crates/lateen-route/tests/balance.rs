@@ -1,11 +1,20 @@
 //! Load balancers: the choices that Envoy 1.40 makes for the same keys, exactly; the others by their distribution.
 
-use lateen_route::balance::{Balancer, Health, Member, Pick, Policy, Settings, State};
+use std::time::Duration;
+
+use lateen_route::balance::{
+    Balancer, HashFunction, Health, Member, Pick, Policy, Previous, Settings, SlowStart, State,
+};
 use lateen_route::hash::xx64;
 
 const RING: Policy = Policy::RingHash {
     minimum: 1024,
     maximum: 8 << 20,
+    function: HashFunction::XxHash,
+};
+const LEAST: Policy = Policy::LeastRequest {
+    choices: 2,
+    bias: 1.0,
 };
 const MAGLEV: Policy = Policy::Maglev { size: 65_537 };
 
@@ -21,12 +30,7 @@ fn members(weights: &[u32]) -> Vec<Member> {
 }
 
 fn settings(policy: Policy) -> Settings {
-    Settings {
-        policy,
-        overprovisioning: 140,
-        panic_threshold: 50,
-        locality_weights: None,
-    }
+    Settings::new(policy)
 }
 
 /// Counts up, so that tests repeat.
@@ -50,6 +54,8 @@ fn choices(policy: Policy, weights: &[u32], attempt: u64) -> String {
                 random: &mut random,
                 load: &|_| 0,
                 attempt,
+                age: None,
+                previous: None,
             };
             balancer.pick(&mut state, &mut pick).unwrap().to_string()
         })
@@ -89,6 +95,8 @@ fn tally(
             random: &mut random,
             load,
             attempt: 0,
+            age: None,
+            previous: None,
         };
         if let Some(chosen) = balancer.pick(&mut state, &mut pick) {
             tally[chosen] += 1;
@@ -123,7 +131,7 @@ fn weighted_round_robin_is_exact() {
 fn least_request_avoids_the_loaded_endpoint() {
     let load = |member: usize| if member == 0 { 100 } else { 1 };
     let tally = tally(
-        &settings(Policy::LeastRequest { choices: 2 }),
+        &settings(LEAST),
         &members(&[1, 1, 1]),
         900,
         &load,
@@ -187,4 +195,123 @@ fn localities_share_by_weight() {
         ..settings(Policy::RoundRobin)
     };
     assert_eq!(tally(&split, &all, 600, &|_| 0), [480, 60, 60]);
+}
+
+/// How often each priority is drawn for a retry after attempts at `tried` priorities.
+fn priorities_after(tried: &[u32], frequency: usize, healthy: &[bool]) -> Vec<usize> {
+    let mut all = members(&vec![1; healthy.len()]);
+    for (index, member) in all.iter_mut().enumerate() {
+        member.priority = index as u32;
+        if !healthy[index] {
+            member.health = Health::Unhealthy;
+        }
+    }
+    let balancer = Balancer::build(&settings(Policy::Random), &all);
+    let (mut state, mut random) = (State::default(), counter());
+    let mut tally = vec![0; healthy.len()];
+    for _ in 0..100 {
+        let mut pick = Pick {
+            hash: None,
+            random: &mut random,
+            load: &|_| 0,
+            attempt: 0,
+            age: None,
+            previous: Some(Previous { tried, frequency }),
+        };
+        if let Some(chosen) = balancer.pick(&mut state, &mut pick) {
+            tally[chosen] += 1;
+        }
+    }
+    tally
+}
+
+#[test]
+fn retries_leave_tried_priorities_out() {
+    for (tried, frequency, healthy, expected) in [
+        (&[][..], 1, &[true, true, true][..], &[100, 0, 0][..]),
+        (&[0], 1, &[true, true, true], &[0, 100, 0]),
+        (&[0], 2, &[true, true, true], &[100, 0, 0]),
+        (&[0, 0], 2, &[true, true, true], &[0, 100, 0]),
+        (&[0, 0, 1], 2, &[true, true, true], &[0, 100, 0]),
+        (&[0, 1], 1, &[true, true, true], &[0, 0, 100]),
+        // When all were tried, it begins anew.
+        (&[0, 1, 2], 1, &[true, true, true], &[100, 0, 0]),
+        (&[0, 1, 2, 0], 1, &[true, true, true], &[0, 100, 0]),
+        (&[0], 1, &[true, false, true], &[0, 0, 100]),
+        (&[0], 1, &[true, false, false], &[100, 0, 0]),
+    ] {
+        assert_eq!(
+            priorities_after(tried, frequency, healthy),
+            expected,
+            "{tried:?} every {frequency}, {healthy:?}"
+        );
+    }
+}
+
+#[test]
+fn new_endpoints_start_slowly() {
+    let start = |aggression, minimum| SlowStart {
+        window: Duration::from_secs(100),
+        aggression,
+        minimum,
+    };
+    for (slow, age, expected) in [
+        (start(1.0, 0.1), 50, 0.5),
+        (start(1.0, 0.1), 5, 0.1),
+        (start(1.0, 0.0), 5, 0.05),
+        (start(2.0, 0.1), 25, 0.5),
+        (start(0.5, 0.1), 50, 0.25),
+        (start(1.0, 0.1), 100, 1.0),
+        (start(1.0, 0.1), 500, 1.0),
+    ] {
+        let factor = slow.factor(Duration::from_secs(age));
+        assert!((factor - expected).abs() < 1e-9, "{slow:?} {age}: {factor}");
+    }
+    let settings = Settings {
+        slow_start: Some(start(1.0, 0.1)),
+        ..settings(Policy::RoundRobin)
+    };
+    for policy in [Policy::RoundRobin, LEAST] {
+        let settings = Settings { policy, ..settings.clone() };
+        let balancer = Balancer::build(&settings, &members(&[1, 1]));
+        let (mut state, mut random) = (State::default(), counter());
+        let mut tally = [0; 2];
+        for _ in 0..600 {
+            let mut pick = Pick {
+                hash: None,
+                random: &mut random,
+                load: &|_| 0,
+                attempt: 0,
+                age: Some(&|member| Duration::from_secs(if member == 0 { 500 } else { 20 })),
+                previous: None,
+            };
+            tally[balancer.pick(&mut state, &mut pick).unwrap()] += 1;
+        }
+        assert_eq!(tally, [500, 100], "{policy:?}");
+    }
+}
+
+#[test]
+fn panic_ignores_the_weights_of_localities() {
+    let mut all = members(&[1, 1, 1, 1]);
+    for member in &mut all[1..] {
+        member.locality = 1;
+        member.health = Health::Unhealthy;
+    }
+    let split = Settings {
+        locality_weights: Some(vec![90, 10]),
+        ..settings(Policy::RoundRobin)
+    };
+    assert_eq!(tally(&split, &all, 400, &|_| 0), [100; 4]);
+}
+
+#[test]
+fn active_requests_count_by_their_bias() {
+    let load = |member: usize| if member == 0 { 3 } else { 0 };
+    for (bias, expected) in [(0.0, [400, 200]), (1.0, [200, 400]), (0.5, [300, 300])] {
+        let policy = Policy::LeastRequest { choices: 2, bias };
+        let tally = tally(&settings(policy), &members(&[2, 1]), 600, &load);
+        let near = |(count, wanted): (&usize, &usize)| count.abs_diff(*wanted) <= 2;
+        assert!(tally.iter().zip(&expected).all(near), "{bias}: {tally:?}");
+    }
 }

@@ -1,7 +1,8 @@
 //! Ring hash and maglev with exactly Envoy's tables, so that the same key reaches the same endpoint through either
 //! proxy.
 
-use crate::hash::xx64;
+use super::HashFunction;
+use crate::hash::{murmur64, xx64};
 
 /// An endpoint with its share of the table. Shares add up to one.
 pub(super) struct Host<'m> {
@@ -17,7 +18,12 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn build(hosts: &[Host<'_>], minimum: u64, maximum: u64) -> Self {
+    pub(super) fn build(
+        hosts: &[Host<'_>],
+        minimum: u64,
+        maximum: u64,
+        function: HashFunction,
+    ) -> Self {
         let smallest = hosts.iter().map(|host| host.weight).fold(1.0, f64::min);
         // Every endpoint gets a whole number of entries for its weight, if the maximum allows.
         let scale = ((smallest * minimum as f64).ceil() / smallest).min(maximum as f64);
@@ -32,7 +38,11 @@ impl Ring {
                 text.push_str(host.key);
                 text.push('_');
                 text.push_str(&number.to_string());
-                entries.push((xx64(text.as_bytes(), 0), host.member));
+                let hash = match function {
+                    HashFunction::XxHash => xx64(text.as_bytes(), 0),
+                    HashFunction::Murmur2 => murmur64(text.as_bytes()),
+                };
+                entries.push((hash, host.member));
                 number += 1;
                 current += 1.0;
             }
