@@ -32,6 +32,16 @@ enum Test {
 }
 
 impl HeaderMatch {
+    /// The condition that a header is there.
+    pub fn present(name: HeaderName) -> Self {
+        Self {
+            name: Name::Field(name),
+            invert: false,
+            missing_is_empty: false,
+            test: Test::Present(true),
+        }
+    }
+
     /// Compiles the protobuf form.
     pub fn compile(mut matcher: pb::HeaderMatcher) -> Result<Self, Invalid> {
         let name = std::mem::take(&mut matcher.name);

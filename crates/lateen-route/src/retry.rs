@@ -1,14 +1,17 @@
 //! Retry policies: which failures are tried again, how often, and after which pause.
 
+mod compile;
+mod overrides;
+
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
-use lateen_xds::pb::envoy::config::route::v3 as pb;
+use http::{HeaderMap, HeaderName, StatusCode};
 
-use crate::compile::duration;
-use crate::{Invalid, Within, refuse_rest};
+use crate::RequestView;
+use crate::balance::subset::Labels;
+use crate::header_match::HeaderMatch;
 
-const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+pub use overrides::per_try_timeout;
 
 /// The set of conditions of `retry_on`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +44,8 @@ tokens! {
     GRPC_INTERNAL = 11, "internal";
     GRPC_RESOURCE_EXHAUSTED = 12, "resource-exhausted";
     GRPC_UNAVAILABLE = 13, "unavailable";
+    HEADERS = 14, "retriable-headers";
+    HTTP3_POST_CONNECT_FAILURE = 15, "http3-post-connect-failure";
 }
 
 impl RetryOn {
@@ -51,6 +56,11 @@ impl RetryOn {
                 .filter_map(|token| Self::token(token.trim()))
                 .fold(0, |all, token| all | token.0),
         )
+    }
+
+    /// Whether there is no condition at all.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// Whether any of `other`'s conditions is in the set.
@@ -77,7 +87,10 @@ pub enum Failure {
     /// The connection or stream broke later.
     Reset,
     /// The time of this attempt was over.
-    AttemptTimeout,
+    AttemptTimeout {
+        /// The request was on its way already.
+        sent: bool,
+    },
     /// A circuit breaker refused it.
     Overflow,
 }
@@ -91,110 +104,109 @@ pub struct RetryPolicy {
     pub retries: u32,
     /// Time for one attempt.
     pub per_try_timeout: Option<Duration>,
+    /// Time without any progress of one attempt.
+    pub per_try_idle_timeout: Option<Duration>,
     /// Statuses for `retriable-status-codes`.
     pub status_codes: Vec<u16>,
-    /// Hosts that were tried already are avoided.
-    pub avoid_previous_hosts: bool,
+    /// Conditions on the response for `retriable-headers`; any of them suffices.
+    pub headers: Vec<HeaderMatch>,
+    /// Conditions on the request; when there are any, one must hold, or nothing is tried again.
+    pub request_headers: Vec<HeaderMatch>,
+    /// Which endpoints retries avoid.
+    pub avoid: Vec<HostPredicate>,
+    /// Retries turn to other priorities after this many attempts each.
+    pub previous_priorities: Option<usize>,
     /// How often a host is chosen again to avoid one.
     pub host_attempts: u32,
     /// Pause before the first retry; doubles each time.
     pub back_off_base: Duration,
     /// Longest pause.
     pub back_off_max: Duration,
+    /// Pauses that the response asks for.
+    pub rate_limited: Option<RateLimitedBackOff>,
+}
+
+/// Endpoints that a retry avoids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPredicate {
+    /// Those that were tried already.
+    Previous,
+    /// Those that are marked as canaries.
+    Canary,
+    /// Those with all of these labels.
+    Labels(Labels),
+}
+
+/// Where a response says how long to wait, and how long that may be.
+#[derive(Debug, Clone)]
+pub struct RateLimitedBackOff {
+    /// Headers in the order in which they are looked at.
+    pub headers: Vec<(HeaderName, ResetFormat)>,
+    /// Longer pauses are not followed.
+    pub max: Duration,
+}
+
+/// The meaning of a number in a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetFormat {
+    /// Seconds from now.
+    Seconds,
+    /// Seconds since 1970.
+    UnixTimestamp,
 }
 
 impl RetryPolicy {
-    /// Compiles the protobuf form.
-    pub fn compile(mut policy: pb::RetryPolicy) -> Result<Self, Invalid> {
-        let on = RetryOn::parse(&std::mem::take(&mut policy.retry_on));
-        let retries = policy.num_retries.take().map_or(1, |value| value.value);
-        let per_try_timeout = policy
-            .per_try_timeout
-            .take()
-            .map(duration)
-            .transpose()
-            .within("per_try_timeout")?
-            .filter(|time| !time.is_zero());
-        let status_codes = std::mem::take(&mut policy.retriable_status_codes)
-            .into_iter()
-            .map(|code| {
-                u16::try_from(code)
-                    .map_err(|_| Invalid::new("retriable_status_codes", "must be HTTP statuses"))
-            })
-            .collect::<Result<_, _>>()?;
-        let mut avoid_previous_hosts = false;
-        for (index, predicate) in std::mem::take(&mut policy.retry_host_predicate)
-            .into_iter()
-            .enumerate()
-        {
-            if predicate.name != PREVIOUS_HOSTS {
-                return Err(Invalid::unsupported("name"))
-                    .within_item("retry_host_predicate", index);
-            }
-            avoid_previous_hosts = true;
-        }
-        let host_attempts =
-            u32::try_from(std::mem::take(&mut policy.host_selection_retry_max_attempts).max(1))
-                .unwrap_or(u32::MAX);
-        let mut back_off_base = Duration::from_millis(25);
-        let mut back_off_max = None;
-        if let Some(back_off) = policy.retry_back_off.take() {
-            if let Some(base) = back_off.base_interval {
-                back_off_base = duration(base).within("retry_back_off.base_interval")?;
-            }
-            if let Some(max) = back_off.max_interval {
-                back_off_max = Some(duration(max).within("retry_back_off.max_interval")?);
-            }
-            if back_off_base.is_zero() || back_off_max.is_some_and(|max| max < back_off_base) {
-                return Err(Invalid::new(
-                    "retry_back_off",
-                    "base_interval must be positive and at most max_interval",
-                ));
-            }
-        }
-        refuse_rest(&policy)?;
-        Ok(Self {
-            on,
-            retries,
-            per_try_timeout,
-            status_codes,
-            avoid_previous_hosts,
-            host_attempts,
-            back_off_base,
-            back_off_max: back_off_max.unwrap_or(back_off_base * 10),
-        })
+    /// Whether anything can be tried again for a request.
+    pub fn applies(&self, request: &RequestView<'_>) -> bool {
+        !self.on.is_empty()
+            && self.retries > 0
+            && (self.request_headers.is_empty()
+                || self.request_headers.iter().any(|matcher| matcher.matches(request)))
     }
 
     /// Whether an attempt without a response is tried again.
     pub fn retries_failure(&self, failure: Failure) -> bool {
-        let any_reset = RetryOn::SERVER_ERROR
+        // Each of these stands for a response that never came.
+        let any = RetryOn::SERVER_ERROR
             .with(RetryOn::GATEWAY_ERROR)
             .with(RetryOn::RESET);
         match failure {
             Failure::Overflow => false,
-            Failure::Connect => self.on.has(any_reset.with(RetryOn::CONNECT_FAILURE)),
-            Failure::RefusedStream => self.on.has(any_reset.with(RetryOn::REFUSED_STREAM)),
-            Failure::ResetBeforeRequest => {
-                self.on.has(any_reset.with(RetryOn::RESET_BEFORE_REQUEST))
+            Failure::Connect => self.on.has(
+                any.with(RetryOn::CONNECT_FAILURE)
+                    .with(RetryOn::RESET_BEFORE_REQUEST),
+            ),
+            Failure::RefusedStream => self.on.has(any.with(RetryOn::REFUSED_STREAM)),
+            Failure::ResetBeforeRequest | Failure::AttemptTimeout { sent: false } => {
+                self.on.has(any.with(RetryOn::RESET_BEFORE_REQUEST))
             }
-            Failure::Reset => self.on.has(any_reset),
-            Failure::AttemptTimeout => self
-                .on
-                .has(RetryOn::SERVER_ERROR.with(RetryOn::GATEWAY_ERROR)),
+            Failure::Reset | Failure::AttemptTimeout { sent: true } => self.on.has(any),
         }
     }
 
     /// Whether a response is dropped and the request tried again.
     pub fn retries_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        if headers.contains_key("x-envoy-ratelimited") && !self.on.has(RetryOn::RATE_LIMITED) {
-            return false;
+        if headers.contains_key("x-envoy-ratelimited") {
+            return self.on.has(RetryOn::RATE_LIMITED);
         }
         let code = status.as_u16();
         (self.on.has(RetryOn::SERVER_ERROR) && status.is_server_error())
             || (self.on.has(RetryOn::GATEWAY_ERROR) && matches!(code, 502..=504))
             || (self.on.has(RetryOn::RETRIABLE_CLIENT_ERROR) && code == 409)
             || (self.on.has(RetryOn::STATUS_CODES) && self.status_codes.contains(&code))
+            || (self.on.has(RetryOn::HEADERS) && self.has_retriable_header(headers))
             || self.retries_grpc_status(headers)
+    }
+
+    fn has_retriable_header(&self, headers: &HeaderMap) -> bool {
+        let response = RequestView {
+            method: "",
+            scheme: "",
+            authority: "",
+            path: "",
+            headers,
+        };
+        self.headers.iter().any(|matcher| matcher.matches(&response))
     }
 
     fn retries_grpc_status(&self, headers: &HeaderMap) -> bool {
@@ -223,5 +235,26 @@ impl RetryPolicy {
             .min(self.back_off_max);
         let millis = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX).max(1);
         Duration::from_millis(random % millis)
+    }
+
+    /// The pause that a response asks for, up to half longer at random, so that callers do not return all at once.
+    /// `now` is the time since 1970.
+    pub fn pause_of_response(
+        &self,
+        headers: &HeaderMap,
+        now: Duration,
+        random: u64,
+    ) -> Option<Duration> {
+        let back_off = self.rate_limited.as_ref()?;
+        let asked = back_off.headers.iter().find_map(|(name, format)| {
+            let number: u64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+            let time = match format {
+                ResetFormat::Seconds => Duration::from_secs(number),
+                ResetFormat::UnixTimestamp => Duration::from_secs(number).checked_sub(now)?,
+            };
+            (time <= back_off.max).then_some(time)
+        })?;
+        let millis = u64::try_from(asked.as_millis()).ok()?;
+        (millis > 1).then(|| Duration::from_millis(millis + random % (millis / 2).max(1)))
     }
 }

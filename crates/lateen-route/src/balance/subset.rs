@@ -3,10 +3,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lateen_xds::pb::envoy::config::core::v3::Metadata;
+use lateen_xds::pb::google::protobuf::{Struct, Value, value::Kind};
+
 use super::{Balancer, Member, Pick, Settings, State};
 
 /// Keys with values. Values are compared as text in a canonical form.
 pub type Labels = BTreeMap<String, String>;
+
+/// The labels of an endpoint or of what a route asks for: the metadata under `envoy.lb`.
+pub fn labels(metadata: Option<&Metadata>) -> Labels {
+    let fields = metadata.and_then(|metadata| metadata.filter_metadata.get("envoy.lb"));
+    fields.map(labels_of).unwrap_or_default()
+}
+
+/// Labels out of a struct.
+pub fn labels_of(fields: &Struct) -> Labels {
+    let fields = fields.fields.iter();
+    fields.map(|(key, value)| (key.clone(), canonical(value))).collect()
+}
+
+/// A value as text that tells all values apart.
+fn canonical(value: &Value) -> String {
+    match &value.kind {
+        Some(Kind::StringValue(text)) => format!("\"{text}\""),
+        Some(Kind::NumberValue(number)) => number.to_string(),
+        Some(Kind::BoolValue(value)) => value.to_string(),
+        Some(Kind::ListValue(list)) => {
+            let values: Vec<String> = list.values.iter().map(canonical).collect();
+            format!("[{}]", values.join(","))
+        }
+        Some(Kind::StructValue(fields)) => format!("{:?}", labels_of(fields)),
+        Some(Kind::NullValue(_)) | None => "null".to_owned(),
+    }
+}
 
 /// How endpoints are grouped.
 #[derive(Debug, Clone, Default)]
