@@ -1,13 +1,21 @@
 //! Clusters and their endpoints at run time. A [`Cluster`] is an immutable snapshot; what must survive a change of
 //! configuration (statistics, circuit breakers, active requests of an endpoint) is shared between snapshots.
 
+mod breakers;
+mod destination;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::{HeaderMap, HeaderName};
 use lateen_route::balance::Health;
+use lateen_route::balance::subset::Labels;
 use tokio::sync::Notify;
+
+pub(crate) use breakers::{Breakers, Limited, Limits, Permit, Priority, RetryBudget, Usage};
+pub(crate) use destination::Destinations;
 
 use crate::balancing::Balancing;
 use crate::outlier::{HostOutlier, OutlierConfig, Outliers};
@@ -28,14 +36,23 @@ pub(crate) struct Cluster {
     pub(crate) idle_timeout: Option<Duration>,
     /// Requests after which a connection is not used any more; nothing: no limit.
     pub(crate) max_requests_per_connection: Option<u32>,
+    /// Age at which a connection takes no more requests; nothing: no limit.
+    pub(crate) max_connection_duration: Option<Duration>,
+    /// Streams on one HTTP/2 connection; nothing: as many as the peer allows.
+    pub(crate) max_concurrent_streams: Option<u32>,
     pub(crate) keepalive: Option<socket2::TcpKeepalive>,
     pub(crate) transports: Transports,
     pub(crate) server_name: ServerNameRules,
     pub(crate) hosts: Vec<Arc<Host>>,
     pub(crate) balancing: Balancing,
+    /// Percent of the requests that are refused to shed load.
+    pub(crate) drop_percent: f64,
+    /// Idle connections are closed whenever endpoints come or go.
+    pub(crate) close_on_change: bool,
     /// How endpoints that keep failing are ejected; nothing: they are not.
     pub(crate) outlier: Option<OutlierConfig>,
-    pub(crate) limits: Limits,
+    /// Of default and of high priority.
+    pub(crate) limits: [Limits; 2],
     /// What the control plane says about it.
     pub(crate) notes: ClusterNotes,
     /// Endpoints are told who this proxy is, on TCP connections that agree on a protocol for it.
@@ -44,12 +61,23 @@ pub(crate) struct Cluster {
 }
 
 /// How endpoints are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Discovery {
-    /// Listed in the cluster or by endpoint discovery.
+    /// Listed in the cluster, by endpoint discovery, or by names that are resolved.
     Listed,
     /// The address that the client wanted to reach.
-    OriginalDestination,
+    OriginalDestination(OriginalDestination),
+}
+
+/// How the address that the client wanted is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OriginalDestination {
+    /// A header of the request that names another address.
+    pub(crate) header: Option<HeaderName>,
+    /// The port that is used in place of the one that the client wanted.
+    pub(crate) port: Option<u16>,
+    /// How long an endpoint is remembered that nothing is sent to.
+    pub(crate) cleanup: Duration,
 }
 
 /// What a request says about the TLS server name of its connection.
@@ -72,26 +100,6 @@ pub(crate) enum UpstreamProtocol {
     Downstream,
 }
 
-/// Circuit breaker thresholds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) connections: u32,
-    pub(crate) pending: u32,
-    pub(crate) requests: u32,
-    pub(crate) retries: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            pending: 1024,
-            requests: 1024,
-            retries: 3,
-        }
-    }
-}
-
 /// What survives changes of a cluster: one per name. Counted for the process, not per worker, so that a limit means
 /// what it says.
 #[derive(Debug)]
@@ -99,12 +107,12 @@ pub(crate) struct ClusterShared {
     /// Unique in the process.
     pub(crate) id: u64,
     pub(crate) stats: PerWorker<ClusterStats>,
-    pub(crate) connections: Usage,
-    pub(crate) pending: Usage,
-    pub(crate) requests: Usage,
-    pub(crate) retries: Usage,
+    /// What is in use with default and with high priority.
+    pub(crate) used: [Breakers; 2],
     pub(crate) outliers: Outliers,
     pub(crate) ssl: PerWorker<SslStats>,
+    /// Endpoints that clients wanted to reach.
+    pub(crate) destinations: Destinations,
     /// Signalled when a connection becomes idle or is closed, for those who wait for one.
     pub(crate) released: Notify,
 }
@@ -115,59 +123,17 @@ impl ClusterShared {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             stats: PerWorker::new(workers),
-            connections: Usage::default(),
-            pending: Usage::default(),
-            requests: Usage::default(),
-            retries: Usage::default(),
+            used: Default::default(),
             outliers: Outliers::new(workers),
             ssl: PerWorker::new(workers),
+            destinations: Destinations::default(),
             released: Notify::new(),
         }
     }
-}
 
-/// How much of a limited resource is in use.
-#[derive(Debug, Default)]
-pub(crate) struct Usage(AtomicU32);
-
-impl Usage {
-    pub(crate) fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn try_add(&self, limit: u32) -> bool {
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                (used < limit).then_some(used + 1)
-            })
-            .is_ok()
-    }
-}
-
-/// A unit of a limited resource, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    shared: Arc<ClusterShared>,
-    usage: fn(&ClusterShared) -> &Usage,
-}
-
-impl Permit {
-    /// Takes a unit, unless `limit` are in use.
-    pub(crate) fn take(
-        shared: &Arc<ClusterShared>,
-        usage: fn(&ClusterShared) -> &Usage,
-        limit: u32,
-    ) -> Option<Self> {
-        usage(shared).try_add(limit).then(|| Self {
-            shared: shared.clone(),
-            usage,
-        })
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        (self.usage)(&self.shared).0.fetch_sub(1, Ordering::Relaxed);
+    /// Requests that wait for a connection, of either priority.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.used.iter().map(|used| used.pending.get()).sum()
     }
 }
 
@@ -188,12 +154,20 @@ pub(crate) struct Host {
     pub(crate) workload: Option<Arc<Workload>>,
     /// Values that choose the transport.
     pub(crate) transport_metadata: TransportMetadata,
+    /// Metadata by which subsets are made.
+    pub(crate) labels: Labels,
+    /// Marked as a canary.
+    pub(crate) canary: bool,
     pub(crate) shared: Arc<HostShared>,
 }
 
 /// Live numbers of an endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct HostShared {
+    /// When the endpoint came, for slow start.
+    pub(crate) added: Instant,
+    /// Connections that are open or being opened, by priority.
+    pub(crate) connections: [Usage; 2],
     pub(crate) active_requests: AtomicU32,
     pub(crate) total_requests: AtomicU64,
     pub(crate) failed_requests: AtomicU64,
@@ -201,6 +175,22 @@ pub(crate) struct HostShared {
     pub(crate) total_connections: AtomicU64,
     pub(crate) failed_connections: AtomicU64,
     pub(crate) outlier: HostOutlier,
+}
+
+impl Default for HostShared {
+    fn default() -> Self {
+        Self {
+            added: Instant::now(),
+            connections: Default::default(),
+            active_requests: Default::default(),
+            total_requests: Default::default(),
+            failed_requests: Default::default(),
+            active_connections: Default::default(),
+            total_connections: Default::default(),
+            failed_connections: Default::default(),
+            outlier: HostOutlier::default(),
+        }
+    }
 }
 
 /// An active request of an endpoint, counted until dropped.
@@ -242,19 +232,33 @@ impl Cluster {
         self.outlier.is_some() && host.shared.outlier.is_ejected()
     }
 
-    /// A host for an address that no configuration lists.
-    pub(crate) fn original_destination(address: SocketAddr) -> Arc<Host> {
-        Arc::new(Host {
-            address,
-            text: address.to_string(),
-            hostname: String::new(),
-            health: Health::Healthy,
-            weight: 1,
-            priority: 0,
-            locality: Default::default(),
-            workload: None,
-            transport_metadata: None,
-            shared: Arc::default(),
-        })
+    /// Endpoints as they are known at present.
+    pub(crate) fn known_hosts(&self) -> Vec<Arc<Host>> {
+        match self.discovery {
+            Discovery::Listed => self.hosts.clone(),
+            Discovery::OriginalDestination(_) => self.shared.destinations.hosts(),
+        }
+    }
+
+    /// Whether this request is among those that are refused to shed load.
+    pub(crate) fn drops(&self) -> bool {
+        self.drop_percent > 0.0 && fastrand::f64() * 100.0 < self.drop_percent
+    }
+
+    /// Where the client wanted to go. `restored` is the address that its connection was made to, if it was redirected
+    /// here; `headers` those of the request.
+    pub(crate) fn original_destination(
+        &self,
+        settings: &OriginalDestination,
+        restored: Option<SocketAddr>,
+        headers: Option<&HeaderMap>,
+    ) -> Option<Arc<Host>> {
+        let asked = settings.header.as_ref().zip(headers);
+        let asked = asked.and_then(|(name, headers)| headers.get(name)?.to_str().ok()?.parse().ok());
+        let mut address = asked.or(restored)?;
+        if let Some(port) = settings.port {
+            address.set_port(port);
+        }
+        Some(self.shared.destinations.host(address, settings.cleanup))
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) remote: SocketAddr,
     /// Where the client wanted to go: the original destination when it was restored.
     pub(crate) local: SocketAddr,
+    /// The client wanted to go elsewhere and was redirected here.
+    pub(crate) restored: bool,
     /// Server name of a TLS client hello.
     pub(crate) server_name: String,
     pub(crate) chain: String,
@@ -101,7 +103,8 @@ pub(crate) async fn serve(
     let id = worker.connection_id();
     let mut prefix = BytesMut::new();
     let inspection = inspect(&mut stream, &mut prefix, &listener, local.port()).await;
-    if let Some((chain, info)) = choose(&listener, inspection, remote, local, id)
+    let restored = local != canonical(own);
+    if let Some((chain, info)) = choose(&listener, inspection, remote, local, restored, id)
         && let Some((mut stream, info, mut prefix)) =
             secure(&chain, &listener, info, stream, prefix).await
     {
@@ -165,6 +168,7 @@ fn choose(
     inspection: Result<Inspected, InspectError>,
     remote: SocketAddr,
     local: SocketAddr,
+    restored: bool,
     id: u64,
 ) -> Option<(Arc<FilterChain>, ConnectionInfo)> {
     let inspected = match inspection {
@@ -201,6 +205,7 @@ fn choose(
         id,
         remote,
         local,
+        restored,
         server_name: hello.server_name,
         chain: String::new(),
         tls: None,

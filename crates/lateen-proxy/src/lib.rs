@@ -19,6 +19,7 @@ mod cluster;
 pub mod command;
 mod config;
 mod connection;
+mod dns;
 mod engine;
 mod flags;
 mod http;

@@ -5,12 +5,17 @@
 //! by a task that lives only as long as something is ejected or has to be forgiven, so that healthy clusters cost
 //! nothing. Source of the rules: Envoy's outlier detection, `xds.md` 3.10.
 
+mod statistics;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use statistics::{Tally, compare};
+pub(crate) use statistics::{Comparison, Statistics};
 
 use crate::cluster::{Cluster, Host};
 use crate::shared::Shared;
@@ -40,6 +45,8 @@ pub(crate) struct OutlierConfig {
     pub(crate) most_percent: u32,
     /// One may always be ejected, whatever the percentage.
     pub(crate) always_one: bool,
+    /// Ejection by what happened in the last interval.
+    pub(crate) statistics: Statistics,
 }
 
 /// Ejection after this many failures in a row.
@@ -74,6 +81,8 @@ pub(crate) struct HostOutlier {
     five_xx: AtomicU32,
     gateway: AtomicU32,
     local: AtomicU32,
+    /// What happened in this interval: responses, and failures of local origin when they are told apart.
+    tallies: [Tally; 2],
     ejected: AtomicBool,
     history: Mutex<History>,
 }
@@ -94,6 +103,8 @@ pub(crate) struct Outliers {
     epoch: AtomicU64,
     /// A task looks ejections over. Held while anything is ejected or returns.
     watched: Mutex<bool>,
+    /// A copy for requests, which have to know it without a lock.
+    looked_after: AtomicBool,
 }
 
 impl Outliers {
@@ -102,6 +113,7 @@ impl Outliers {
             stats: PerWorker::new(workers),
             epoch: AtomicU64::new(0),
             watched: Mutex::new(false),
+            looked_after: AtomicBool::new(false),
         }
     }
 
@@ -129,6 +141,10 @@ enum Kind {
     FiveXx,
     Gateway,
     Local,
+    SuccessRate,
+    FailurePercentage,
+    LocalSuccessRate,
+    LocalFailurePercentage,
 }
 
 impl Kind {
@@ -137,6 +153,19 @@ impl Kind {
             Self::FiveXx => (&stats.detected_5xx, &stats.enforced_5xx),
             Self::Gateway => (&stats.detected_gateway, &stats.enforced_gateway),
             Self::Local => (&stats.detected_local, &stats.enforced_local),
+            Self::SuccessRate => (&stats.detected_success_rate, &stats.enforced_success_rate),
+            Self::FailurePercentage => (
+                &stats.detected_failure_percentage,
+                &stats.enforced_failure_percentage,
+            ),
+            Self::LocalSuccessRate => (
+                &stats.detected_local_success_rate,
+                &stats.enforced_local_success_rate,
+            ),
+            Self::LocalFailurePercentage => (
+                &stats.detected_local_failure_percentage,
+                &stats.enforced_local_failure_percentage,
+            ),
         }
     }
 }
@@ -147,19 +176,31 @@ pub(crate) fn report(worker: &Rc<Worker>, cluster: &Cluster, host: &Host, event:
         return;
     };
     let state = &host.shared.outlier;
+    if !cluster.shared.outliers.looked_after.load(Ordering::Relaxed)
+        && config.statistics.wanted(cluster.hosts.len())
+    {
+        let mut watched = cluster.shared.outliers.watched.lock();
+        watch_over(worker, cluster, config, &mut watched);
+    }
     let status = match (event, config.split) {
         (Event::Response(status), split) => {
             if split {
+                state.tallies[1].count(true);
                 reset(&state.local);
             }
             status
         }
-        (Event::Connected, true) => return reset(&state.local),
+        (Event::Connected, true) => {
+            state.tallies[1].count(true);
+            return reset(&state.local);
+        }
         (Event::Connected, false) => 200,
         (Event::LocalFailure { connected, .. }, true) => {
             if connected {
+                state.tallies[1].count(true);
                 reset(&state.local);
             }
+            state.tallies[1].count(false);
             if reached(&state.local, config.local) {
                 detected(worker, cluster, host, Kind::Local, config.local);
             }
@@ -167,6 +208,7 @@ pub(crate) fn report(worker: &Rc<Worker>, cluster: &Cluster, host: &Host, event:
         }
         (Event::LocalFailure { status, .. }, false) => status,
     };
+    state.tallies[0].count(status < 500);
     if status < 500 {
         reset(&state.five_xx);
         reset(&state.gateway);
@@ -199,19 +241,32 @@ fn reached(counter: &AtomicU32, limit: Consecutive) -> bool {
     reached
 }
 
-/// Ejects an endpoint, unless too many are ejected already or the ejection is not enforced.
+/// Ejects an endpoint because of what just happened.
 fn detected(worker: &Rc<Worker>, cluster: &Cluster, host: &Host, kind: Kind, limit: Consecutive) {
     let Some(config) = &cluster.outlier else {
         return;
     };
+    // Ejections of a cluster happen one after the other, or two workers could exceed the percentage together.
+    let mut watched = cluster.shared.outliers.watched.lock();
+    if eject(cluster, config, host, kind, limit.enforced) {
+        watch_over(worker, cluster, config, &mut watched);
+    }
+}
+
+/// Ejects an endpoint, unless too many are ejected already or the ejection is not enforced. The caller holds the lock.
+fn eject(
+    cluster: &Cluster,
+    config: &OutlierConfig,
+    host: &Host,
+    kind: Kind,
+    enforced_percent: u32,
+) -> bool {
     let outliers = &cluster.shared.outliers;
     let stats = outliers.stats.here();
     let (detected, enforced) = kind.counters(stats);
-    // Ejections of a cluster happen one after the other, or two workers could exceed the percentage together.
-    let mut watched = outliers.watched.lock();
     let state = &host.shared.outlier;
     if state.is_ejected() {
-        return;
+        return false;
     }
     detected.inc();
     let ejected = ejected_hosts(cluster);
@@ -219,10 +274,10 @@ fn detected(worker: &Rc<Worker>, cluster: &Cluster, host: &Host, kind: Kind, lim
     let allowed = percent <= config.most_percent as usize || (ejected == 0 && config.always_one);
     if !allowed {
         stats.overflow.inc();
-        return;
+        return false;
     }
-    if fastrand::u32(0..100) >= limit.enforced {
-        return;
+    if fastrand::u32(0..100) >= enforced_percent {
+        return false;
     }
     let mut history = state.history.lock();
     // Beyond the longest time a higher multiplier would only take longer to be forgiven.
@@ -240,15 +295,23 @@ fn detected(worker: &Rc<Worker>, cluster: &Cluster, host: &Host, kind: Kind, lim
         ?kind,
         "endpoint ejected"
     );
-    if !std::mem::replace(&mut *watched, true) {
-        let watching = watch(
-            worker.shared.clone(),
-            cluster.name.clone(),
-            cluster.shared.id,
-            config.interval,
-        );
-        tokio::task::spawn_local(watching);
+    true
+}
+
+/// Starts the task that looks the cluster over, unless there is one.
+fn watch_over(worker: &Rc<Worker>, cluster: &Cluster, config: &OutlierConfig, watched: &mut bool) {
+    if std::mem::replace(watched, true) {
+        return;
     }
+    let outliers = &cluster.shared.outliers;
+    outliers.looked_after.store(true, Ordering::Relaxed);
+    let watching = watch(
+        worker.shared.clone(),
+        cluster.name.clone(),
+        cluster.shared.id,
+        config.interval,
+    );
+    tokio::task::spawn_local(watching);
 }
 
 /// Endpoints that are ejected at present.
@@ -268,8 +331,16 @@ async fn watch(shared: Arc<Shared>, name: String, id: u64, mut interval: Duratio
             return;
         };
         let mut watched = cluster.shared.outliers.watched.lock();
-        let busy = look_over(&cluster, Instant::now());
+        let mut busy = look_over(&cluster, Instant::now());
+        if let Some(config) = &cluster.outlier {
+            busy |= compare(&cluster, config);
+        }
         *watched = busy;
+        cluster
+            .shared
+            .outliers
+            .looked_after
+            .store(busy, Ordering::Relaxed);
         if !busy {
             return;
         }

@@ -6,19 +6,21 @@
 mod open;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use open::{Opening, Pending, open_http1, open_http2};
 
-use crate::cluster::{Cluster, Host, Permit};
+use crate::cluster::{Cluster, ClusterShared, Discovery, Host, Priority};
 use crate::http::body::RequestBody;
 use crate::shared::Clusters;
 use crate::tls::client::Asked;
@@ -36,21 +38,25 @@ const MOST_IDLE: usize = 128;
 #[derive(Default)]
 pub(crate) struct Pools {
     hosts: RefCell<HashMap<Key, HostPool>>,
+    /// Endpoints of the clusters whose connections end whenever these change.
+    fixed: RefCell<HashMap<u64, BTreeSet<SocketAddr>>>,
 }
 
 /// An endpoint of a cluster. The address is part of the key, so an endpoint that moves gets new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     cluster: u64,
+    priority: Priority,
     address: SocketAddr,
     /// The transport with what a connection asks for: connections of one are not used for another.
     transport: u64,
 }
 
 impl Key {
-    fn new(cluster: &Cluster, host: &Host, asked: &Asked) -> Self {
+    fn new(cluster: &Cluster, host: &Host, asked: &Asked, priority: Priority) -> Self {
         Self {
             cluster: cluster.shared.id,
+            priority,
             address: host.address,
             transport: cluster.transports.of(host).key(asked),
         }
@@ -76,6 +82,8 @@ pub(crate) struct Http1Connection {
     key: Key,
     idle_since: Instant,
     idle_timeout: Option<Duration>,
+    /// When it is too old for another request.
+    retire_at: Option<Instant>,
 }
 
 /// An HTTP/2 connection, shared by its streams.
@@ -88,6 +96,10 @@ pub(crate) struct Http2Connection {
     served: Cell<u32>,
     idle_since: Cell<Instant>,
     idle_timeout: Option<Duration>,
+    /// When it is too old for another stream.
+    retire_at: Option<Instant>,
+    /// Whom to tell that a stream ended.
+    cluster: Arc<ClusterShared>,
 }
 
 /// One stream of an HTTP/2 connection.
@@ -119,12 +131,13 @@ impl Pools {
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
         asked: &Asked,
+        priority: Priority,
     ) -> Result<Http1Connection, PoolError> {
-        let key = Key::new(cluster, host, asked);
+        let key = Key::new(cluster, host, asked, priority);
         if let Some(connection) = self.take_idle(key) {
             return Ok(connection);
         }
-        let _pending = Pending::start(cluster)?;
+        let _pending = Pending::start(cluster, priority)?;
         loop {
             let released = cluster.shared.released.notified();
             tokio::pin!(released);
@@ -133,26 +146,32 @@ impl Pools {
             if let Some(connection) = self.take_idle(key) {
                 return Ok(connection);
             }
-            let limit = cluster.limits.connections;
-            if let Some(permit) = Permit::take(&cluster.shared, |s| &s.connections, limit) {
+            if let Some(permit) = cluster.connection_permit(priority, &host.shared) {
                 return open_http1(worker, cluster, host, asked, key, permit).await;
             }
-            cluster.shared.stats.here().cx_overflow.inc();
-            self.close_idle(key.cluster);
-            for (index, other) in worker.shared.workers.iter().enumerate() {
-                if index != worker.index {
-                    let _ = other.send(Command::CloseIdle(key.cluster));
-                }
-            }
-            released.await;
+            self.wait(worker, key, released).await;
         }
+    }
+
+    /// Waits until a connection is given back, after all idle ones of the cluster were told to make room.
+    async fn wait(&self, worker: &Worker, key: Key, released: Pin<&mut Notified<'_>>) {
+        self.close_idle(key.cluster);
+        for (index, other) in worker.shared.workers.iter().enumerate() {
+            if index != worker.index {
+                let _ = other.send(Command::CloseIdle(key.cluster));
+            }
+        }
+        released.await;
     }
 
     /// The most recently used idle connection that is ready.
     fn take_idle(&self, key: Key) -> Option<Http1Connection> {
         let mut hosts = self.hosts.borrow_mut();
         let idle = &mut hosts.get_mut(&key)?.idle;
-        idle.retain(|connection| !connection.sender.is_closed());
+        let now = Instant::now();
+        idle.retain(|connection| {
+            !connection.sender.is_closed() && connection.retire_at.is_none_or(|at| now < at)
+        });
         let position = idle
             .iter()
             .rposition(|connection| connection.sender.is_ready())?;
@@ -163,7 +182,8 @@ impl Pools {
     pub(crate) fn release(&self, cluster: &Cluster, mut connection: Http1Connection) {
         let used_up = cluster
             .max_requests_per_connection
-            .is_some_and(|most| connection.served >= most);
+            .is_some_and(|most| connection.served >= most)
+            || connection.retire_at.is_some_and(|at| Instant::now() >= at);
         if used_up || connection.sender.is_closed() {
             return;
         }
@@ -174,7 +194,7 @@ impl Pools {
             idle.push(connection);
         }
         drop(hosts);
-        if cluster.shared.pending.get() > 0 {
+        if cluster.shared.waiting() > 0 {
             cluster.shared.released.notify_waiters();
         }
     }
@@ -186,13 +206,17 @@ impl Pools {
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
         asked: &Asked,
+        priority: Priority,
     ) -> Result<Stream, PoolError> {
-        let key = Key::new(cluster, host, asked);
+        let key = Key::new(cluster, host, asked, priority);
         if let Some(stream) = self.take_stream(key, cluster) {
             return Ok(stream);
         }
-        let _pending = Pending::start(cluster)?;
+        let _pending = Pending::start(cluster, priority)?;
         loop {
+            let released = cluster.shared.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
             if let Some(stream) = self.take_stream(key, cluster) {
                 return Ok(stream);
             }
@@ -205,12 +229,9 @@ impl Pools {
                 opening.notified().await;
                 continue;
             }
-            let limit = cluster.limits.connections;
-            // One connection is always allowed: without any, nothing could ever be sent.
-            let permit = Permit::take(&cluster.shared, |s| &s.connections, limit.max(1));
-            let Some(permit) = permit else {
-                cluster.shared.stats.here().cx_overflow.inc();
-                return Err(PoolError::Overflow);
+            let Some(permit) = cluster.connection_permit(priority, &host.shared) else {
+                self.wait(worker, key, released).await;
+                continue;
             };
             let _opening = Opening::start(self, key);
             let connection = Rc::new(open_http2(worker, cluster, host, asked, permit).await?);
@@ -228,10 +249,14 @@ impl Pools {
         let streams = &mut hosts.get_mut(&key)?.streams;
         streams.retain(|connection| !connection.sender.is_closed());
         let most = cluster.max_requests_per_connection.unwrap_or(u32::MAX);
-        streams.retain(|connection| connection.served.get() < most);
+        let now = Instant::now();
+        streams.retain(|connection| {
+            connection.served.get() < most && connection.retire_at.is_none_or(|at| now < at)
+        });
+        let most_streams = cluster.max_concurrent_streams.unwrap_or(STREAMS);
         let connection = streams
             .iter()
-            .find(|connection| connection.active.get() < STREAMS)?
+            .find(|connection| connection.active.get() < most_streams)?
             .clone();
         Some(Stream::start(connection))
     }
@@ -273,14 +298,37 @@ impl Pools {
             .values()
             .map(|cluster| (cluster.shared.id, cluster))
             .collect();
+        self.end_changed(&current);
         self.hosts.borrow_mut().retain(|key, pool| {
             pool.opening.is_some()
                 || current.get(&key.cluster).is_some_and(|cluster| {
                     // Clusters without a list of hosts reach whatever the client wanted.
-                    cluster.discovery == crate::cluster::Discovery::OriginalDestination
+                    matches!(cluster.discovery, Discovery::OriginalDestination(_))
                         || cluster.hosts.iter().any(|host| host.address == key.address)
                 })
         });
+    }
+}
+
+impl Pools {
+    /// Ends connections of clusters that want so when their endpoints came or went.
+    fn end_changed(&self, current: &HashMap<u64, &Arc<Cluster>>) {
+        let mut fixed = self.fixed.borrow_mut();
+        fixed.retain(|id, _| current.contains_key(id));
+        for (id, cluster) in current.iter().filter(|(_, cluster)| cluster.close_on_change) {
+            let now: BTreeSet<_> = cluster.hosts.iter().map(|host| host.address).collect();
+            let before = fixed.insert(*id, now);
+            if before.is_none_or(|before| Some(&before) == fixed.get(id)) {
+                continue;
+            }
+            for (key, pool) in self.hosts.borrow_mut().iter_mut() {
+                if key.cluster == *id {
+                    // Streams in progress keep their connection.
+                    pool.idle.clear();
+                    pool.streams.clear();
+                }
+            }
+        }
     }
 }
 
@@ -299,5 +347,8 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.connection.active.set(self.connection.active.get() - 1);
         self.connection.idle_since.set(Instant::now());
+        if self.connection.cluster.waiting() > 0 {
+            self.connection.cluster.released.notify_waiters();
+        }
     }
 }

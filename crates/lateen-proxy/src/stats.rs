@@ -130,6 +130,9 @@ stat_group! {
         Counter rq_retry_limit_exceeded "upstream_rq_retry_limit_exceeded",
         Counter rq_timeout "upstream_rq_timeout",
         Counter rq_per_try_timeout "upstream_rq_per_try_timeout",
+        Counter rq_retry_backoff_exponential "upstream_rq_retry_backoff_exponential",
+        Counter rq_retry_backoff_ratelimited "upstream_rq_retry_backoff_ratelimited",
+        Counter rq_drop_overload "upstream_rq_drop_overload",
         Counter rq_rx_reset "upstream_rq_rx_reset",
         Counter rq_tx_reset "upstream_rq_tx_reset",
     }
@@ -146,6 +149,14 @@ stat_group! {
         Counter enforced_gateway "ejections_enforced_consecutive_gateway_failure",
         Counter detected_local "ejections_detected_consecutive_local_origin_failure",
         Counter enforced_local "ejections_enforced_consecutive_local_origin_failure",
+        Counter detected_success_rate "ejections_detected_success_rate",
+        Counter enforced_success_rate "ejections_enforced_success_rate",
+        Counter detected_failure_percentage "ejections_detected_failure_percentage",
+        Counter enforced_failure_percentage "ejections_enforced_failure_percentage",
+        Counter detected_local_success_rate "ejections_detected_local_origin_success_rate",
+        Counter enforced_local_success_rate "ejections_enforced_local_origin_success_rate",
+        Counter detected_local_failure_percentage "ejections_detected_local_origin_failure_percentage",
+        Counter enforced_local_failure_percentage "ejections_enforced_local_origin_failure_percentage",
     }
 }
 

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
-use crate::cluster::{Cluster, Discovery, Host, Permit};
+use crate::balancing::Wish;
+use crate::cluster::{Cluster, Discovery, Host, Limited, Priority};
 use crate::connection::ConnectionInfo;
 use crate::flags::Flags;
 use crate::listener::FilterChain;
@@ -86,11 +87,7 @@ impl TcpProxy {
             return;
         };
         record.cluster = Some(cluster.clone());
-        let Some(permit) = Permit::take(
-            &cluster.shared,
-            |shared| &shared.connections,
-            cluster.limits.connections,
-        ) else {
+        let Some(permit) = cluster.permit(Priority::Default, Limited::Connections) else {
             cluster.shared.stats.here().cx_overflow.inc();
             record.flags.set(Flags::UPSTREAM_OVERFLOW);
             return;
@@ -162,11 +159,20 @@ impl TcpProxy {
             .hash_source_ip
             .then(|| xx64(record.connection.remote.ip().to_string().as_bytes(), 0));
         for attempt in 0..self.connect_attempts {
-            let host = match cluster.discovery {
-                Discovery::OriginalDestination => {
-                    Some(Cluster::original_destination(record.connection.local))
+            let host = match &cluster.discovery {
+                Discovery::OriginalDestination(settings) => {
+                    let info = &record.connection;
+                    let restored = info.restored.then_some(info.local);
+                    cluster.original_destination(settings, restored, None)
                 }
-                Discovery::Listed => worker.pick(cluster, hash, attempt.into()),
+                Discovery::Listed => {
+                    let wish = Wish {
+                        hash,
+                        attempt: attempt.into(),
+                        ..Wish::default()
+                    };
+                    worker.pick(cluster, &wish)
+                }
             };
             let Some(host) = host else {
                 cluster.shared.stats.here().cx_none_healthy.inc();

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lateen_route::balance::{Pick, State};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::balancing::{Positions, Wish};
 use crate::cluster::{Cluster, Host};
 use crate::connection;
 use crate::http::shadow::Shadows;
@@ -55,7 +55,7 @@ pub(crate) struct Worker {
     /// Position among the workers.
     pub(crate) index: usize,
     /// Balancing positions by cluster, with the generation that they belong to.
-    balancing: RefCell<HashMap<u64, (u64, State)>>,
+    balancing: RefCell<HashMap<u64, (u64, Positions)>>,
     next_connection: Cell<u64>,
 }
 
@@ -168,36 +168,17 @@ impl Worker {
         next * self.shared.workers.len() as u64 + self.index as u64
     }
 
-    /// Chooses an endpoint. `attempt` moves consistent choices on.
-    pub(crate) fn pick(
-        &self,
-        cluster: &Cluster,
-        hash: Option<u64>,
-        attempt: u64,
-    ) -> Option<Arc<Host>> {
+    /// Chooses an endpoint.
+    pub(crate) fn pick(&self, cluster: &Cluster, wish: &Wish<'_>) -> Option<Arc<Host>> {
         let epoch = || cluster.shared.outliers.epoch();
         let current = cluster.balancing.current(&cluster.hosts, epoch);
         let mut balancing = self.balancing.borrow_mut();
         let entry = balancing.entry(cluster.shared.id).or_default();
         if entry.0 != current.generation {
-            *entry = (current.generation, State::default());
+            *entry = (current.generation, Positions::default());
         }
-        let load = |host: usize| {
-            cluster.hosts[host]
-                .shared
-                .active_requests
-                .load(Ordering::Relaxed)
-        };
-        let mut random = || fastrand::u64(..);
-        let mut pick = Pick {
-            hash,
-            random: &mut random,
-            load: &load,
-            attempt,
-        };
         current
-            .balancer
-            .pick(&mut entry.1, &mut pick)
+            .pick(&mut entry.1, &cluster.hosts, wish)
             .map(|host| cluster.hosts[host].clone())
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use crate::RequestView;
+use crate::balance::subset::Labels;
 use crate::fault::Fault;
 use crate::hash::HashPolicy;
 use crate::header_match::{HeaderMatch, QueryMatch};
@@ -112,6 +113,10 @@ pub struct Forward {
     pub cluster_not_found: StatusCode,
     /// Upgrades that this route allows or forbids, overriding the listener's list.
     pub upgrades: Vec<(String, bool)>,
+    /// Requests use the circuit breakers and connections of high priority.
+    pub high_priority: bool,
+    /// The subset of the cluster that takes the request.
+    pub subset: Labels,
 }
 
 /// Where a request is forwarded to.
@@ -141,6 +146,8 @@ pub struct WeightedCluster {
     pub mutations: Mutations,
     /// Change of the host when this one is drawn.
     pub host_rewrite: Option<String>,
+    /// What the subset must have beside what the route says; wins where both name a key.
+    pub subset: Labels,
 }
 
 impl Target {

@@ -45,18 +45,19 @@ fn numbers(host: &Host) -> [(&'static str, u64, &'static str); 6] {
 pub(super) fn text(shared: &Shared) -> String {
     let mut out = String::new();
     for (name, cluster) in sorted(shared) {
-        let limits = &cluster.limits;
         let _ = writeln!(out, "{name}::observability_name::{name}");
-        for (limit, value) in [
-            ("max_connections", limits.connections),
-            ("max_pending_requests", limits.pending),
-            ("max_requests", limits.requests),
-            ("max_retries", limits.retries),
-        ] {
-            let _ = writeln!(out, "{name}::default_priority::{limit}::{value}");
+        for (priority, limits) in ["default", "high"].iter().zip(&cluster.limits) {
+            for (limit, value) in [
+                ("max_connections", limits.connections),
+                ("max_pending_requests", limits.pending),
+                ("max_requests", limits.requests),
+                ("max_retries", limits.retries),
+            ] {
+                let _ = writeln!(out, "{name}::{priority}_priority::{limit}::{value}");
+            }
         }
         let _ = writeln!(out, "{name}::added_via_api::true");
-        for host in &cluster.hosts {
+        for host in &cluster.known_hosts() {
             for (stat, value, _) in numbers(host) {
                 let _ = writeln!(out, "{name}::{}::{stat}::{value}", host.text);
             }
@@ -67,7 +68,7 @@ pub(super) fn text(shared: &Shared) -> String {
             for (part, value) in ["region", "zone", "sub_zone"].iter().zip(&host.locality) {
                 let _ = writeln!(out, "{name}::{}::{part}::{value}", host.text);
             }
-            let _ = writeln!(out, "{name}::{}::canary::false", host.text);
+            let _ = writeln!(out, "{name}::{}::canary::{}", host.text, host.canary);
             let _ = writeln!(out, "{name}::{}::priority::{}", host.text, host.priority);
         }
     }
@@ -96,21 +97,31 @@ pub(super) fn json(shared: &Shared) -> String {
         .into_iter()
         .map(|(name, cluster)| {
             let hosts: Vec<_> = cluster
-                .hosts
+                .known_hosts()
                 .iter()
                 .map(|host| host_status(&cluster, host))
                 .collect();
-            let limits = &cluster.limits;
+            let thresholds: Vec<_> = ["DEFAULT", "HIGH"]
+                .iter()
+                .zip(&cluster.limits)
+                .map(|(priority, limits)| {
+                    let mut all = json!({
+                        "max_connections": limits.connections,
+                        "max_pending_requests": limits.pending,
+                        "max_requests": limits.requests,
+                        "max_retries": limits.retries,
+                    });
+                    if *priority != "DEFAULT" {
+                        all["priority"] = json!(priority);
+                    }
+                    all
+                })
+                .collect();
             json!({
                 "name": name,
                 "added_via_api": true,
                 "host_statuses": hosts,
-                "circuit_breakers": { "thresholds": [{
-                    "max_connections": limits.connections,
-                    "max_pending_requests": limits.pending,
-                    "max_requests": limits.requests,
-                    "max_retries": limits.retries,
-                }]},
+                "circuit_breakers": { "thresholds": thresholds },
                 "observability_name": name,
             })
         })

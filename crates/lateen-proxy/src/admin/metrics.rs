@@ -142,21 +142,26 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
                 add(&format!("outlier_detection.{stat}"), kind, value);
             });
         }
-        let (limits, used) = (&cluster.limits, &cluster.shared);
-        for (stat, used, limit) in [
-            ("cx_open", used.connections.get(), limits.connections),
-            ("rq_pending_open", used.pending.get(), limits.pending),
-            ("rq_open", used.requests.get(), limits.requests),
-            ("rq_retry_open", used.retries.get(), limits.retries),
-        ] {
-            let open = u64::from(used >= limit);
-            add(
-                &format!("circuit_breakers.default.{stat}"),
-                Kind::Gauge,
-                open,
-            );
-            // Nothing is routed with high priority, so its breakers never open.
-            add(&format!("circuit_breakers.high.{stat}"), Kind::Gauge, 0);
+        let of_priorities = cluster.limits.iter().zip(&cluster.shared.used);
+        for (priority, (limits, used)) in ["default", "high"].iter().zip(of_priorities) {
+            for (open, remaining, used, limit) in [
+                ("cx_open", "remaining_cx", &used.connections, limits.connections),
+                ("rq_pending_open", "remaining_pending", &used.pending, limits.pending),
+                ("rq_open", "remaining_rq", &used.requests, limits.requests),
+                (
+                    "rq_retry_open",
+                    "remaining_retries",
+                    &used.retries,
+                    limits.most_retries(used),
+                ),
+            ] {
+                let group = format!("circuit_breakers.{priority}");
+                let left = u64::from(limit.saturating_sub(used.get()));
+                add(&format!("{group}.{open}"), Kind::Gauge, u64::from(left == 0));
+                if limits.track_remaining {
+                    add(&format!("{group}.{remaining}"), Kind::Gauge, left);
+                }
+            }
         }
     }
 }

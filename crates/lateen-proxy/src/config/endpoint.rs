@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use lateen_route::balance::subset::labels;
 use lateen_route::balance::{Health, Member};
 use lateen_route::{Invalid, Within, refuse_rest};
 use lateen_xds::pb::envoy::config::core::v3::{HealthStatus, Metadata};
@@ -25,6 +26,19 @@ pub(crate) struct Assignment {
     pub(crate) members: Vec<Member>,
     pub(crate) locality_weights: Vec<u32>,
     pub(crate) overprovisioning: Option<u32>,
+    /// Percent of the requests that are refused, from 0 to 100.
+    pub(crate) drop_percent: f64,
+}
+
+impl Assignment {
+    /// Consistent choices hash host names instead of addresses, where there are any.
+    pub(crate) fn hash_host_names(&mut self) {
+        for (member, host) in self.members.iter_mut().zip(&self.hosts) {
+            if !host.hostname.is_empty() {
+                member.key.clone_from(&host.hostname);
+            }
+        }
+    }
 }
 
 /// Compiles a load assignment. Live numbers of endpoints that stay are taken over from `previous`.
@@ -50,6 +64,23 @@ pub(crate) fn compile(
             ));
         }
         assignment.overprovisioning = factor;
+        for (index, drop) in std::mem::take(&mut policy.drop_overloads).into_iter().enumerate() {
+            let percent = drop.drop_percentage.map_or(0.0, |share| {
+                let scale = match share.denominator {
+                    0 => 1.0,
+                    1 => 100.0,
+                    _ => 10_000.0,
+                };
+                f64::from(share.numerator) / scale
+            });
+            if percent > 100.0 || index > 0 {
+                return Err(Invalid::new(
+                    "policy.drop_overloads",
+                    "must be one category of at most 100 percent",
+                ));
+            }
+            assignment.drop_percent = percent;
+        }
         refuse_rest(&policy).within("policy")?;
     }
     for (index, group) in std::mem::take(&mut message.endpoints)
@@ -78,6 +109,9 @@ fn locality(
             .map_or(0, |value| value.value),
     );
     let priority = std::mem::take(&mut group.priority);
+    if priority > 128 {
+        return Err(Invalid::new("priority", "must be at most 128"));
+    }
     for (index, endpoint) in std::mem::take(&mut group.lb_endpoints)
         .into_iter()
         .enumerate()
@@ -109,6 +143,7 @@ fn host(
         .filter_metadata
         .remove(MATCH_METADATA)
         .map(Box::new);
+    let labels = labels(Some(&metadata));
     let key = hash_key(metadata);
     let health = match HealthStatus::try_from(std::mem::take(&mut endpoint.health_status)) {
         Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
@@ -132,8 +167,7 @@ fn host(
     refuse_rest(&inner).within("endpoint")?;
     let shared = known
         .get(&address)
-        .map(|shared| (*shared).clone())
-        .unwrap_or_default();
+        .map_or_else(Arc::default, |shared| (*shared).clone());
     let host = Host {
         address,
         text: address.to_string(),
@@ -144,6 +178,8 @@ fn host(
         locality: place.clone(),
         workload,
         transport_metadata,
+        canary: labels.get("canary").is_some_and(|canary| canary == "true"),
+        labels,
         shared,
     };
     Ok((host, key))

@@ -86,6 +86,15 @@ pub(crate) fn duration(value: protobuf::Duration) -> Result<Duration, Invalid> {
     }
 }
 
+/// A duration of more than zero.
+pub(crate) fn positive(value: protobuf::Duration) -> Result<Duration, Invalid> {
+    let time = duration(value)?;
+    if time.is_zero() {
+        return Err(Invalid::new("", "must be more than zero"));
+    }
+    Ok(time)
+}
+
 /// A duration where zero means "no limit" and absence a default.
 pub(crate) fn limit(
     value: Option<protobuf::Duration>,

@@ -6,13 +6,15 @@ use lateen_route::{Invalid, Within, refuse_rest};
 use lateen_xds::pb::envoy::config::cluster::v3 as pb;
 use lateen_xds::pb::google::protobuf;
 
-use super::{duration, flag};
-use crate::outlier::{Consecutive, OutlierConfig};
+use super::{duration, flag, positive};
+use crate::outlier::{Comparison, Consecutive, OutlierConfig, Statistics};
 
 /// Compiles the settings. Defaults are those of Envoy's `OutlierDetection` message.
 pub(super) fn compile(mut message: pb::OutlierDetection) -> Result<OutlierConfig, Invalid> {
     let split = std::mem::take(&mut message.split_external_local_origin_errors);
-    no_statistics(&mut message, split)?;
+    // Without active health checks, none of them can bring an endpoint back.
+    message.successful_active_health_check_uneject_host = None;
+    let statistics = statistics(&mut message)?;
     let config = OutlierConfig {
         five_xx: Consecutive {
             failures: number(message.consecutive_5xx.take(), 5),
@@ -44,52 +46,56 @@ pub(super) fn compile(mut message: pb::OutlierDetection) -> Result<OutlierConfig
         most_percent: percent(message.max_ejection_percent.take(), 10)
             .within("max_ejection_percent")?,
         always_one: flag(message.always_eject_one_host.take(), false),
+        statistics,
     };
     refuse_rest(&message)?;
     Ok(config)
 }
 
-/// Ejection by comparing success rates must be off. What would tune it has no effect then.
-fn no_statistics(message: &mut pb::OutlierDetection, split: bool) -> Result<(), Invalid> {
-    message.success_rate_minimum_hosts = None;
-    message.success_rate_request_volume = None;
-    message.success_rate_stdev_factor = None;
-    message.failure_percentage_threshold = None;
-    message.failure_percentage_minimum_hosts = None;
-    message.failure_percentage_request_volume = None;
-    // Failures of local origin are compared only when they are told apart.
-    let local_default = if split { 100 } else { 0 };
-    let local = message.enforcing_local_origin_success_rate.take();
-    let local = local.filter(|_| split);
-    for (field, value, default) in [
-        (
-            "enforcing_success_rate",
-            message.enforcing_success_rate.take(),
-            100,
-        ),
-        ("enforcing_local_origin_success_rate", local, local_default),
-        (
-            "enforcing_failure_percentage",
-            message.enforcing_failure_percentage.take(),
-            0,
-        ),
-        (
-            "enforcing_failure_percentage_local_origin",
-            message.enforcing_failure_percentage_local_origin.take(),
-            0,
-        ),
-    ] {
-        let enforced = number(value, default);
-        if enforced != 0 {
-            return Err(Invalid::new(
-                field,
-                format!(
-                    "must be 0, but is {enforced}: ejection by success rate is not supported by this proxy"
-                ),
-            ));
-        }
-    }
-    Ok(())
+/// Ejection by comparing the endpoints with each other, and by their share of failures.
+fn statistics(message: &mut pb::OutlierDetection) -> Result<Statistics, Invalid> {
+    let enforced = |value, default, field| percent(value, default).within(field);
+    Ok(Statistics {
+        success_rate: Comparison {
+            hosts: number(message.success_rate_minimum_hosts.take(), 5) as usize,
+            requests: number(message.success_rate_request_volume.take(), 100).into(),
+            enforced: [
+                enforced(
+                    message.enforcing_success_rate.take(),
+                    100,
+                    "enforcing_success_rate",
+                )?,
+                enforced(
+                    message.enforcing_local_origin_success_rate.take(),
+                    100,
+                    "enforcing_local_origin_success_rate",
+                )?,
+            ],
+        },
+        deviations: f64::from(number(message.success_rate_stdev_factor.take(), 1900)) / 1000.0,
+        failures: Comparison {
+            hosts: number(message.failure_percentage_minimum_hosts.take(), 5) as usize,
+            requests: number(message.failure_percentage_request_volume.take(), 50).into(),
+            enforced: [
+                enforced(
+                    message.enforcing_failure_percentage.take(),
+                    0,
+                    "enforcing_failure_percentage",
+                )?,
+                enforced(
+                    message.enforcing_failure_percentage_local_origin.take(),
+                    0,
+                    "enforcing_failure_percentage_local_origin",
+                )?,
+            ],
+        },
+        failure_percent: enforced(
+            message.failure_percentage_threshold.take(),
+            85,
+            "failure_percentage_threshold",
+        )?
+        .into(),
+    })
 }
 
 fn number(value: Option<protobuf::UInt32Value>, default: u32) -> u32 {
@@ -105,9 +111,5 @@ fn percent(value: Option<protobuf::UInt32Value>, default: u32) -> Result<u32, In
 }
 
 fn time(value: Option<protobuf::Duration>, default: u64) -> Result<Duration, Invalid> {
-    let time = value.map_or_else(|| Ok(Duration::from_secs(default)), duration)?;
-    if time.is_zero() {
-        return Err(Invalid::new("", "must be more than zero"));
-    }
-    Ok(time)
+    value.map_or_else(|| Ok(Duration::from_secs(default)), positive)
 }

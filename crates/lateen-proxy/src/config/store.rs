@@ -3,9 +3,11 @@
 //! A cluster takes effect when its endpoints are known, a listener when its routes are. Until then the state before
 //! stays in effect. Nothing waits: whatever arrives last completes the rest.
 
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
@@ -20,10 +22,13 @@ use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use lateen_xds::{Resource, ResourceType};
 use parking_lot::Mutex;
 
+use names::Resolution;
+
 use super::cluster::ClusterSpec;
 use super::{decode, endpoint, listener};
 use crate::access_log::LogFiles;
 use crate::cluster::ClusterShared;
+use crate::dns::{self, Addresses, Resolver};
 use crate::http::manager::RouteSource;
 use crate::listener::{Listener, ListenerSlot, NetworkFilter};
 use crate::secret::{Origin, Secrets};
@@ -140,6 +145,11 @@ pub(crate) struct Store {
     /// Clusters that wait for endpoints.
     warming_clusters: HashMap<String, ClusterSpec>,
     assignments: HashMap<String, ClusterLoadAssignment>,
+    /// Names of clusters that are resolved, with what is known of them.
+    resolutions: HashMap<String, Resolution>,
+    resolver: Resolver,
+    /// What answers to questions for names are told to.
+    own: Weak<Mutex<Self>>,
     /// Clusters by the assignment they use.
     users: HashMap<String, BTreeSet<String>>,
     /// Listeners that wait for routes.
@@ -169,7 +179,7 @@ impl Store {
     /// A store that hears of secrets which do not come from the discovery stream.
     pub(crate) fn start(shared: Arc<Shared>) -> StoreHandle {
         let secrets = shared.secrets.clone();
-        let store = Arc::new(Mutex::new(Self::new(shared)));
+        let store = Arc::new_cyclic(|own| Mutex::new(Self::new(shared, own.clone())));
         let weak = Arc::downgrade(&store);
         secrets.observe(move || {
             if let Some(store) = weak.upgrade() {
@@ -179,8 +189,11 @@ impl Store {
         StoreHandle(store)
     }
 
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, own: Weak<Mutex<Self>>) -> Self {
         Self {
+            resolutions: HashMap::new(),
+            resolver: Resolver::new(shared.mark_sockets),
+            own,
             shared,
             clusters: HashMap::new(),
             warming_clusters: HashMap::new(),
@@ -232,7 +245,12 @@ impl Store {
         let message = decode::<ClusterMessage>(&resource.body)?;
         let spec = ClusterSpec::compile(message, &Context::new(&self.shared))?;
         let name = resource.name.clone();
+        if let (Some(_), Some(inline)) = (&spec.dns, &spec.inline) {
+            // What can be wrong beside the names is wrong with any address.
+            endpoint::compile(dns::expand(inline, &Addresses::new(), false), &[])?;
+        }
         self.forget_user(&name);
+        let resolved = self.resolve(&name, &spec)?;
         let known = spec.assignment_name.as_ref().is_none_or(|assignment| {
             self.users
                 .entry(assignment.clone())
@@ -240,7 +258,7 @@ impl Store {
                 .insert(name.clone());
             self.assignments.contains_key(assignment)
         });
-        if known && spec.transports.is_settled() {
+        if known && resolved && spec.transports.is_settled() {
             self.activate_cluster(&name, spec, clusters)?;
         } else {
             self.warming_clusters.insert(name, spec);
@@ -257,6 +275,14 @@ impl Store {
         let message = match &spec.assignment_name {
             Some(assignment) => self.assignments.get(assignment).cloned(),
             None => spec.inline.clone(),
+        };
+        let message = match (message, &spec.dns, self.resolutions.get(name)) {
+            (Some(message), Some(settings), Some(resolution)) => Some(dns::expand(
+                &message,
+                &resolution.addresses,
+                settings.logical,
+            )),
+            (message, _, _) => message,
         };
         let previous = clusters
             .get(name)
@@ -277,6 +303,7 @@ impl Store {
     }
 
     fn remove_cluster(&mut self, name: &str, clusters: &mut Clusters) {
+        self.resolutions.remove(name);
         self.forget_user(name);
         self.clusters.remove(name);
         self.warming_clusters.remove(name);
@@ -330,7 +357,9 @@ impl Store {
         let ready: Vec<_> = self
             .warming_clusters
             .iter()
-            .filter(|(_, spec)| known(spec) && spec.transports.is_settled())
+            .filter(|(name, spec)| {
+                known(spec) && spec.transports.is_settled() && self.is_resolved(name)
+            })
             .map(|(name, spec)| (name.clone(), spec.clone()))
             .collect();
         if ready.is_empty() {

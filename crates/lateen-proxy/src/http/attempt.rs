@@ -4,17 +4,18 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use lateen_route::retry::{Failure, RetryPolicy};
+use lateen_route::retry::Failure;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, RequestSource};
 use super::exchange::Exchange;
 use super::finish::{Lease, UpstreamHold};
 use super::head::Head;
 use super::reply::{Reset, http_status};
-use crate::cluster::{ActiveRequest, Cluster, Host, Permit, UpstreamProtocol};
+use crate::cluster::{ActiveRequest, Cluster, Host, Limited, Priority, UpstreamProtocol};
 use crate::outlier::{Event, report};
 use crate::pool::PoolError;
 use crate::tls::client::Asked;
@@ -37,13 +38,10 @@ pub(super) async fn one_attempt(
     exchange: &mut Exchange,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
-    policy: Option<&RetryPolicy>,
+    limits: AttemptLimits,
 ) -> Result<(Response<Incoming>, UpstreamHold), AttemptError> {
-    let Some(permit) = Permit::take(
-        &cluster.shared,
-        |shared| &shared.requests,
-        cluster.limits.requests,
-    ) else {
+    let priority = exchange.priority;
+    let Some(permit) = cluster.permit(priority, Limited::Requests) else {
         cluster.shared.stats.here().rq_pending_overflow.inc();
         return Err(AttemptError::from(PoolError::Overflow));
     };
@@ -65,21 +63,22 @@ pub(super) async fn one_attempt(
             .as_ref()
             .map_or(RequestBody::Empty, |source| source.pass());
         let request = build(head, body, http2)?;
-        send(&worker, cluster, host, request, local).await
+        send(&worker, cluster, host, priority, request, local).await
     };
-    let result = match policy.and_then(|policy| policy.per_try_timeout) {
-        None => sending.await,
-        Some(limit) => tokio::time::timeout(limit, sending)
-            .await
-            .unwrap_or_else(|_| {
-                cluster.shared.stats.here().rq_per_try_timeout.inc();
-                Err(AttemptError {
-                    failure: Failure::AttemptTimeout,
-                    reset: Reset::Remote,
-                    text: String::new(),
-                })
-            }),
+    let expired = tokio::select! {
+        result = sending => Ok(result),
+        () = sleep(limits.time) => Err("upstream_per_try_timeout"),
+        () = stalled(limits.idle, source.as_deref()) => Err("upstream_per_try_idle_timeout"),
     };
+    let result = expired.unwrap_or_else(|details| {
+        cluster.shared.stats.here().rq_per_try_timeout.inc();
+        let sent = local.is_some();
+        Err(AttemptError {
+            failure: Failure::AttemptTimeout { sent },
+            reset: Reset::Remote,
+            text: details.to_owned(),
+        })
+    });
     exchange.trying = false;
     report_attempt(exchange, cluster, host, &result);
     match result {
@@ -108,6 +107,36 @@ pub(super) async fn one_attempt(
             }
             Err(error)
         }
+    }
+}
+
+/// Times that one attempt may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct AttemptLimits {
+    /// From its beginning to the head of the response.
+    pub(super) time: Option<Duration>,
+    /// Without progress.
+    pub(super) idle: Option<Duration>,
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends when for some time nothing of the request's body came.
+async fn stalled(idle: Option<Duration>, source: Option<&RequestSource>) {
+    let received = || source.map_or(0, RequestSource::received);
+    let mut before = received();
+    loop {
+        sleep(idle).await;
+        let now = received();
+        if now == before {
+            return;
+        }
+        before = now;
     }
 }
 
@@ -142,6 +171,7 @@ pub(super) async fn send(
     worker: &Worker,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
+    priority: Priority,
     mut request: Request<RequestBody>,
     local: &mut Option<SocketAddr>,
 ) -> Result<(Response<Incoming>, Lease), AttemptError> {
@@ -150,14 +180,14 @@ pub(super) async fn send(
     let mut stale = 0;
     loop {
         let failed = if http2 {
-            let mut stream = worker.pools.http2(worker, cluster, host, &asked).await?;
+            let mut stream = worker.pools.http2(worker, cluster, host, &asked, priority).await?;
             *local = stream.connection.local;
             match stream.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, Lease::Http2(stream))),
                 Err(error) => error,
             }
         } else {
-            let mut connection = worker.pools.http1(worker, cluster, host, &asked).await?;
+            let mut connection = worker.pools.http1(worker, cluster, host, &asked, priority).await?;
             connection.served += 1;
             *local = connection.local;
             match connection.sender.try_send_request(request).await {
@@ -279,7 +309,7 @@ impl AttemptError {
     pub(super) fn event(&self, connected: bool) -> Option<Event> {
         let status = match self.failure {
             Failure::Overflow => return None,
-            Failure::AttemptTimeout => 504,
+            Failure::AttemptTimeout { .. } => 504,
             _ => 503,
         };
         Some(Event::LocalFailure { status, connected })

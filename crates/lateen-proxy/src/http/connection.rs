@@ -1,6 +1,6 @@
 //! One downstream HTTP connection: its codec, its idle time, and its polite end.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,11 +42,11 @@ pub(crate) struct HttpConnection {
     pub(crate) manager: Arc<HttpManager>,
     pub(crate) info: Rc<ConnectionInfo>,
     pub(crate) http2: bool,
+    /// The endpoint that the client wanted to reach, with the cluster that it was last wanted in.
+    pub(crate) original: RefCell<Option<(u64, Arc<Host>)>>,
     /// The client is told to close with the next response.
     pub(crate) closing: Cell<bool>,
     pub(crate) guard: Arc<HeadGuard>,
-    /// The endpoint for the original destination, made once.
-    pub(crate) original: std::cell::OnceCell<Arc<Host>>,
     requests: Cell<u32>,
     last_end: Cell<Instant>,
 }
@@ -113,9 +113,9 @@ pub(crate) async fn serve(
         manager,
         info,
         http2,
+        original: RefCell::default(),
         closing: Cell::new(false),
         guard,
-        original: std::cell::OnceCell::new(),
         requests: Cell::new(0),
         last_end: Cell::new(Instant::now()),
     });

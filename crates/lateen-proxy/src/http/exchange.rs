@@ -19,6 +19,7 @@ use super::head::Head;
 use super::manager::ServerHeader;
 use super::reply::{LocalReply, grpc_status};
 use super::{forwarded, hop, upgrade};
+use crate::cluster::Priority;
 use crate::record::Record;
 
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -34,6 +35,8 @@ pub(super) struct Exchange {
     pub(super) upgrade: Option<(String, OnUpgrade)>,
     /// An attempt waits for its endpoint, which is to blame when time runs out.
     pub(super) trying: bool,
+    /// Whose circuit breakers and connections it uses.
+    pub(super) priority: Priority,
 }
 
 /// What is sent back.
@@ -74,6 +77,7 @@ pub(super) async fn handle(
         source,
         upgrade,
         trying: false,
+        priority: Priority::Default,
     };
     let answer = match problem {
         Some(reply) => exchange.local(reply),

@@ -1,12 +1,15 @@
 //! Forwarding: finding the cluster, preparing the request, and the time limits around its attempts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Response, header};
 use hyper::body::Incoming;
+use lateen_route::balance::subset::Labels;
 use lateen_route::hash::{Peer, hash_request};
 use lateen_route::mutate::Mutations;
+use lateen_route::retry::per_try_timeout;
 use lateen_route::rewrite::HostRewrite;
 use lateen_route::route::{Forward, Target, WeightedCluster};
 use lateen_route::{Route, VirtualHost};
@@ -17,7 +20,8 @@ use super::finish::UpstreamHold;
 use super::reply::LocalReply;
 use super::retry::attempts;
 use super::{hop, shadow};
-use crate::cluster::Cluster;
+use crate::balancing::Wish;
+use crate::cluster::{Cluster, Priority};
 use crate::flags::Flags;
 use crate::outlier::{Event, report};
 
@@ -54,7 +58,15 @@ pub(super) async fn forward(
     let cluster = find_cluster(exchange, plan)?;
     exchange.record.cluster = Some(cluster.clone());
     check_upgrade(exchange, plan)?;
+    if cluster.drops() {
+        cluster.shared.stats.here().rq_drop_overload.inc();
+        return Err(LocalReply::drop_overload(cluster.drop_percent >= 100.0));
+    }
+    if plan.action.high_priority {
+        exchange.priority = Priority::High;
+    }
     let (hash, cookie) = request_hash(exchange, plan);
+    let subset = subset(plan);
     prepare_head(exchange, plan);
     let manager = exchange.connection.manager.clone();
     let worker = &exchange.connection.worker;
@@ -62,6 +74,12 @@ pub(super) async fn forward(
         .peer_headers
         .on_forward(worker, &cluster, &mut exchange.head.headers);
     let timeout = timeout(exchange, plan);
+    let per_try = per_try_timeout(&mut exchange.head.headers);
+    let wish = Wish {
+        hash,
+        labels: subset.as_deref(),
+        ..Wish::default()
+    };
     if let Some(time) = timeout
         && !exchange.connection.manager.suppress_envoy_headers
     {
@@ -100,7 +118,7 @@ pub(super) async fn forward(
     };
     let stats = cluster.shared.clone();
     let mut forwarded = tokio::select! {
-        result = attempts(exchange, plan, &cluster, hash) => result?,
+        result = attempts(exchange, plan, &cluster, &wish, (timeout, per_try)) => result?,
         () = expired => {
             stats.stats.here().rq_timeout.inc();
             if exchange.trying && let Some(host) = &exchange.record.upstream {
@@ -120,6 +138,21 @@ pub(super) async fn forward(
             .append(header::SET_COOKIE, cookie);
     }
     Ok(forwarded)
+}
+
+/// The labels of the subset that the route and the drawn cluster ask for; nothing when they ask for none.
+fn subset<'p>(plan: &Plan<'p>) -> Option<Cow<'p, Labels>> {
+    let of_route = &plan.action.subset;
+    let of_cluster = plan.chosen.map(|cluster| &cluster.subset);
+    match of_cluster.filter(|labels| !labels.is_empty()) {
+        None => (!of_route.is_empty()).then_some(Cow::Borrowed(of_route)),
+        Some(labels) if of_route.is_empty() => Some(Cow::Borrowed(labels)),
+        Some(labels) => {
+            let mut all = of_route.clone();
+            all.extend(labels.clone());
+            Some(Cow::Owned(all))
+        }
+    }
 }
 
 /// Delays and aborts as the route says.

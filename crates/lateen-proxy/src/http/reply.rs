@@ -99,6 +99,17 @@ impl LocalReply {
         Self::new(status, "no healthy upstream", flags, "no_healthy_upstream")
     }
 
+    /// The cluster's endpoints are to be relieved of some requests, or of all.
+    pub(crate) fn drop_overload(all: bool) -> Self {
+        let flags = Flags::DROP_OVERLOAD;
+        let (body, details) = if all {
+            ("unconditional drop overload", "unconditional_drop_overload")
+        } else {
+            ("drop overload", "drop_overload")
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, body, flags, details)
+    }
+
     /// The last attempt gave no response. `failure` is what the transport said.
     pub(crate) fn reset(reset: &Reset, retried: bool, failure: &str) -> Self {
         let text = reset.text();
@@ -123,7 +134,7 @@ impl LocalReply {
     }
 
     /// The time for the response was over.
-    pub(crate) fn timeout(details: &'static str) -> Self {
+    pub(crate) fn timeout(details: impl Into<Cow<'static, str>>) -> Self {
         let flags = Flags::UPSTREAM_REQUEST_TIMEOUT;
         Self::new(
             StatusCode::GATEWAY_TIMEOUT,

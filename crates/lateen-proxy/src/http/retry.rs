@@ -1,30 +1,34 @@
 //! Attempts: choosing an endpoint, sending the request, and trying again where the route allows it.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::HeaderValue;
-use lateen_route::retry::{Failure, RetryPolicy};
+use http::{HeaderMap, HeaderValue};
+use lateen_route::balance::Previous;
+use lateen_route::retry::{Failure, HostPredicate, RetryPolicy};
 use lateen_route::rewrite::HostRewrite;
 
-use super::attempt::one_attempt;
+use super::attempt::{AttemptLimits, one_attempt};
 use super::exchange::{ATTEMPT_COUNT, Exchange};
 use super::forward::{Forwarded, Plan};
 use super::reply::LocalReply;
-use crate::cluster::{Cluster, Discovery, Host, Permit};
+use crate::balancing::Wish;
+use crate::cluster::{Cluster, Discovery, Host, Limited, Permit};
 use crate::flags::Flags;
 
-/// Tries until there is a response to pass on, or no attempt is left.
+/// Tries until there is a response to pass on, or no attempt is left. `times` are the limits of the whole request and
+/// of one attempt that its headers asked for.
 pub(super) async fn attempts(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
     cluster: &Arc<Cluster>,
-    hash: Option<u64>,
+    wish: &Wish<'_>,
+    times: (Option<Duration>, Option<Duration>),
 ) -> Result<Forwarded, LocalReply> {
-    let policy = plan
-        .action
-        .retry
-        .as_ref()
-        .filter(|policy| policy.retries > 0);
+    let policy = RetryPolicy::for_request(plan.action.retry.as_ref(), &mut exchange.head.headers);
+    let limits = attempt_limits(policy.as_deref(), times);
+    let policy = policy.filter(|policy| policy.applies(&exchange.head.view()));
+    let policy = policy.as_deref();
     if policy.is_none()
         && let Some(source) = &exchange.source
     {
@@ -39,7 +43,7 @@ pub(super) async fn attempts(
             let count = HeaderValue::from(exchange.record.attempts);
             exchange.head.headers.insert(ATTEMPT_COUNT, count);
         }
-        let Some(host) = choose_host(exchange, cluster, hash, policy, &tried) else {
+        let Some(host) = choose_host(exchange, cluster, wish, policy, &tried) else {
             cluster.shared.stats.here().cx_none_healthy.inc();
             return Err(LocalReply::no_healthy_upstream());
         };
@@ -49,7 +53,7 @@ pub(super) async fn attempts(
         {
             exchange.head.authority.clone_from(&host.hostname);
         }
-        let result = one_attempt(exchange, cluster, &host, policy).await;
+        let result = one_attempt(exchange, cluster, &host, limits).await;
         let wanted = match (&result, policy) {
             (_, None) => false,
             (Ok((response, _)), Some(policy)) => {
@@ -71,11 +75,7 @@ pub(super) async fn attempts(
                 .set(Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         }
         if may_retry && retry_permit.is_none() {
-            retry_permit = Permit::take(
-                &cluster.shared,
-                |shared| &shared.retries,
-                cluster.limits.retries,
-            );
+            retry_permit = cluster.permit(exchange.priority, Limited::Retries);
             if retry_permit.is_none() {
                 cluster.shared.stats.here().rq_retry_overflow.inc();
                 exchange.record.flags.set(Flags::UPSTREAM_OVERFLOW);
@@ -86,9 +86,10 @@ pub(super) async fn attempts(
             left -= 1;
             cluster.shared.stats.here().rq_retry.inc();
             tried.push(host);
+            let answered = result.as_ref().ok().map(|(response, _)| response.headers());
+            let pause = pause(policy, policy.retries - left, answered, cluster);
             drop(result);
-            let number = policy.retries - left;
-            tokio::time::sleep(policy.pause(number, fastrand::u64(..))).await;
+            tokio::time::sleep(pause).await;
             continue;
         }
         return match result {
@@ -105,8 +106,8 @@ pub(super) async fn attempts(
                     deadline: None,
                 })
             }
-            Err(error) if error.failure == Failure::AttemptTimeout => {
-                Err(LocalReply::timeout("upstream_per_try_timeout"))
+            Err(error) if matches!(error.failure, Failure::AttemptTimeout { .. }) => {
+                Err(LocalReply::timeout(error.text))
             }
             Err(error) => {
                 let retried = exchange.record.attempts > 1;
@@ -117,29 +118,99 @@ pub(super) async fn attempts(
     }
 }
 
-/// Chooses an endpoint, avoiding those that were tried where the policy says so.
+/// The limits of each attempt. Time for one attempt that is not shorter than that for all has no meaning.
+fn attempt_limits(
+    policy: Option<&RetryPolicy>,
+    (all, asked): (Option<Duration>, Option<Duration>),
+) -> AttemptLimits {
+    let of_route = policy.and_then(|policy| policy.per_try_timeout);
+    let time = asked.or(of_route).filter(|time| !time.is_zero());
+    AttemptLimits {
+        time: time.filter(|time| all.is_none_or(|all| *time < all)),
+        idle: policy.and_then(|policy| policy.per_try_idle_timeout),
+    }
+}
+
+/// How long to wait before retry number `number`.
+fn pause(
+    policy: &RetryPolicy,
+    number: u32,
+    answered: Option<&HeaderMap>,
+    cluster: &Cluster,
+) -> Duration {
+    let stats = cluster.shared.stats.here();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let asked = answered.and_then(|headers| {
+        policy.pause_of_response(headers, now.unwrap_or_default(), fastrand::u64(..))
+    });
+    match asked {
+        Some(pause) => {
+            stats.rq_retry_backoff_ratelimited.inc();
+            pause
+        }
+        None => {
+            stats.rq_retry_backoff_exponential.inc();
+            policy.pause(number, fastrand::u64(..))
+        }
+    }
+}
+
+/// Chooses an endpoint, in a retry avoiding those that the policy says. When every choice is one of them, the last is
+/// taken all the same.
 fn choose_host(
     exchange: &Exchange,
     cluster: &Cluster,
-    hash: Option<u64>,
+    wish: &Wish<'_>,
     policy: Option<&RetryPolicy>,
     tried: &[Arc<Host>],
 ) -> Option<Arc<Host>> {
     let connection = &exchange.connection;
-    if cluster.discovery == Discovery::OriginalDestination {
-        let make = || Cluster::original_destination(connection.info.local);
-        return Some(connection.original.get_or_init(make).clone());
+    if let Discovery::OriginalDestination(settings) = &cluster.discovery {
+        // All requests of a connection want the same, unless a header says otherwise.
+        let cached = settings.header.is_none().then(|| connection.original.borrow());
+        let cached = cached.as_ref().and_then(|cached| cached.as_ref());
+        if let Some((_, host)) = cached.filter(|(id, _)| *id == cluster.shared.id) {
+            return Some(host.clone());
+        }
+        let restored = connection.info.restored.then_some(connection.info.local);
+        let host = cluster.original_destination(settings, restored, Some(&exchange.head.headers));
+        if settings.header.is_none() {
+            let found = host.clone().map(|host| (cluster.shared.id, host));
+            connection.original.replace(found);
+        }
+        return host;
     }
-    let avoid = policy.is_some_and(|policy| policy.avoid_previous_hosts) && !tried.is_empty();
-    let choices = if avoid {
-        policy.map_or(1, |policy| policy.host_attempts)
-    } else {
+    let Some(policy) = policy.filter(|_| !tried.is_empty()) else {
+        return connection.worker.pick(cluster, wish);
+    };
+    let priorities: Vec<u32> = tried.iter().map(|host| host.priority).collect();
+    let previous = policy.previous_priorities.map(|frequency| Previous {
+        tried: &priorities,
+        frequency,
+    });
+    let avoided = |host: &Host| {
+        policy.avoid.iter().any(|predicate| match predicate {
+            HostPredicate::Previous => tried.iter().any(|other| other.address == host.address),
+            HostPredicate::Canary => host.canary,
+            HostPredicate::Labels(labels) => labels
+                .iter()
+                .all(|(key, value)| host.labels.get(key) == Some(value)),
+        })
+    };
+    let choices = if policy.avoid.is_empty() {
         1
+    } else {
+        policy.host_attempts.saturating_add(1)
     };
     let mut chosen = None;
-    for choice in 0..choices {
-        let host = connection.worker.pick(cluster, hash, u64::from(choice))?;
-        let fresh = tried.iter().all(|other| other.address != host.address);
+    for attempt in 0..u64::from(choices) {
+        let wish = Wish {
+            attempt,
+            previous,
+            ..*wish
+        };
+        let host = connection.worker.pick(cluster, &wish)?;
+        let fresh = !avoided(&host);
         chosen = Some(host);
         if fresh {
             break;

@@ -24,7 +24,8 @@ use super::finish::UpstreamHold;
 use super::forward::Plan;
 use super::forwarded::append_forwarded_for;
 use super::head::Head;
-use crate::cluster::{ActiveRequest, Cluster, Discovery, Permit, UpstreamProtocol};
+use crate::balancing::Wish;
+use crate::cluster::{ActiveRequest, Cluster, Discovery, Limited, Priority, UpstreamProtocol};
 use crate::outlier::{Event, report};
 use crate::worker::Worker;
 
@@ -282,12 +283,11 @@ impl Shadow {
         let deadline = Instant::now() + self.limit;
         let (cluster, worker) = (&self.cluster, &self.worker);
         let shared = &cluster.shared;
-        let Some(permit) = Permit::take(shared, |shared| &shared.requests, cluster.limits.requests)
-        else {
+        let Some(permit) = cluster.permit(Priority::Default, Limited::Requests) else {
             shared.stats.here().rq_pending_overflow.inc();
             return;
         };
-        let Some(host) = worker.pick(cluster, None, 0) else {
+        let Some(host) = worker.pick(cluster, &Wish::default()) else {
             shared.stats.here().cx_none_healthy.inc();
             return;
         };
@@ -296,7 +296,7 @@ impl Shadow {
             return;
         };
         let mut local = None;
-        let sending = send(worker, cluster, &host, request, &mut local);
+        let sending = send(worker, cluster, &host, Priority::Default, request, &mut local);
         let result = tokio::time::timeout_at(deadline, sending).await;
         // The endpoint is judged by copies, too, but only for the cluster that they are sent to.
         let event = match &result {

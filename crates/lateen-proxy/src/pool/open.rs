@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Http1Connection, Http2Connection, Key, PoolError, Pools};
-use crate::cluster::{Cluster, Host, Permit};
+use crate::cluster::{Cluster, Host, Limited, Permit, Priority};
 use crate::http::codec;
 use crate::http::local::LocalExecutor;
 use crate::tls::client::Asked;
@@ -27,13 +27,9 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn start(cluster: &Arc<Cluster>) -> Result<Self, PoolError> {
+    pub(super) fn start(cluster: &Arc<Cluster>, priority: Priority) -> Result<Self, PoolError> {
         let stats = cluster.shared.stats.here();
-        match Permit::take(
-            &cluster.shared,
-            |shared| &shared.pending,
-            cluster.limits.pending,
-        ) {
+        match cluster.permit(priority, Limited::Pending) {
             Some(permit) => {
                 stats.rq_pending_total.inc();
                 stats.rq_pending_active.inc();
@@ -157,6 +153,7 @@ pub(super) async fn open_http1(
         key,
         idle_since: Instant::now(),
         idle_timeout,
+        retire_at: retire_at(cluster),
     })
 }
 
@@ -192,5 +189,12 @@ pub(super) async fn open_http2(
         served: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
         idle_timeout: cluster.idle_timeout,
+        retire_at: retire_at(cluster),
+        cluster: cluster.shared.clone(),
     })
+}
+
+/// When a connection that is opened now is too old to be used again.
+fn retire_at(cluster: &Cluster) -> Option<Instant> {
+    Instant::now().checked_add(cluster.max_connection_duration?)
 }

@@ -519,8 +519,8 @@ fn resources_that_are_not_understood_are_refused_with_their_path() {
         ),
         (
             ResourceType::Cluster,
-            json!({ "name": "c", "type": "STATIC", "outlierDetection": {} }),
-            "outlier_detection",
+            json!({ "name": "c", "type": "STATIC", "healthChecks": [{}] }),
+            "health_checks",
         ),
         (
             ResourceType::Cluster,

@@ -8,6 +8,7 @@ mod change;
 mod detect;
 mod http;
 mod mirror;
+mod names;
 mod outlier;
 mod process;
 mod support;

@@ -261,34 +261,79 @@ fn with_too_few_left_health_is_ignored() {
 #[test]
 fn what_is_not_detected_is_refused() {
     for (field, value) in [
-        ("enforcingSuccessRate", json!(100)),
-        ("enforcingSuccessRate", Value::Null),
-        ("enforcingFailurePercentage", json!(1)),
+        ("enforcingSuccessRate", json!(101)),
+        ("failurePercentageThreshold", json!(101)),
         ("interval", json!("0s")),
         ("maxEjectionPercent", json!(101)),
-        ("splitExternalLocalOriginErrors", json!(true)),
-        ("successfulActiveHealthCheckUnejectHost", json!(true)),
+        ("monitors", json!([{ "name": "m" }])),
+        ("detectDegradedHosts", json!(true)),
     ] {
         let mut config = json!({});
         config[field] = value;
         let rejected = Proxy::start(1).send(ResourceType::Cluster, &[cluster(&[], config)]);
         assert_eq!(rejected.len(), 1, "{field}");
-        let snake: String = match field {
-            // The default of another field, which the split makes effective.
-            "splitExternalLocalOriginErrors" => "enforcing_local_origin_success_rate".to_owned(),
-            other => other
-                .chars()
-                .flat_map(|c| {
-                    let mark = c.is_ascii_uppercase().then_some('_');
-                    mark.into_iter().chain([c.to_ascii_lowercase()])
-                })
-                .collect(),
-        };
+        let snake: String = field
+            .chars()
+            .flat_map(|c| {
+                let mark = c.is_ascii_uppercase().then_some('_');
+                mark.into_iter().chain([c.to_ascii_lowercase()])
+            })
+            .collect();
         let path = format!("outlier_detection.{snake}");
         assert!(
             rejected[0].reason.starts_with(&path),
             "{}",
             rejected[0].reason
         );
+    }
+}
+
+#[test]
+fn endpoints_that_do_worse_than_the_others_are_ejected() {
+    let rates = json!({
+        "consecutive5xx": 0, "consecutiveGatewayFailure": 0, "interval": "0.2s",
+        "successRateMinimumHosts": 3, "successRateRequestVolume": 5, "successRateStdevFactor": 1000,
+    });
+    let percentage = json!({
+        "failurePercentageMinimumHosts": 3, "failurePercentageRequestVolume": 5,
+        "failurePercentageThreshold": 60,
+    });
+    let with = |more: Value| {
+        let mut config = rates.clone();
+        merge(&mut config, percentage.clone());
+        merge(&mut config, more);
+        config
+    };
+    for (config, expected) in [
+        (with(json!({ "enforcingSuccessRate": 100 })), true),
+        (with(json!({ "enforcingSuccessRate": 0 })), false),
+        (with(json!({ "enforcingFailurePercentage": 100 })), true),
+        // Too few endpoints, or requests, to compare.
+        (
+            with(json!({
+                "enforcingSuccessRate": 100, "enforcingFailurePercentage": 100,
+                "successRateMinimumHosts": 4, "failurePercentageMinimumHosts": 4,
+            })),
+            false,
+        ),
+        (
+            with(json!({
+                "enforcingSuccessRate": 100, "enforcingFailurePercentage": 100,
+                "successRateRequestVolume": 100000, "failurePercentageRequestVolume": 100000,
+            })),
+            false,
+        ),
+    ] {
+        let upstreams = [200, 200, 500].map(Scripted::start);
+        let addresses = upstreams.each_ref().map(|upstream| upstream.address);
+        let (_proxy, address) = proxy(1, cluster(&addresses, config.clone()));
+        let end = Instant::now() + Duration::from_millis(900);
+        let mut ejected = false;
+        while Instant::now() < end && !ejected {
+            // Nine requests in turn reach the bad endpoint three times, unless it is out.
+            let bad = (0..9).filter(|_| get(address, "/", &[]).status == 500);
+            ejected = bad.count() == 0;
+        }
+        assert_eq!(ejected, expected, "{config}");
     }
 }

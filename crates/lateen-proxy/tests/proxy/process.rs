@@ -178,7 +178,7 @@ fn a_process_follows_its_control_plane() {
 
     // A resource that is not understood is rejected by name, and the state before stays.
     let mut bad = eds.clone();
-    bad["outlierDetection"] = object!({});
+    bad["outlierDetection"] = object!({ "interval": "0s" });
     source.set(ResourceType::Cluster, "c", bad);
     eventually(|| !source.0.rejected.lock().unwrap().is_empty());
     let rejected = source.0.rejected.lock().unwrap().join(" ");

@@ -227,12 +227,18 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start(name: &str) -> Self {
+        let any = "127.0.0.1:0".parse().unwrap();
+        Self::start_at(name, any).expect("a port of loopback is free")
+    }
+
+    /// The same at an address, unless it is taken.
+    pub fn start_at(name: &str, at: SocketAddr) -> Option<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(at).ok()?;
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
@@ -252,11 +258,11 @@ impl Upstream {
                 });
             }
         });
-        Self {
+        Some(Self {
             address,
             requests,
             _runtime: runtime,
-        }
+        })
     }
 
     pub fn count(&self) -> usize {

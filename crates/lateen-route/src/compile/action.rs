@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
-use lateen_xds::pb::envoy::config::core::v3::{DataSource, data_source};
+use lateen_xds::pb::envoy::config::core::v3::{DataSource, RoutingPriority, data_source};
 use lateen_xds::pb::envoy::config::route::v3 as pb;
 use lateen_xds::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
@@ -11,6 +11,7 @@ use lateen_xds::pb::envoy::config::route::v3::route_action::{
 use lateen_xds::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
 
 use super::{duration, mutations};
+use crate::balance::subset::labels;
 use crate::fault::Fraction;
 use crate::hash::HashPolicy;
 use crate::mutate::{HeaderMutations, Mutations};
@@ -68,10 +69,11 @@ fn direct(mut message: pb::DirectResponseAction) -> Result<Action, Invalid> {
 }
 
 fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
-    // Priorities select circuit breaker thresholds; only the default one is implemented.
-    if std::mem::take(&mut message.priority) != 0 {
-        return Err(Invalid::unsupported("priority"));
-    }
+    let high_priority = match RoutingPriority::try_from(std::mem::take(&mut message.priority)) {
+        Ok(priority) => priority == RoutingPriority::High,
+        Err(_) => return Err(Invalid::new("priority", "is not a known priority")),
+    };
+    let subset = labels(message.metadata_match.take().as_ref());
     message.include_vh_rate_limits = None;
     let target = match message.cluster_specifier.take() {
         Some(ClusterSpecifier::Cluster(name)) => Target::Cluster(name),
@@ -201,6 +203,8 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
         mirrors,
         cluster_not_found,
         upgrades,
+        high_priority,
+        subset,
     })
 }
 
@@ -242,6 +246,7 @@ fn weighted(mut message: pb::WeightedCluster) -> Result<Target, Invalid> {
                 .map(|cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)| host);
             let name = std::mem::take(&mut cluster.name);
             let weight = cluster.weight.take().map_or(0, |value| value.value.into());
+            let subset = labels(cluster.metadata_match.take().as_ref());
             refuse_rest(&cluster)?;
             if name.is_empty() {
                 return Err(Invalid::new("name", "is required"));
@@ -251,6 +256,7 @@ fn weighted(mut message: pb::WeightedCluster) -> Result<Target, Invalid> {
                 weight,
                 mutations,
                 host_rewrite,
+                subset,
             })
         })();
         clusters.push(compiled.within_item("clusters", index)?);
