@@ -83,12 +83,7 @@ impl Balancing {
         };
         match ejects {
             None => Self {
-                current: ArcSwap::from_pointee(Balanced::build(
-                    &source,
-                    &source.members,
-                    hosts,
-                    0,
-                )),
+                current: ArcSwap::from_pointee(Balanced::build(&source, &source.members, hosts, 0)),
                 source: None,
             },
             Some(epoch) => Self {

@@ -254,7 +254,8 @@ impl Cluster {
         headers: Option<&HeaderMap>,
     ) -> Option<Arc<Host>> {
         let asked = settings.header.as_ref().zip(headers);
-        let asked = asked.and_then(|(name, headers)| headers.get(name)?.to_str().ok()?.parse().ok());
+        let asked =
+            asked.and_then(|(name, headers)| headers.get(name)?.to_str().ok()?.parse().ok());
         let mut address = asked.or(restored)?;
         if let Some(port) = settings.port {
             address.set_port(port);

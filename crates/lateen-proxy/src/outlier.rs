@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use statistics::{Tally, compare};
 pub(crate) use statistics::{Comparison, Statistics};
+use statistics::{Tally, compare};
 
 use crate::cluster::{Cluster, Host};
 use crate::shared::Shared;

@@ -315,7 +315,10 @@ impl Pools {
     fn end_changed(&self, current: &HashMap<u64, &Arc<Cluster>>) {
         let mut fixed = self.fixed.borrow_mut();
         fixed.retain(|id, _| current.contains_key(id));
-        for (id, cluster) in current.iter().filter(|(_, cluster)| cluster.close_on_change) {
+        for (id, cluster) in current
+            .iter()
+            .filter(|(_, cluster)| cluster.close_on_change)
+        {
             let now: BTreeSet<_> = cluster.hosts.iter().map(|host| host.address).collect();
             let before = fixed.insert(*id, now);
             if before.is_none_or(|before| Some(&before) == fixed.get(id)) {

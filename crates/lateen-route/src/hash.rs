@@ -26,12 +26,18 @@ pub fn murmur64(bytes: &[u8]) -> u64 {
     let mut hash = SEED ^ (bytes.len() as u64).wrapping_mul(MULTIPLIER);
     let mut words = bytes.chunks_exact(8);
     for word in words.by_ref() {
-        let word = word.iter().rev().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+        let word = word
+            .iter()
+            .rev()
+            .fold(0u64, |all, byte| all << 8 | u64::from(*byte));
         hash = (hash ^ mix(word)).wrapping_mul(MULTIPLIER);
     }
     let rest = words.remainder();
     if !rest.is_empty() {
-        let rest = rest.iter().rev().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+        let rest = rest
+            .iter()
+            .rev()
+            .fold(0u64, |all, byte| all << 8 | u64::from(*byte));
         hash = (hash ^ rest).wrapping_mul(MULTIPLIER);
     }
     hash = (hash ^ (hash >> 47)).wrapping_mul(MULTIPLIER);

@@ -161,7 +161,10 @@ impl RetryPolicy {
         !self.on.is_empty()
             && self.retries > 0
             && (self.request_headers.is_empty()
-                || self.request_headers.iter().any(|matcher| matcher.matches(request)))
+                || self
+                    .request_headers
+                    .iter()
+                    .any(|matcher| matcher.matches(request)))
     }
 
     /// Whether an attempt without a response is tried again.
@@ -206,7 +209,9 @@ impl RetryPolicy {
             path: "",
             headers,
         };
-        self.headers.iter().any(|matcher| matcher.matches(&response))
+        self.headers
+            .iter()
+            .any(|matcher| matcher.matches(&response))
     }
 
     fn retries_grpc_status(&self, headers: &HeaderMap) -> bool {

@@ -130,12 +130,7 @@ fn weighted_round_robin_is_exact() {
 #[test]
 fn least_request_avoids_the_loaded_endpoint() {
     let load = |member: usize| if member == 0 { 100 } else { 1 };
-    let tally = tally(
-        &settings(LEAST),
-        &members(&[1, 1, 1]),
-        900,
-        &load,
-    );
+    let tally = tally(&settings(LEAST), &members(&[1, 1, 1]), 900, &load);
     // The loaded one is chosen only when both draws hit it: one in nine.
     assert!((60..=140).contains(&tally[0]), "{tally:?}");
 }
@@ -272,7 +267,10 @@ fn new_endpoints_start_slowly() {
         ..settings(Policy::RoundRobin)
     };
     for policy in [Policy::RoundRobin, LEAST] {
-        let settings = Settings { policy, ..settings.clone() };
+        let settings = Settings {
+            policy,
+            ..settings.clone()
+        };
         let balancer = Balancer::build(&settings, &members(&[1, 1]));
         let (mut state, mut random) = (State::default(), counter());
         let mut tally = [0; 2];

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 
 fn compile(policy: Value) -> Result<RetryPolicy, String> {
     let mut action = json!({ "@type": "type.googleapis.com/envoy.config.route.v3.RetryPolicy" });
-    action.as_object_mut().unwrap().extend(policy.as_object().unwrap().clone());
+    action
+        .as_object_mut()
+        .unwrap()
+        .extend(policy.as_object().unwrap().clone());
     let any = json::to_any(&action).unwrap();
     let message = pb::RetryPolicy::decode(any.value.as_slice()).unwrap();
     RetryPolicy::compile(message).map_err(|error| error.to_string())
@@ -47,7 +50,12 @@ fn conditions_decide_about_responses() {
         ("cancelled,internal", 200, &[("grpc-status", "13")], true),
         // What a rate limiter refused is tried again for this condition, and for no other.
         ("5xx", 503, &[("x-envoy-ratelimited", "true")], false),
-        ("envoy-ratelimited", 429, &[("x-envoy-ratelimited", "true")], true),
+        (
+            "envoy-ratelimited",
+            429,
+            &[("x-envoy-ratelimited", "true")],
+            true,
+        ),
         ("envoy-ratelimited", 429, &[], false),
         ("connect-failure, 5xx ,nonsense", 500, &[], true),
         ("", 500, &[], false),
@@ -79,13 +87,26 @@ fn conditions_decide_about_failures() {
         ("5xx", [true, true, true, true, true, true, false]),
         ("gateway-error", [true, true, true, true, true, true, false]),
         ("reset", [true, true, true, true, true, true, false]),
-        ("reset-before-request", [true, false, true, false, true, false, false]),
-        ("connect-failure", [true, false, false, false, false, false, false]),
-        ("refused-stream", [false, true, false, false, false, false, false]),
+        (
+            "reset-before-request",
+            [true, false, true, false, true, false, false],
+        ),
+        (
+            "connect-failure",
+            [true, false, false, false, false, false, false],
+        ),
+        (
+            "refused-stream",
+            [false, true, false, false, false, false, false],
+        ),
         ("retriable-4xx", [false; 7]),
     ] {
         let policy = compile(json!({ "retryOn": on })).unwrap();
-        assert_eq!(all.map(|failure| policy.retries_failure(failure)), expected, "{on}");
+        assert_eq!(
+            all.map(|failure| policy.retries_failure(failure)),
+            expected,
+            "{on}"
+        );
     }
 }
 
@@ -94,11 +115,26 @@ fn headers_of_the_request_change_the_policy() {
     let route = compile(json!({ "retryOn": "5xx", "numRetries": 3 })).unwrap();
     for (given, on, retries, codes) in [
         (&[][..], RetryOn::SERVER_ERROR, 3, &[][..]),
-        (&[("x-envoy-max-retries", "7")], RetryOn::SERVER_ERROR, 7, &[]),
-        (&[("x-envoy-max-retries", "x")], RetryOn::SERVER_ERROR, 3, &[]),
         (
-            &[("x-envoy-retry-on", "reset"), ("x-envoy-retry-grpc-on", "internal")],
-            RetryOn::SERVER_ERROR.with(RetryOn::RESET).with(RetryOn::GRPC_INTERNAL),
+            &[("x-envoy-max-retries", "7")],
+            RetryOn::SERVER_ERROR,
+            7,
+            &[],
+        ),
+        (
+            &[("x-envoy-max-retries", "x")],
+            RetryOn::SERVER_ERROR,
+            3,
+            &[],
+        ),
+        (
+            &[
+                ("x-envoy-retry-on", "reset"),
+                ("x-envoy-retry-grpc-on", "internal"),
+            ],
+            RetryOn::SERVER_ERROR
+                .with(RetryOn::RESET)
+                .with(RetryOn::GRPC_INTERNAL),
             3,
             &[],
         ),
@@ -168,13 +204,19 @@ fn responses_may_say_how_long_to_wait() {
         (&[], 0, None),
     ] {
         let pause = policy.pause_of_response(&headers(given), now, random);
-        assert_eq!(pause.map(|pause| pause.as_millis()), expected, "{given:?} {random}");
+        assert_eq!(
+            pause.map(|pause| pause.as_millis()),
+            expected,
+            "{given:?} {random}"
+        );
     }
 }
 
 #[test]
 fn pauses_grow_up_to_their_limit() {
-    let policy = compile(json!({ "retryBackOff": { "baseInterval": "0.1s", "maxInterval": "0.3s" } })).unwrap();
+    let policy =
+        compile(json!({ "retryBackOff": { "baseInterval": "0.1s", "maxInterval": "0.3s" } }))
+            .unwrap();
     let bounds = [1, 2, 3, 4].map(|attempt| {
         let pauses = (0..1000).map(|random| policy.pause(attempt, random).as_millis());
         pauses.max().unwrap()
@@ -184,33 +226,61 @@ fn pauses_grow_up_to_their_limit() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_path() {
-    let predicate = |config: &str| {
-        json!({ "retryHostPredicate": [{ "name": "p", "typedConfig": { "@type": format!("type.googleapis.com/{config}") } }] })
-    };
+    let predicate = |config: &str| json!({ "retryHostPredicate": [{ "name": "p", "typedConfig": { "@type": format!("type.googleapis.com/{config}") } }] });
     for (policy, expected) in [
-        (predicate("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"), None),
-        (predicate("envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"), None),
-        (predicate("envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"), None),
+        (
+            predicate("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+            None,
+        ),
+        (
+            predicate("envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"),
+            None,
+        ),
+        (
+            predicate("envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"),
+            None,
+        ),
         (
             predicate("envoy.config.route.v3.RetryPolicy"),
             Some("retry_host_predicate[0].typed_config"),
         ),
-        (json!({ "retryHostPredicate": [{ "name": "envoy.retry_host_predicates.previous_hosts" }] }), None),
-        (json!({ "retryHostPredicate": [{ "name": "other" }] }), Some("retry_host_predicate[0].name")),
-        (json!({ "retryPriority": { "name": "p" } }), Some("retry_priority.typed_config")),
-        (json!({ "retryBackOff": {} }), Some("retry_back_off.base_interval")),
+        (
+            json!({ "retryHostPredicate": [{ "name": "envoy.retry_host_predicates.previous_hosts" }] }),
+            None,
+        ),
+        (
+            json!({ "retryHostPredicate": [{ "name": "other" }] }),
+            Some("retry_host_predicate[0].name"),
+        ),
+        (
+            json!({ "retryPriority": { "name": "p" } }),
+            Some("retry_priority.typed_config"),
+        ),
+        (
+            json!({ "retryBackOff": {} }),
+            Some("retry_back_off.base_interval"),
+        ),
         (
             json!({ "retryBackOff": { "baseInterval": "2s", "maxInterval": "1s" } }),
             Some("retry_back_off.max_interval"),
         ),
-        (json!({ "rateLimitedRetryBackOff": {} }), Some("rate_limited_retry_back_off.reset_headers")),
-        (json!({ "refreshClusterOnRetry": true }), Some("refresh_cluster_on_retry")),
+        (
+            json!({ "rateLimitedRetryBackOff": {} }),
+            Some("rate_limited_retry_back_off.reset_headers"),
+        ),
+        (
+            json!({ "refreshClusterOnRetry": true }),
+            Some("refresh_cluster_on_retry"),
+        ),
     ] {
         let refused = compile(policy.clone()).err();
         match expected {
             None => assert_eq!(refused, None, "{policy}"),
             Some(path) => {
-                assert!(refused.as_ref().is_some_and(|text| text.starts_with(path)), "{policy}: {refused:?}");
+                assert!(
+                    refused.as_ref().is_some_and(|text| text.starts_with(path)),
+                    "{policy}: {refused:?}"
+                );
             }
         }
     }

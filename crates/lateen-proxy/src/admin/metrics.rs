@@ -145,8 +145,18 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
         let of_priorities = cluster.limits.iter().zip(&cluster.shared.used);
         for (priority, (limits, used)) in ["default", "high"].iter().zip(of_priorities) {
             for (open, remaining, used, limit) in [
-                ("cx_open", "remaining_cx", &used.connections, limits.connections),
-                ("rq_pending_open", "remaining_pending", &used.pending, limits.pending),
+                (
+                    "cx_open",
+                    "remaining_cx",
+                    &used.connections,
+                    limits.connections,
+                ),
+                (
+                    "rq_pending_open",
+                    "remaining_pending",
+                    &used.pending,
+                    limits.pending,
+                ),
                 ("rq_open", "remaining_rq", &used.requests, limits.requests),
                 (
                     "rq_retry_open",
@@ -157,7 +167,11 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
             ] {
                 let group = format!("circuit_breakers.{priority}");
                 let left = u64::from(limit.saturating_sub(used.get()));
-                add(&format!("{group}.{open}"), Kind::Gauge, u64::from(left == 0));
+                add(
+                    &format!("{group}.{open}"),
+                    Kind::Gauge,
+                    u64::from(left == 0),
+                );
                 if limits.track_remaining {
                     add(&format!("{group}.{remaining}"), Kind::Gauge, left);
                 }

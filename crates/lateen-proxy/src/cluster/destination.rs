@@ -74,6 +74,10 @@ impl Destinations {
     /// Endpoints that are known at present.
     pub(crate) fn hosts(&self) -> Vec<Arc<Host>> {
         let known = self.0.lock();
-        known.hosts.values().map(|entry| entry.host.clone()).collect()
+        known
+            .hosts
+            .values()
+            .map(|entry| entry.host.clone())
+            .collect()
     }
 }

@@ -64,7 +64,10 @@ pub(crate) fn compile(
             ));
         }
         assignment.overprovisioning = factor;
-        for (index, drop) in std::mem::take(&mut policy.drop_overloads).into_iter().enumerate() {
+        for (index, drop) in std::mem::take(&mut policy.drop_overloads)
+            .into_iter()
+            .enumerate()
+        {
             let percent = drop.drop_percentage.map_or(0.0, |share| {
                 let scale = match share.denominator {
                     0 => 1.0,

@@ -121,8 +121,8 @@ impl Client {
             own
         };
         let kind = if v6 { RecordType::AAAA } else { RecordType::A };
-        let absolute = Name::from_utf8(format!("{name}."))
-            .map_err(|_| ResolveError::Name(name.to_owned()))?;
+        let absolute =
+            Name::from_utf8(format!("{name}.")).map_err(|_| ResolveError::Name(name.to_owned()))?;
         let mut query = Message::query();
         query.metadata.recursion_desired = true;
         query.add_query(Query::query(absolute, kind));
@@ -151,7 +151,10 @@ impl Client {
             .to_vec()
             .map_err(|_| ResolveError::Malformed { server })?;
         if !self.settings.tcp {
-            let answer = self.over_udp(server, query, &bytes).await.map_err(refused)?;
+            let answer = self
+                .over_udp(server, query, &bytes)
+                .await
+                .map_err(refused)?;
             if !answer.metadata.truncation {
                 return Ok(answer);
             }

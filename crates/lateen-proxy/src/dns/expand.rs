@@ -13,10 +13,16 @@ use super::Addresses;
 /// The names among the endpoints.
 pub(crate) fn names(assignment: &ClusterLoadAssignment) -> BTreeSet<String> {
     let groups = assignment.endpoints.iter();
-    let mut endpoints = groups.flat_map(|group| group.lb_endpoints.clone()).collect::<Vec<_>>();
+    let mut endpoints = groups
+        .flat_map(|group| group.lb_endpoints.clone())
+        .collect::<Vec<_>>();
     let names = endpoints.iter_mut().filter_map(|endpoint| {
         let address = socket(endpoint)?;
-        address.address.parse::<IpAddr>().is_err().then(|| address.address.clone())
+        address
+            .address
+            .parse::<IpAddr>()
+            .is_err()
+            .then(|| address.address.clone())
     });
     names.collect()
 }

@@ -45,7 +45,9 @@ impl System {
                     }
                 }
                 Some("search" | "domain") => {
-                    system.search = words.map(|word| word.trim_end_matches('.').to_owned()).collect();
+                    system.search = words
+                        .map(|word| word.trim_end_matches('.').to_owned())
+                        .collect();
                 }
                 Some("options") => {
                     for option in words {
@@ -135,8 +137,20 @@ mod tests {
         assert_eq!(servers, ["10.0.0.1:53", "[fe80::1]:53"]);
         assert_eq!((system.timeout.as_secs(), system.tries), (1, 5));
         for (name, search, expected) in [
-            ("web", true, &["web.lab.svc.cluster.local", "web.svc.cluster.local", "web"][..]),
-            ("a.b.c", true, &["a.b.c", "a.b.c.lab.svc.cluster.local", "a.b.c.svc.cluster.local"]),
+            (
+                "web",
+                true,
+                &["web.lab.svc.cluster.local", "web.svc.cluster.local", "web"][..],
+            ),
+            (
+                "a.b.c",
+                true,
+                &[
+                    "a.b.c",
+                    "a.b.c.lab.svc.cluster.local",
+                    "a.b.c.svc.cluster.local",
+                ],
+            ),
             ("web", false, &["web"]),
             ("web.", true, &["web"]),
         ] {

@@ -180,14 +180,20 @@ pub(super) async fn send(
     let mut stale = 0;
     loop {
         let failed = if http2 {
-            let mut stream = worker.pools.http2(worker, cluster, host, &asked, priority).await?;
+            let mut stream = worker
+                .pools
+                .http2(worker, cluster, host, &asked, priority)
+                .await?;
             *local = stream.connection.local;
             match stream.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, Lease::Http2(stream))),
                 Err(error) => error,
             }
         } else {
-            let mut connection = worker.pools.http1(worker, cluster, host, &asked, priority).await?;
+            let mut connection = worker
+                .pools
+                .http1(worker, cluster, host, &asked, priority)
+                .await?;
             connection.served += 1;
             *local = connection.local;
             match connection.sender.try_send_request(request).await {

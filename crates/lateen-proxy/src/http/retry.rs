@@ -167,7 +167,10 @@ fn choose_host(
     let connection = &exchange.connection;
     if let Discovery::OriginalDestination(settings) = &cluster.discovery {
         // All requests of a connection want the same, unless a header says otherwise.
-        let cached = settings.header.is_none().then(|| connection.original.borrow());
+        let cached = settings
+            .header
+            .is_none()
+            .then(|| connection.original.borrow());
         let cached = cached.as_ref().and_then(|cached| cached.as_ref());
         if let Some((_, host)) = cached.filter(|(id, _)| *id == cluster.shared.id) {
             return Some(host.clone());

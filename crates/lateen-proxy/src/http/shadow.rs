@@ -296,7 +296,14 @@ impl Shadow {
             return;
         };
         let mut local = None;
-        let sending = send(worker, cluster, &host, Priority::Default, request, &mut local);
+        let sending = send(
+            worker,
+            cluster,
+            &host,
+            Priority::Default,
+            request,
+            &mut local,
+        );
         let result = tokio::time::timeout_at(deadline, sending).await;
         // The endpoint is judged by copies, too, but only for the cluster that they are sent to.
         let event = match &result {

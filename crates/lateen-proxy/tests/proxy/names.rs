@@ -136,7 +136,10 @@ fn every_address_of_a_name_is_an_endpoint() {
     server.fail(ResponseCode::ServFail);
     server.wait();
     let names: Vec<_> = (0..4).map(|_| get(address, "/", &[]).name()).collect();
-    assert!(names.contains(&"one".to_owned()) && names.contains(&"two".to_owned()), "{names:?}");
+    assert!(
+        names.contains(&"one".to_owned()) && names.contains(&"two".to_owned()),
+        "{names:?}"
+    );
     // That a name has no address is an answer.
     server.fail(ResponseCode::NXDomain);
     eventually(|| get(address, "/", &[]).body == "no healthy upstream");
@@ -219,12 +222,18 @@ fn what_cannot_be_resolved_this_way_is_refused() {
     let server = NameServer::start(&[]);
     for (more, path) in [
         (json!({ "dnsRefreshRate": "0s" }), "dns_refresh_rate"),
-        (json!({ "dnsFailureRefreshRate": {} }), "dns_failure_refresh_rate.base_interval"),
+        (
+            json!({ "dnsFailureRefreshRate": {} }),
+            "dns_failure_refresh_rate.base_interval",
+        ),
         (
             json!({ "dnsFailureRefreshRate": { "baseInterval": "2s", "maxInterval": "1s" } }),
             "dns_failure_refresh_rate.max_interval",
         ),
-        (json!({ "type": "LOGICAL_DNS", "loadAssignment": { "clusterName": "c" } }), "load_assignment"),
+        (
+            json!({ "type": "LOGICAL_DNS", "loadAssignment": { "clusterName": "c" } }),
+            "load_assignment",
+        ),
         (
             json!({ "typedDnsResolverConfig": { "name": "apple", "typedConfig": {
                 "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.apple.v3.AppleDnsResolverConfig",
@@ -242,6 +251,10 @@ fn what_cannot_be_resolved_this_way_is_refused() {
         let cluster = server.cluster("backend.test", 80, more);
         let rejected = Proxy::start(1).send(ResourceType::Cluster, &[cluster]);
         assert_eq!(rejected.len(), 1, "{path}");
-        assert!(rejected[0].reason.starts_with(path), "{}", rejected[0].reason);
+        assert!(
+            rejected[0].reason.starts_with(path),
+            "{}",
+            rejected[0].reason
+        );
     }
 }

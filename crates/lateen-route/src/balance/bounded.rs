@@ -20,7 +20,11 @@ impl Bounds {
     /// The endpoint that takes the request in place of `chosen`: itself unless it has too much to do, else the first of
     /// the others that has not, else the one with the least.
     pub(super) fn within(&self, chosen: usize, hash: u64, load: &dyn Fn(usize) -> u32) -> usize {
-        let active: u64 = self.shares.iter().map(|(host, _)| u64::from(load(*host))).sum();
+        let active: u64 = self
+            .shares
+            .iter()
+            .map(|(host, _)| u64::from(load(*host)))
+            .sum();
         let slots = ((active + 1) * u64::from(self.factor)).div_ceil(100) as f64;
         let overload =
             |(host, share): &(usize, f64)| f64::from(load(*host)) / (slots * share).ceil().max(1.0);

@@ -54,7 +54,10 @@ impl Group {
         let hosts = || normalised(members, chosen, localities);
         let mut shares = Vec::new();
         let mut share = |hosts: &[consistent::Host<'_>]| {
-            shares = hosts.iter().map(|host| (host.member, host.weight)).collect();
+            shares = hosts
+                .iter()
+                .map(|host| (host.member, host.weight))
+                .collect();
         };
         let kind = match settings.policy {
             Policy::RingHash {
@@ -239,7 +242,11 @@ impl Pool {
                 // Weights that do not change are only read, as raising to a power is slow.
                 Policy::LeastRequest { bias, .. } if bias > 0.0 => {
                     let active = f64::from(load(member)) + 1.0;
-                    let divisor = if bias == 1.0 { active } else { active.powf(bias) };
+                    let divisor = if bias == 1.0 {
+                        active
+                    } else {
+                        active.powf(bias)
+                    };
                     self.weights[index] / divisor
                 }
                 _ => self.weights[index],

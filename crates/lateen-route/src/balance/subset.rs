@@ -20,7 +20,9 @@ pub fn labels(metadata: Option<&Metadata>) -> Labels {
 /// Labels out of a struct.
 pub fn labels_of(fields: &Struct) -> Labels {
     let fields = fields.fields.iter();
-    fields.map(|(key, value)| (key.clone(), canonical(value))).collect()
+    fields
+        .map(|(key, value)| (key.clone(), canonical(value)))
+        .collect()
 }
 
 /// A value as text that tells all values apart.
@@ -123,7 +125,9 @@ impl Subsets {
         let any = part(settings, (0..members.len()).collect());
         let has = |wanted: &Labels, index: &usize| {
             let own = &labels[*index];
-            wanted.iter().all(|(key, value)| own.get(key) == Some(value))
+            wanted
+                .iter()
+                .all(|(key, value)| own.get(key) == Some(value))
         };
         let chosen: Vec<usize> = (0..members.len())
             .filter(|index| has(&subsets.default, index))
@@ -183,7 +187,9 @@ impl Subsets {
     }
 
     fn part(&self, wanted: &Labels) -> Option<&Part> {
-        if !wanted.is_empty() && let Some(part) = self.parts.get(wanted) {
+        if !wanted.is_empty()
+            && let Some(part) = self.parts.get(wanted)
+        {
             return Some(part);
         }
         let selector = self.settings.selectors.iter().find(|selector| {

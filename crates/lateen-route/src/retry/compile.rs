@@ -20,10 +20,13 @@ use crate::header_match::HeaderMatch;
 use crate::{Invalid, Within, refuse_rest};
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
-const PREVIOUS_HOSTS_TYPE: &str = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+const PREVIOUS_HOSTS_TYPE: &str =
+    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 const OMIT_CANARY: &str = "envoy.retry_host_predicates.omit_canary_hosts";
-const OMIT_CANARY_TYPE: &str = "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
-const OMIT_METADATA_TYPE: &str = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
+const OMIT_CANARY_TYPE: &str =
+    "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
+const OMIT_METADATA_TYPE: &str =
+    "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
 const PREVIOUS_PRIORITIES_TYPE: &str =
     "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 
@@ -42,7 +45,10 @@ impl RetryPolicy {
             per_try_timeout: time(policy.per_try_timeout.take(), "per_try_timeout")?,
             per_try_idle_timeout: time(policy.per_try_idle_timeout.take(), "per_try_idle_timeout")?,
             status_codes: status_codes(std::mem::take(&mut policy.retriable_status_codes))?,
-            headers: matchers(std::mem::take(&mut policy.retriable_headers), "retriable_headers")?,
+            headers: matchers(
+                std::mem::take(&mut policy.retriable_headers),
+                "retriable_headers",
+            )?,
             request_headers: matchers(
                 std::mem::take(&mut policy.retriable_request_headers),
                 "retriable_request_headers",
@@ -100,7 +106,10 @@ fn type_name(any: &protobuf::Any) -> &str {
 }
 
 fn undecodable(any: &protobuf::Any) -> Invalid {
-    Invalid::new("typed_config", format!("`{}` cannot be decoded", any.type_url))
+    Invalid::new(
+        "typed_config",
+        format!("`{}` cannot be decoded", any.type_url),
+    )
 }
 
 fn host_predicate(predicate: RetryHostPredicate) -> Result<HostPredicate, Invalid> {
@@ -117,7 +126,9 @@ fn host_predicate(predicate: RetryHostPredicate) -> Result<HostPredicate, Invali
         OMIT_METADATA_TYPE => {
             let config = OmitHostMetadataConfig::decode(any.value.as_slice())
                 .map_err(|_| undecodable(&any))?;
-            Ok(HostPredicate::Labels(labels(config.metadata_match.as_ref())))
+            Ok(HostPredicate::Labels(labels(
+                config.metadata_match.as_ref(),
+            )))
         }
         _ => Err(Invalid::unsupported("typed_config")),
     }
@@ -145,9 +156,14 @@ fn retry_back_off(back_off: RetryBackOff) -> Result<(Duration, Duration), Invali
         return Err(Invalid::new("base_interval", "must be more than zero"));
     };
     let max = back_off.max_interval.map(duration).transpose();
-    let max = max.within("max_interval")?.unwrap_or(base.saturating_mul(10));
+    let max = max
+        .within("max_interval")?
+        .unwrap_or(base.saturating_mul(10));
     if max < base {
-        return Err(Invalid::new("max_interval", "must be at least base_interval"));
+        return Err(Invalid::new(
+            "max_interval",
+            "must be at least base_interval",
+        ));
     }
     Ok((base, max))
 }

@@ -49,8 +49,15 @@ impl RetryPolicy {
         // One look at the names is cheaper than a search for each.
         let changed = headers.keys().any(|name| {
             name.as_str().starts_with("x-envoy-")
-                && [&RETRY_ON, &RETRY_GRPC_ON, &MAX_RETRIES, &STATUS_CODES, &HEADER_NAMES, &HEDGE]
-                    .contains(&name)
+                && [
+                    &RETRY_ON,
+                    &RETRY_GRPC_ON,
+                    &MAX_RETRIES,
+                    &STATUS_CODES,
+                    &HEADER_NAMES,
+                    &HEDGE,
+                ]
+                .contains(&name)
         });
         if !changed {
             return route.map(Cow::Borrowed);
@@ -65,7 +72,9 @@ impl RetryPolicy {
             policy.retries = u32::try_from(most).unwrap_or(u32::MAX);
         }
         if let Some(list) = text(headers.remove(STATUS_CODES)) {
-            let codes = list.split(',').filter_map(|code| code.trim().parse::<u16>().ok());
+            let codes = list
+                .split(',')
+                .filter_map(|code| code.trim().parse::<u16>().ok());
             policy.status_codes.extend(codes);
         }
         if let Some(list) = text(headers.remove(HEADER_NAMES)) {

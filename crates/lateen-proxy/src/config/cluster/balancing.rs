@@ -58,7 +58,8 @@ impl ClusterSpec {
                     Some(LbConfig::LeastRequestLbConfig(config)) => config,
                     _ => LeastRequestLbConfig::default(),
                 };
-                self.least_request(config).within("least_request_lb_config")?;
+                self.least_request(config)
+                    .within("least_request_lb_config")?;
             }
             (Ok(LbPolicy::Random), config) => {
                 self.own(config)?;
@@ -131,7 +132,9 @@ impl ClusterSpec {
         if minimum > maximum || maximum > LARGEST_RING {
             return Err(Invalid::new(
                 "minimum_ring_size",
-                format!("{minimum} must be at most the maximum, {maximum} (at most {LARGEST_RING})"),
+                format!(
+                    "{minimum} must be at most the maximum, {maximum} (at most {LARGEST_RING})"
+                ),
             ));
         }
         self.settings.policy = Policy::RingHash {

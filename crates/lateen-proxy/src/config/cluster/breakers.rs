@@ -12,7 +12,10 @@ use crate::cluster::{Limits, RetryBudget};
 pub(super) fn compile(mut breakers: CircuitBreakers) -> Result<[Limits; 2], Invalid> {
     let mut limits = [Limits::default(); 2];
     let mut seen = [false; 2];
-    for (index, item) in std::mem::take(&mut breakers.thresholds).into_iter().enumerate() {
+    for (index, item) in std::mem::take(&mut breakers.thresholds)
+        .into_iter()
+        .enumerate()
+    {
         let (priority, compiled) = thresholds(item).within_item("thresholds", index)?;
         if !std::mem::replace(&mut seen[priority], true) {
             limits[priority] = Limits {
@@ -50,9 +53,15 @@ fn thresholds(mut item: Thresholds) -> Result<(usize, Limits), Invalid> {
         retry_budget: match item.retry_budget.take() {
             None => None,
             Some(mut budget) => {
-                let percent = budget.budget_percent.take().map_or(20.0, |value| value.value);
+                let percent = budget
+                    .budget_percent
+                    .take()
+                    .map_or(20.0, |value| value.value);
                 if !(0.0..=100.0).contains(&percent) {
-                    return Err(Invalid::new("retry_budget.budget_percent", "must be 0 to 100"));
+                    return Err(Invalid::new(
+                        "retry_budget.budget_percent",
+                        "must be 0 to 100",
+                    ));
                 }
                 let minimum = value(budget.min_retry_concurrency.take(), 3);
                 refuse_rest(&budget).within("retry_budget")?;

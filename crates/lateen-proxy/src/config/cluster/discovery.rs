@@ -109,9 +109,10 @@ fn original_destination(
         .map_err(|_| Invalid::new("http_header_name", "is not a valid header name"))?;
     let port = match config.upstream_port_override.take() {
         None => None,
-        Some(port) => Some(u16::try_from(port.value).map_err(|_| {
-            Invalid::new("upstream_port_override", "must be at most 65535")
-        })?),
+        Some(port) => Some(
+            u16::try_from(port.value)
+                .map_err(|_| Invalid::new("upstream_port_override", "must be at most 65535"))?,
+        ),
     };
     refuse_rest(&config)?;
     Ok(OriginalDestination {
@@ -123,9 +124,8 @@ fn original_destination(
 
 /// Everything about names. Defaults are those of Envoy's `Cluster`.
 fn dns(message: &mut pb::Cluster) -> Result<DnsSettings, Invalid> {
-    let time = |value: Option<protobuf::Duration>, field| {
-        value.map(positive).transpose().within(field)
-    };
+    let time =
+        |value: Option<protobuf::Duration>, field| value.map(positive).transpose().within(field);
     let refresh = time(message.dns_refresh_rate.take(), "dns_refresh_rate")?.unwrap_or(REFRESH);
     let mut failure = (refresh, refresh.saturating_mul(10));
     if let Some(rate) = message.dns_failure_refresh_rate.take() {

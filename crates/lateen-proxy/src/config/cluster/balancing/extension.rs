@@ -62,7 +62,10 @@ impl ClusterSpec {
                 return Ok(());
             }
         }
-        Err(Invalid::new("policies", "has no policy that is supported by this proxy"))
+        Err(Invalid::new(
+            "policies",
+            "has no policy that is supported by this proxy",
+        ))
     }
 
     /// Takes a policy over; false when it is not known.
@@ -122,7 +125,9 @@ impl ClusterSpec {
             hash_balance_factor: config.hash_balance_factor.take(),
             ..Default::default()
         };
-        self.hashing(Some(config.consistent_hashing_lb_config.take().unwrap_or(older)))?;
+        self.hashing(Some(
+            config.consistent_hashing_lb_config.take().unwrap_or(older),
+        ))?;
         self.locality_weighted |= config.locality_weighted_lb_config.take().is_some();
         self.ring_hash(RingHashLbConfig {
             minimum_ring_size: config.minimum_ring_size.take(),

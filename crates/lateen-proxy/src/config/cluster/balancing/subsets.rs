@@ -25,7 +25,10 @@ pub(super) fn compile(mut config: LbSubsetConfig) -> Result<Option<SubsetSetting
         selectors: Vec::new(),
         locality_weight_aware: std::mem::take(&mut config.locality_weight_aware),
     };
-    for (index, item) in std::mem::take(&mut config.subset_selectors).into_iter().enumerate() {
+    for (index, item) in std::mem::take(&mut config.subset_selectors)
+        .into_iter()
+        .enumerate()
+    {
         let selector = selector(item).within_item("subset_selectors", index)?;
         settings.selectors.push(selector);
     }
@@ -35,8 +38,9 @@ pub(super) fn compile(mut config: LbSubsetConfig) -> Result<Option<SubsetSetting
 
 fn selector(mut item: LbSubsetSelector) -> Result<Selector, Invalid> {
     let keys: BTreeSet<String> = std::mem::take(&mut item.keys).into_iter().collect();
-    let fallback_keys: BTreeSet<String> =
-        std::mem::take(&mut item.fallback_keys_subset).into_iter().collect();
+    let fallback_keys: BTreeSet<String> = std::mem::take(&mut item.fallback_keys_subset)
+        .into_iter()
+        .collect();
     let policy = std::mem::take(&mut item.fallback_policy);
     let fallback = match LbSubsetSelectorFallbackPolicy::try_from(policy) {
         Ok(LbSubsetSelectorFallbackPolicy::NotDefined) => None,
