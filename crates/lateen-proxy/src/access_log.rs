@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lateen_route::format::{Template, Values};
+use lateen_route::format::{JsonTemplate, Template};
 use parking_lot::{Condvar, Mutex};
 
-use crate::flags::Flags;
+use crate::log_filter::LogFilter;
+use crate::record::Record;
 
 /// How long lines are collected before they are written.
 const BATCH_TIME: Duration = Duration::from_millis(50);
@@ -22,25 +23,36 @@ const MOST_WAITING: usize = 4 << 20;
 /// A configured access log.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    pub(crate) template: Template,
+    pub(crate) format: Format,
     pub(crate) file: Arc<LogFile>,
-    /// Only requests with one of these flags are logged; an empty list means any flag.
-    pub(crate) only: Option<Vec<Flags>>,
+    /// What is logged; nothing: everything.
+    pub(crate) filter: Option<LogFilter>,
+}
+
+/// How a line looks.
+#[derive(Debug)]
+pub(crate) enum Format {
+    /// A text, with what stands for a missing value.
+    Text(Template, &'static str),
+    Json(JsonTemplate),
 }
 
 impl AccessLog {
     /// Writes one line, if the log wants it.
-    pub(crate) fn log(&self, flags: Flags, values: &dyn Values) {
-        let wanted = match &self.only {
-            None => true,
-            Some(list) if list.is_empty() => flags != Flags::default(),
-            Some(list) => list.iter().any(|flag| flags.has(*flag)),
-        };
-        if wanted {
-            let mut line = String::with_capacity(512);
-            self.template.write(values, "-", &mut line);
-            self.file.append(line.as_bytes());
+    pub(crate) fn log(&self, record: &Record) {
+        if self
+            .filter
+            .as_ref()
+            .is_some_and(|filter| !filter.wants(record))
+        {
+            return;
         }
+        let mut line = String::with_capacity(512);
+        match &self.format {
+            Format::Text(template, missing) => template.write(record, missing, &mut line),
+            Format::Json(template) => template.write(record, &mut line),
+        }
+        self.file.append(line.as_bytes());
     }
 }
 
@@ -69,6 +81,13 @@ impl LogFiles {
             .sum()
     }
 
+    /// Opens all files anew, after they were moved away.
+    pub(crate) fn reopen(&self) {
+        for file in self.files.lock().values() {
+            file.reopen.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Waits until everything that was logged is written, at most for the given time.
     pub(crate) fn flush(&self, most: Duration) {
         let deadline = std::time::Instant::now() + most;
@@ -90,6 +109,7 @@ pub(crate) struct LogFile {
     filled: Condvar,
     written: Condvar,
     dropped: AtomicU64,
+    reopen: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +154,9 @@ impl LogFile {
             }
             drop(state);
             std::thread::sleep(BATCH_TIME);
+            if self.reopen.swap(false, Ordering::Relaxed) {
+                output = open(path);
+            }
             let lines = {
                 let mut state = self.state.lock();
                 state.writing = true;

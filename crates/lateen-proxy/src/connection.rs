@@ -155,7 +155,7 @@ async fn secure(
             info.transport_failure = error.reason();
             let record = Record::new(Rc::new(info));
             for log in &listener.access_log {
-                log.log(record.flags, &record);
+                log.log(&record);
             }
             None
         }
@@ -216,8 +216,9 @@ fn choose(
         let mut record = Record::new(Rc::new(info));
         record.flags.set(Flags::NO_ROUTE);
         record.details = "filter_chain_not_found".into();
+        record.of_listener = true;
         for log in &listener.access_log {
-            log.log(record.flags, &record);
+            log.log(&record);
         }
         return None;
     };

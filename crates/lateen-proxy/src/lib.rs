@@ -24,6 +24,7 @@ mod engine;
 mod flags;
 mod http;
 mod listener;
+mod log_filter;
 mod net;
 mod outlier;
 mod pool;

@@ -67,7 +67,7 @@ impl TcpProxy {
             reports.end(filter, worker, &record);
         }
         for log in &self.access_log {
-            log.log(record.flags, &record);
+            log.log(&record);
         }
     }
 

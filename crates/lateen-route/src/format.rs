@@ -1,7 +1,13 @@
 //! Envoy's substitution format: text with `%OPERATOR(argument):length%` commands, used by access logs and header
 //! values. This module parses; whoever knows the request supplies the values through [`Values`].
 
-use http::HeaderName;
+mod json;
+mod operator;
+
+pub use json::JsonTemplate;
+pub use operator::{GrpcForm, HeaderRef, Operator, PathSource, TimeFormat, Tls};
+
+use operator::operator;
 
 use crate::Invalid;
 
@@ -18,67 +24,6 @@ enum Piece {
         operator: Operator,
         limit: Option<usize>,
     },
-}
-
-/// A header reference: the first name, or the second when the first is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeaderRef {
-    /// Looked up first; a pseudo header or a field name in lower case.
-    pub name: String,
-    /// Looked up when the first is missing.
-    pub fallback: Option<String>,
-}
-
-/// What a command stands for. Names follow Envoy's operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is the Envoy operator of that name")]
-pub enum Operator {
-    StartTime(TimeFormat),
-    Request(HeaderRef),
-    Response(HeaderRef),
-    Trailer(HeaderRef),
-    Protocol,
-    UpstreamProtocol,
-    ResponseCode,
-    ResponseCodeDetails,
-    ResponseFlags,
-    ConnectionTerminationDetails,
-    UpstreamTransportFailureReason,
-    BytesReceived,
-    BytesSent,
-    Duration,
-    RequestDuration,
-    ResponseDuration,
-    UpstreamHost,
-    UpstreamCluster,
-    UpstreamLocalAddress,
-    UpstreamRequestAttemptCount,
-    DownstreamLocalAddress,
-    DownstreamLocalAddressWithoutPort,
-    DownstreamLocalPort,
-    DownstreamRemoteAddress,
-    DownstreamRemoteAddressWithoutPort,
-    DownstreamDirectRemoteAddress,
-    DownstreamDirectRemoteAddressWithoutPort,
-    RequestedServerName,
-    RouteName,
-    VirtualHostName,
-    Hostname,
-    ConnectionId,
-    FilterChainName,
-    GrpcStatus,
-    GrpcStatusNumber,
-    Path,
-    Query,
-}
-
-/// How a time is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TimeFormat {
-    /// `2026-01-02T03:04:05.678Z`
-    Default,
-    /// A `strftime` pattern with Envoy's `%3f`-style fractions.
-    Pattern(String),
 }
 
 /// Supplies the values of one request.
@@ -124,6 +69,15 @@ impl Template {
         }
     }
 
+    /// Cuts what was written after `start` to a number of characters.
+    fn shorten(out: &mut String, start: usize, limit: Option<usize>) {
+        if let Some(limit) = limit
+            && let Some((cut, _)) = out[start..].char_indices().nth(limit)
+        {
+            out.truncate(start + cut);
+        }
+    }
+
     /// Writes the format with `values`; a missing value is written as `missing`.
     pub fn write(&self, values: &dyn Values, missing: &str, out: &mut String) {
         for piece in &self.pieces {
@@ -134,10 +88,8 @@ impl Template {
                     if !values.write(operator, out) {
                         out.truncate(start);
                         out.push_str(missing);
-                    } else if let Some(limit) = limit
-                        && let Some((cut, _)) = out[start..].char_indices().nth(*limit)
-                    {
-                        out.truncate(start + cut);
+                    } else {
+                        Self::shorten(out, start, *limit);
                     }
                 }
             }
@@ -172,80 +124,6 @@ fn parse_command(text: &str) -> Result<(Piece, &str), Invalid> {
         .ok_or_else(|| Invalid::new("", "format has a `%` without its closing one"))?;
     let operator = operator(name, argument).ok_or_else(|| refused(name))?;
     Ok((Piece::Command { operator, limit }, tail))
-}
-
-fn operator(name: &str, argument: Option<&str>) -> Option<Operator> {
-    use Operator as O;
-    if let Some(argument) = argument.filter(|argument| !argument.is_empty()) {
-        return Some(match name {
-            "START_TIME" => O::StartTime(TimeFormat::Pattern(argument.to_owned())),
-            "REQ" | "REQUEST_HEADER" => O::Request(header_ref(argument)?),
-            "RESP" | "RESPONSE_HEADER" => O::Response(header_ref(argument)?),
-            "TRAILER" => O::Trailer(header_ref(argument)?),
-            "GRPC_STATUS" => O::GrpcStatus,
-            _ => return None,
-        });
-    }
-    Some(match name {
-        "START_TIME" => O::StartTime(TimeFormat::Default),
-        "PROTOCOL" => O::Protocol,
-        "UPSTREAM_PROTOCOL" => O::UpstreamProtocol,
-        "RESPONSE_CODE" => O::ResponseCode,
-        "RESPONSE_CODE_DETAILS" => O::ResponseCodeDetails,
-        "RESPONSE_FLAGS" => O::ResponseFlags,
-        "CONNECTION_TERMINATION_DETAILS" => O::ConnectionTerminationDetails,
-        "UPSTREAM_TRANSPORT_FAILURE_REASON" => O::UpstreamTransportFailureReason,
-        "BYTES_RECEIVED" => O::BytesReceived,
-        "BYTES_SENT" => O::BytesSent,
-        "DURATION" => O::Duration,
-        "REQUEST_DURATION" => O::RequestDuration,
-        "RESPONSE_DURATION" => O::ResponseDuration,
-        "UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS" => O::UpstreamHost,
-        "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => O::UpstreamCluster,
-        "UPSTREAM_LOCAL_ADDRESS" => O::UpstreamLocalAddress,
-        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => O::UpstreamRequestAttemptCount,
-        "DOWNSTREAM_LOCAL_ADDRESS" => O::DownstreamLocalAddress,
-        "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => O::DownstreamLocalAddressWithoutPort,
-        "DOWNSTREAM_LOCAL_PORT" => O::DownstreamLocalPort,
-        "DOWNSTREAM_REMOTE_ADDRESS" => O::DownstreamRemoteAddress,
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => O::DownstreamRemoteAddressWithoutPort,
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => O::DownstreamDirectRemoteAddress,
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
-            O::DownstreamDirectRemoteAddressWithoutPort
-        }
-        "REQUESTED_SERVER_NAME" => O::RequestedServerName,
-        "ROUTE_NAME" => O::RouteName,
-        "VIRTUAL_CLUSTER_NAME" => return None,
-        "VIRTUAL_HOST_NAME" => O::VirtualHostName,
-        "HOSTNAME" => O::Hostname,
-        "CONNECTION_ID" => O::ConnectionId,
-        "FILTER_CHAIN_NAME" => O::FilterChainName,
-        "GRPC_STATUS" => O::GrpcStatus,
-        "GRPC_STATUS_NUMBER" => O::GrpcStatusNumber,
-        "PATH" => O::Path,
-        "QUERY" => O::Query,
-        _ => return None,
-    })
-}
-
-fn header_ref(argument: &str) -> Option<HeaderRef> {
-    let valid = |name: &str| {
-        let lower = name.to_ascii_lowercase();
-        let field = lower.strip_prefix(':').unwrap_or(&lower);
-        HeaderName::from_bytes(field.as_bytes())
-            .is_ok()
-            .then_some(lower)
-    };
-    Some(match argument.split_once('?') {
-        Some((name, fallback)) => HeaderRef {
-            name: valid(name)?,
-            fallback: Some(valid(fallback)?),
-        },
-        None => HeaderRef {
-            name: valid(argument)?,
-            fallback: None,
-        },
-    })
 }
 
 #[cfg(test)]

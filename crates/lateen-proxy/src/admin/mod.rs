@@ -116,7 +116,8 @@ pub(crate) fn all_metrics(shared: &Shared) -> String {
 }
 
 /// Paths that change something, and must be asked for with POST.
-const MUTATING: [&str; 4] = [
+const MUTATING: [&str; 5] = [
+    "/reopen_logs",
     "/quitquitquit",
     "/logging",
     "/healthcheck/fail",
@@ -197,6 +198,10 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
         ),
         "/healthcheck/fail" | "/drain_listeners" => {
             shared.draining.send_replace(true);
+            reply(StatusCode::OK, TEXT, "OK\n".to_owned())
+        }
+        "/reopen_logs" => {
+            shared.names.logs.reopen();
             reply(StatusCode::OK, TEXT, "OK\n".to_owned())
         }
         "/quitquitquit" => {

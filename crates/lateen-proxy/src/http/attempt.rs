@@ -84,6 +84,10 @@ pub(super) async fn one_attempt(
     match result {
         Ok((response, lease)) => {
             exchange.record.response_start = Some(exchange.record.started.elapsed());
+            exchange.record.upstream_tls = match &lease {
+                Lease::Http1(connection) => connection.tls.clone(),
+                Lease::Http2(stream) => stream.connection.tls.clone(),
+            };
             cluster
                 .shared
                 .stats

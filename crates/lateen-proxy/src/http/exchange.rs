@@ -248,6 +248,7 @@ impl Exchange {
         self.record.status = reply.status.as_u16();
         self.mutate_response(&mut headers, levels);
         let (mut status, mut body) = (reply.status, reply.body);
+        self.record.local_body = body.clone();
         if self.head.is_grpc() {
             // The status and the text travel as trailers, which for an empty response are its headers.
             headers.insert("grpc-status", HeaderValue::from(grpc_status(status)));

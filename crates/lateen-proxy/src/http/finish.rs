@@ -124,7 +124,7 @@ impl Tail {
         stats.response(record.status);
         stats.rq_active.dec();
         for log in &self.connection.manager.access_log {
-            log.log(record.flags, record);
+            log.log(record);
         }
         for filter in &self.connection.manager.telemetry {
             telemetry::http::report(filter, &self.connection.worker, record);

@@ -19,7 +19,7 @@ mod io;
 pub(crate) mod local;
 pub(crate) mod manager;
 mod normalise;
-mod reply;
+pub(crate) mod reply;
 mod retry;
 pub(crate) mod shadow;
 mod upgrade;

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "nothing is exported from a test binary")]
 
+mod access_log;
 mod balance;
 mod change;
 mod detect;
