@@ -169,7 +169,11 @@ impl Values for Record {
             Operator::ResponseFlags | Operator::ResponseFlagsLong => {
                 let long = *operator == Operator::ResponseFlagsLong;
                 let flags = self.flags;
-                if !(if long { flags.write_long(out) } else { flags.write(out) }) {
+                if !(if long {
+                    flags.write_long(out)
+                } else {
+                    flags.write(out)
+                }) {
                     out.push('-');
                 }
                 return true;
