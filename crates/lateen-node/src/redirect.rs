@@ -34,6 +34,9 @@ const PROXY_PORTS: [u16; 4] = [15008, 15020, 15021, 15090];
 
 const TABLE: &str = "lateen_redirect";
 
+/// Before the kernel answers such a packet with a reset, which would end a connection that lives.
+const DROP_INVALID: &str = "  chain invalid {\n    type filter hook prerouting priority -150; policy accept;\n    meta l4proto tcp ct state invalid drop\n  }\n";
+
 /// Why the rules could not be set; `lateen init` prints it and exits with 1 (2 for bad options).
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -72,6 +75,12 @@ pub struct Redirect {
     pub include_outbound_ports: Vec<u16>,
     /// `-o`: outgoing ports that are left alone.
     pub exclude_outbound_ports: Vec<u16>,
+    /// `-c`: interfaces whose traffic is left alone.
+    pub exclude_interfaces: Vec<String>,
+    /// `-k`: interfaces of virtual machines, whose traffic is outgoing although it arrives.
+    pub virtual_interfaces: Vec<String>,
+    /// `--drop-invalid`, `INVALID_DROP`: packets that belong to no connection are dropped instead of answered.
+    pub drop_invalid: bool,
     /// `--clean`: take the rules away instead.
     pub clean: bool,
     /// `--dry-run`: print the rules only.
@@ -100,6 +109,9 @@ impl Default for Redirect {
             exclude_ports: Vec::new(),
             include_outbound_ports: Vec::new(),
             exclude_outbound_ports: Vec::new(),
+            exclude_interfaces: Vec::new(),
+            virtual_interfaces: Vec::new(),
+            drop_invalid: false,
             clean: false,
             dry_run: false,
         }
@@ -108,7 +120,9 @@ impl Default for Redirect {
 
 /// The subcommand `lateen init`: reads the options, sets the rules.
 pub fn main(arguments: &[String]) -> ExitCode {
-    let done = Redirect::parse(arguments).and_then(|redirect| redirect.apply());
+    let variable = |name: &str| std::env::var(name).ok();
+    let done =
+        Redirect::from_environment(arguments, variable).and_then(|redirect| redirect.apply());
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -178,6 +192,9 @@ impl Redirect {
                 let _ = writeln!(script, "table {name} {TABLE} {{");
                 self.write_inbound(&mut script);
                 self.write_outbound(&mut script, &family);
+                if self.drop_invalid {
+                    script.push_str(DROP_INVALID);
+                }
                 script.push_str("}\n");
             }
         }
@@ -188,6 +205,17 @@ impl Redirect {
         let mut rules = vec!["meta l4proto != tcp return".to_owned()];
         // Loopback traffic was decided in the output hook.
         rules.push("iifname \"lo\" return".to_owned());
+        if !self.exclude_interfaces.is_empty() {
+            rules.push(format!(
+                "iifname {} return",
+                quoted(&self.exclude_interfaces)
+            ));
+        }
+        if !self.virtual_interfaces.is_empty() {
+            let interfaces = quoted(&self.virtual_interfaces);
+            let target = format!("redirect to :{}", self.outbound_port);
+            rules.push(format!("iifname {interfaces} meta l4proto tcp {target}"));
+        }
         let own = PROXY_PORTS.iter().chain(&self.exclude_ports);
         rules.push(format!("tcp dport {} return", set(own)));
         let target = format!("redirect to :{}", self.inbound_port);
@@ -204,6 +232,12 @@ impl Redirect {
         let own = self.own_traffic("");
         let to_inbound = format!("redirect to :{}", self.inbound_port);
         let mut rules = vec!["meta l4proto != tcp return".to_owned()];
+        if !self.exclude_interfaces.is_empty() {
+            rules.push(format!(
+                "oifname {} return",
+                quoted(&self.exclude_interfaces)
+            ));
+        }
         // The proxy reaches its own pod through a service address: as if from outside. Probes
         // (15020) and direct tunnels (15008) excepted. 127.0.0.6 marks what the proxy hands to the
         // application.
@@ -287,6 +321,11 @@ fn chain(script: &mut String, name: &str, hook: &str, rules: &[String]) {
         let _ = writeln!(script, "    {rule}");
     }
     script.push_str("  }\n");
+}
+
+/// A set of names.
+fn quoted(names: &[String]) -> String {
+    set(names.iter().map(|name| format!("\"{name}\"")))
 }
 
 fn set<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

@@ -1,16 +1,16 @@
 //! The `proxy` command: arguments and environment as Istio's injection gives them to a sidecar or gateway.
 //!
 //! `proxy sidecar|router [--domain D] [--concurrency N]`, `POD_NAME`, `POD_NAMESPACE`, `INSTANCE_IP`,
-//! `SERVICE_ACCOUNT`, `PROXY_CONFIG` (JSON) and `ISTIO_META_*` become the node that the control plane goes by.
+//! `SERVICE_ACCOUNT`, `PROXY_CONFIG` (YAML or JSON) and `ISTIO_META_*` become the node that the control plane goes by;
+//! what concerns the agent is read in [`crate::agent`].
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
-use lateen_xds::client::Target;
 use lateen_xds::pb::envoy::config::core::v3::{Extension, Node, node};
 use lateen_xds::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
 
+use crate::agent::settings::{self, Environment, SettingError};
 use crate::process::{self, ProxyConfig, RunError};
 
 /// Labels of the pod, from the downward API.
@@ -19,21 +19,25 @@ const LABELS_FILE: &str = "/etc/istio/pod/labels";
 /// The control plane's plaintext port, used when the configuration names no address.
 const DISCOVERY_ADDRESS: &str = "istiod.istio-system.svc:15010";
 
-/// Port of discovery over TLS, which needs an identity that this proxy does not have yet.
-const DISCOVERY_TLS_PORT: u16 = 15012;
-
-/// Flags of Istio's agent that have no meaning here, as logs and identities are configured differently.
-const IGNORED_FLAGS: [&str; 9] = [
+/// Flags of Istio's agent that have no meaning here, as logs are configured differently.
+const IGNORED_FLAGS: [&str; 13] = [
     "--proxyLogLevel",
     "--proxyComponentLogLevel",
     "--log_output_level",
-    "--log_as_json",
+    "--log_caller",
+    "--log_stacktrace_level",
+    "--log_target",
+    "--log_rotate",
+    "--outlierLogPath",
     "--trust-domain",
     "--stsPort",
     "--serviceCluster",
     "--meshConfig",
     "--templateFile",
 ];
+
+/// The same without a value.
+const IGNORED_SWITCHES: [&str; 1] = ["--log_as_json"];
 
 /// What is understood, by category, so that the control plane sends nothing else.
 const EXTENSIONS: [(&str, &str, &str); 14] = [
@@ -140,15 +144,15 @@ pub fn parse(
     labels: &str,
 ) -> Result<ProxyConfig, CommandError> {
     let arguments = Arguments::parse(arguments)?;
-    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-    let text = variable("PROXY_CONFIG").map_or("{}", String::as_str);
-    let config: serde_json::Value = serde_json::from_str(text)
-        .map_err(|error| usage(format!("PROXY_CONFIG is not valid JSON: {error}")))?;
-    let namespace = variable("POD_NAMESPACE").map_or("default", String::as_str);
+    let text = environment.get("PROXY_CONFIG").map_or("", String::as_str);
+    let config = settings::proxy_config(text)?;
+    let environment = Environment::new(environment, &config);
+    let variable = |name: &str| environment.get(name);
+    let namespace = variable("POD_NAMESPACE").unwrap_or("default");
     let name = variable("POD_NAME")
         .or_else(|| variable("HOSTNAME"))
-        .map_or("proxy", String::as_str);
-    let addresses = variable("INSTANCE_IP").map_or("127.0.0.1", String::as_str);
+        .unwrap_or("proxy");
+    let addresses = variable("INSTANCE_IP").unwrap_or("127.0.0.1");
     let node_ip: IpAddr = addresses
         .split(',')
         .next()
@@ -158,7 +162,7 @@ pub fn parse(
     let domain = arguments
         .domain
         .unwrap_or_else(|| format!("{namespace}.svc.cluster.local"));
-    let mut metadata = metadata(environment, namespace, name, addresses, labels);
+    let mut metadata = metadata(environment.all(), namespace, name, addresses, labels);
     metadata
         .entry("PROXY_CONFIG".to_owned())
         .or_insert_with(|| from_json(&config));
@@ -182,6 +186,20 @@ pub fn parse(
     let concurrency = arguments
         .concurrency
         .or_else(|| number("concurrency").map(|count| count as usize));
+    let address = config.get("discoveryAddress");
+    let address = address.and_then(serde_json::Value::as_str);
+    let discovery = settings::target(address.unwrap_or(DISCOVERY_ADDRESS))?;
+    let secure_discovery = settings::discovery(&environment, &config, &discovery);
+    let secure = secure_discovery.is_some();
+    let certificates = settings::certificates(&environment, &discovery, secure, namespace)?;
+    let status = port(number("statusPort"), 15020)?;
+    let prometheus = from_environment("ENVOY_PROMETHEUS_PORT")?.unwrap_or(15090);
+    // As in Istio, a gateway's port is open to others: they learn nothing of what is beside it.
+    let scrape = if arguments.role == "sidecar" {
+        settings::scrape(&environment, &[status, prometheus])?
+    } else {
+        None
+    };
     Ok(ProxyConfig {
         node: Node {
             id: format!("{}~{node_ip}~{name}.{namespace}~{domain}", arguments.role),
@@ -199,17 +217,16 @@ pub fn parse(
             extensions: extensions(),
             ..Node::default()
         },
-        discovery: discovery(
-            config
-                .get("discoveryAddress")
-                .and_then(serde_json::Value::as_str),
-        )?,
+        discovery,
+        secure_discovery,
+        certificates,
+        probes: settings::probes(&environment, node_ip)?,
+        scrape,
+        drain: settings::drain(&environment, &config)?,
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, port(number("proxyAdminPort"), 15000)?)),
         health: vec![any(from_environment("ENVOY_STATUS_PORT")?.unwrap_or(15021))],
-        metrics: vec![
-            any(from_environment("ENVOY_PROMETHEUS_PORT")?.unwrap_or(15090)),
-            any(port(number("statusPort"), 15020)?),
-        ],
+        metrics: vec![any(prometheus)],
+        status: vec![any(status)],
         // As in Istio: two unless configured, zero means one per core.
         concurrency: match concurrency {
             Some(0) => cores,
@@ -218,11 +235,6 @@ pub fn parse(
         },
         node_ip: Some(node_ip),
         mark_sockets: arguments.role == "sidecar",
-        drain_time: config
-            .get("terminationDrainDuration")
-            .and_then(serde_json::Value::as_str)
-            .and_then(|text| text.strip_suffix('s')?.parse().ok())
-            .map_or(Duration::from_secs(5), Duration::from_secs),
     })
 }
 
@@ -267,6 +279,7 @@ impl Arguments {
                         count.map_err(|_| usage("--concurrency must be a number".to_owned()))?,
                     );
                 }
+                _ if IGNORED_SWITCHES.contains(&flag) => {}
                 _ if IGNORED_FLAGS.contains(&flag) => {
                     value()?;
                 }
@@ -275,30 +288,6 @@ impl Arguments {
         }
         Ok(parsed)
     }
-}
-
-/// Reads `host:port` or `unix:path`.
-fn discovery(address: Option<&str>) -> Result<Target, CommandError> {
-    let address = address.unwrap_or(DISCOVERY_ADDRESS);
-    if let Some(path) = address.strip_prefix("unix:") {
-        return Ok(Target::Unix(path.into()));
-    }
-    let (host, port) = address
-        .rsplit_once(':')
-        .ok_or_else(|| usage(format!("discovery address `{address}` has no port")))?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| usage(format!("discovery address `{address}` has no valid port")))?;
-    if port == DISCOVERY_TLS_PORT {
-        return Err(usage(format!(
-            "discovery address `{address}` needs TLS, which this proxy does not speak yet; use port 15010"
-        )));
-    }
-    let host = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    Ok(Target::Tcp { host, port })
 }
 
 /// The node's metadata from the environment.
@@ -399,12 +388,20 @@ fn from_json(value: &serde_json::Value) -> Value {
     Value { kind: Some(kind) }
 }
 
+impl From<SettingError> for CommandError {
+    fn from(error: SettingError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
 fn usage(text: String) -> CommandError {
     CommandError::Usage(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use lateen_xds::client::Target;
+
     use super::*;
 
     fn arguments(text: &str) -> Vec<String> {
@@ -468,10 +465,10 @@ mod tests {
                 .to_string();
             assert!(error.contains(part), "{words}: {error}");
         }
-        let tls = environment(&[("PROXY_CONFIG", r#"{"discoveryAddress":"istiod:15012"}"#)]);
-        let error = parse(&arguments("router"), &tls, "")
+        let broken = environment(&[("PROXY_CONFIG", "discoveryAddress: istiod")]);
+        let error = parse(&arguments("router"), &broken, "")
             .unwrap_err()
             .to_string();
-        assert!(error.contains("needs TLS"), "{error}");
+        assert!(error.contains("`istiod` has no port"), "{error}");
     }
 }

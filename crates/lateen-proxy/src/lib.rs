@@ -14,6 +14,7 @@
 
 mod access_log;
 mod admin;
+pub mod agent;
 mod balancing;
 mod cluster;
 pub mod command;

@@ -4,12 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_xds::client::{Client, Target};
+use lateen_xds::client::{Client, PrepareSocket, Target};
 use lateen_xds::pb::envoy::config::core::v3::Node;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::admin::{self, Role};
+use crate::agent::{
+    AgentState, CertificateConfig, DrainConfig, Probes, Scrape, SecureDiscovery, identity,
+};
 use crate::engine::{Engine, EngineConfig};
+
+/// Longest time to wait for connections without a limit of their own.
+const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Options of a proxy process.
 #[derive(Debug, Clone)]
@@ -24,14 +31,46 @@ pub struct ProxyConfig {
     pub health: Vec<SocketAddr>,
     /// Addresses of `/stats/prometheus` for scrapers.
     pub metrics: Vec<SocketAddr>,
+    /// Addresses of the agent: readiness, the application's probes, metrics merged with the application's.
+    pub status: Vec<SocketAddr>,
+    /// How the control plane is spoken to over TLS; without TLS when absent.
+    pub secure_discovery: Option<SecureDiscovery>,
+    /// Where the proxy's identity comes from; it has none when absent.
+    pub certificates: Option<CertificateConfig>,
+    /// The application's probes.
+    pub probes: Probes,
+    /// The application's metrics.
+    pub scrape: Option<Scrape>,
     /// Number of workers.
     pub concurrency: usize,
     /// Address of this proxy that others can reach.
     pub node_ip: Option<IpAddr>,
     /// Marks own sockets so that the redirection of the pod lets them pass.
     pub mark_sockets: bool,
-    /// Longest time for open connections to end when the process is asked to.
-    pub drain_time: Duration,
+    /// How the process ends when it is asked to.
+    pub drain: DrainConfig,
+}
+
+impl ProxyConfig {
+    /// A proxy with one worker and an admin interface, and nothing that asks for more.
+    pub fn new(node: Node, discovery: Target, admin: SocketAddr) -> Self {
+        Self {
+            node,
+            discovery,
+            admin,
+            health: Vec::new(),
+            metrics: Vec::new(),
+            status: Vec::new(),
+            secure_discovery: None,
+            certificates: None,
+            probes: Probes::default(),
+            scrape: None,
+            concurrency: 1,
+            node_ip: None,
+            mark_sockets: false,
+            drain: DrainConfig::default(),
+        }
+    }
 }
 
 /// Why the proxy could not start.
@@ -76,7 +115,9 @@ async fn serve(config: ProxyConfig) -> Result<(), RunError> {
         ..EngineConfig::default()
     })
     .map_err(RunError::Start)?;
-    let control = admin::Control::new(engine.shared.clone(), config.node.clone());
+    let agent = AgentState::new(config.probes, config.scrape, config.certificates.is_some());
+    let shared = engine.shared.clone();
+    let control = admin::Control::new(shared, config.node.clone(), agent.clone());
     admin::listen(config.admin, Role::Admin, "admin", &control)?;
     for address in config.health {
         admin::listen(address, Role::Health, "health checks", &control)?;
@@ -84,25 +125,56 @@ async fn serve(config: ProxyConfig) -> Result<(), RunError> {
     for address in config.metrics {
         admin::listen(address, Role::Metrics, "metrics", &control)?;
     }
-    let mut client = Client::new(config.discovery, config.node, engine.handler());
-    if config.mark_sockets {
-        client = client.prepare_sockets(Arc::new(|socket| {
-            lateen_sys::mark_own_socket(&socket).map(|_| ())
-        }));
+    for address in config.status {
+        admin::listen(address, Role::Status, "probes and merged metrics", &control)?;
     }
-    let discovery = tokio::spawn(client.run());
+    let prepare: Option<PrepareSocket> = config.mark_sockets.then(|| {
+        let mark: PrepareSocket =
+            Arc::new(|socket| lateen_sys::mark_own_socket(&socket).map(|_| ()));
+        mark
+    });
+    let mut tasks = JoinSet::new();
+    if let Some(certificates) = config.certificates {
+        let secrets = engine.secrets();
+        tasks.spawn(identity::keep(
+            certificates,
+            secrets,
+            agent,
+            prepare.clone(),
+        ));
+    }
+    let mut client = Client::new(config.discovery, config.node, engine.handler());
+    if let Some(prepare) = prepare {
+        client = client.prepare_sockets(prepare);
+    }
+    if let Some(secure) = &config.secure_discovery {
+        client = client.secure(identity::security(secure));
+    }
+    tasks.spawn(client.run());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = control.quit_asked() => {}
+        () = control.exit_asked() => return Ok(()),
     }
     tracing::info!("draining");
     tokio::select! {
-        () = engine.drain(config.drain_time) => {}
+        () = drain(&engine, config.drain) => {}
         // Asked twice means now.
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = control.exit_asked() => {}
     }
-    discovery.abort();
     Ok(())
+}
+
+/// Waits for open connections as configured.
+async fn drain(engine: &Engine, config: DrainConfig) {
+    let longest = if config.until_unused {
+        // Whoever asked the process to end has a limit of his own.
+        LONGEST_DRAIN
+    } else {
+        config.longest
+    };
+    tokio::join!(engine.drain(longest), tokio::time::sleep(config.shortest));
 }

@@ -12,6 +12,7 @@ mod http_client;
 mod inject;
 mod log;
 mod manifests;
+mod pilot_agent;
 mod print;
 mod state;
 mod status;
@@ -28,6 +29,9 @@ use exit::{CommandError, Result, chain};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(arguments) = pilot_agent::called() {
+        return pilot_agent::run(&arguments);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -93,6 +97,6 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 /// The failure of a part that runs in a pod.
-fn failed(error: &dyn std::error::Error) -> CommandError {
+pub(crate) fn failed(error: &dyn std::error::Error) -> CommandError {
     CommandError::unavailable(chain(error))
 }

@@ -3,6 +3,7 @@
 mod clusters;
 mod dump;
 mod metrics;
+mod status;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use lateen_xds::pb::envoy::config::core::v3::Node;
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::agent::AgentState;
 use crate::net;
 use crate::process::RunError;
 use crate::shared::Shared;
@@ -40,6 +42,8 @@ pub(crate) enum Role {
     Health,
     /// Metrics and readiness.
     Metrics,
+    /// What Istio's agent serves: readiness, probes of the application, merged metrics, and the end of the process.
+    Status,
 }
 
 /// What the servers show and can ask for.
@@ -47,21 +51,35 @@ pub(crate) enum Role {
 pub(crate) struct Control {
     shared: Arc<Shared>,
     node: Arc<Node>,
+    agent: Arc<AgentState>,
     quit: Arc<Notify>,
+    exit: Arc<Notify>,
 }
 
 impl Control {
-    pub(crate) fn new(shared: Arc<Shared>, node: Node) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, node: Node, agent: Arc<AgentState>) -> Self {
         Self {
             shared,
             node: Arc::new(node),
+            agent,
             quit: Arc::default(),
+            exit: Arc::default(),
         }
     }
 
     /// Returns when `/quitquitquit` was called.
     pub(crate) async fn quit_asked(&self) {
         self.quit.notified().await;
+    }
+
+    /// Returns when the process is to end at once.
+    pub(crate) async fn exit_asked(&self) {
+        self.exit.notified().await;
+    }
+
+    /// Whether traffic can be served.
+    fn is_ready(&self) -> bool {
+        self.shared.is_live() && !self.shared.is_draining() && self.agent.is_ready()
     }
 }
 
@@ -87,14 +105,20 @@ pub(crate) fn listen(
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok((stream, peer)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let control = control.clone();
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(&control, role, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let control = control.clone();
+                async move {
+                    let response = match role {
+                        Role::Status => status::answer(&control, peer, &request).await,
+                        _ => answer(&control, role, &request),
+                    };
+                    Ok::<_, Infallible>(response)
+                }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -142,21 +166,11 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
     let query = Query(request.uri().query().unwrap_or_default());
     let shared = &control.shared;
     match (role, path) {
-        (Role::Health | Role::Metrics, "/healthz/ready") => {
-            return if shared.is_live() && !shared.is_draining() {
-                reply(StatusCode::OK, TEXT, String::new())
-            } else {
-                reply(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    TEXT,
-                    state(shared).to_owned(),
-                )
-            };
-        }
+        (Role::Health | Role::Metrics, "/healthz/ready") => return readiness(control),
         (Role::Metrics, "/stats/prometheus" | "/metrics") => {
             return reply(StatusCode::OK, TEXT, metrics::prometheus(shared, &query));
         }
-        (Role::Health | Role::Metrics, _) => {
+        (Role::Health | Role::Metrics | Role::Status, _) => {
             return reply(StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned());
         }
         (Role::Admin, _) => {}
@@ -211,6 +225,19 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
         "/help" | "/" => reply(StatusCode::OK, TEXT, HELP.to_owned()),
         _ => reply(StatusCode::NOT_FOUND, TEXT, format!("invalid path. {HELP}")),
     }
+}
+
+/// The answer to `/healthz/ready`.
+fn readiness(control: &Control) -> Response<Full<Bytes>> {
+    if control.is_ready() {
+        return reply(StatusCode::OK, TEXT, String::new());
+    }
+    let why = if control.agent.is_ready() {
+        state(&control.shared)
+    } else {
+        "the proxy has no certificate yet"
+    };
+    reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, why.to_owned())
 }
 
 fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

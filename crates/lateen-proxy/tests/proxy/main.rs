@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "nothing is exported from a test binary")]
 
 mod access_log;
+mod agent;
 mod balance;
 mod change;
 mod detect;

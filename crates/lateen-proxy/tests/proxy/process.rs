@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lateen_proxy::ProxyConfig;
 use lateen_xds::client::Target;
@@ -132,19 +131,15 @@ fn a_process_follows_its_control_plane() {
         free_address(),
         free_address(),
     );
+    let node = Node {
+        id: "test-node".to_owned(),
+        ..Node::default()
+    };
     let config = ProxyConfig {
-        node: Node {
-            id: "test-node".to_owned(),
-            ..Node::default()
-        },
-        discovery: Target::Unix(socket.clone()),
-        admin,
         health: vec![health],
         metrics: vec![metrics],
         concurrency: 2,
-        node_ip: None,
-        mark_sockets: false,
-        drain_time: Duration::from_secs(5),
+        ..ProxyConfig::new(node, Target::Unix(socket.clone()), admin)
     };
     let process = std::thread::spawn(move || lateen_proxy::run(config));
     wait_for_listener(admin);
