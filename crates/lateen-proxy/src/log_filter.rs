@@ -1,6 +1,6 @@
 //! Which requests an access log shows.
 
-use lateen_route::fault::Fraction;
+use lateen_route::fraction::Fraction;
 use lateen_route::header_match::HeaderMatch;
 
 use crate::flags::Flags;

@@ -63,7 +63,8 @@ impl<T: Default> PerWorker<T> {
         &self.slots[slot.min(self.slots.len() - 1)].0
     }
 
-    fn sum(&self, stat: impl Fn(&T) -> &Stat) -> u64 {
+    /// The number over all threads.
+    pub(crate) fn sum(&self, stat: impl Fn(&T) -> &Stat) -> u64 {
         self.slots
             .iter()
             .fold(0u64, |sum, slot| sum.wrapping_add(stat(&slot.0).get()))
@@ -187,6 +188,13 @@ stat_group! {
         Counter direct "rq_direct_response",
         Counter forwarded "rq_total",
         Counter reset_after_downstream_response_started "rq_reset_after_downstream_response_started",
+        Counter cors_origin_valid "cors.origin_valid",
+        Counter cors_origin_invalid "cors.origin_invalid",
+        Counter faults_delayed "fault.delays_injected",
+        Counter faults_aborted "fault.aborts_injected",
+        Counter faults_rate_limited "fault.response_rl_injected",
+        Counter faults_overflow "fault.faults_overflow",
+        Gauge faults_active "fault.active_faults",
     }
 }
 

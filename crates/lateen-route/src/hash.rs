@@ -1,13 +1,13 @@
 //! Hash policies: which properties of a request make its consistent hash.
 
-use std::time::Duration;
-
 use http::HeaderName;
 use lateen_xds::pb::envoy::config::route::v3::route_action as pb;
 use lateen_xds::pb::envoy::config::route::v3::route_action::hash_policy::PolicySpecifier;
 use twox_hash::XxHash64;
 
 use crate::compile::duration;
+use crate::cookie::CookieTemplate;
+use crate::rewrite::RegexRewrite;
 use crate::{Invalid, RequestView, Within, refuse_rest};
 
 /// xxHash64, the hash of every consistent choice.
@@ -54,21 +54,11 @@ pub struct HashPolicy {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Header(HeaderName),
-    Cookie(GeneratedCookie),
+    Header(HeaderName, Option<RegexRewrite>),
+    /// A cookie; with a life time it is generated for those who have none.
+    Cookie(CookieTemplate),
     PeerIp,
     Query(String),
-}
-
-/// A cookie that the proxy generates when the client has none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GeneratedCookie {
-    /// Name.
-    pub name: String,
-    /// Life time; nothing: the cookie is never generated; zero: a session cookie.
-    pub ttl: Option<Duration>,
-    /// Path attribute; may be empty.
-    pub path: String,
 }
 
 /// Where the request came from, for the policies that use it.
@@ -89,13 +79,20 @@ impl HashPolicy {
         let source = match policy.policy_specifier.take() {
             Some(PolicySpecifier::Header(mut header)) => {
                 let name = std::mem::take(&mut header.header_name);
+                let rewrite = header
+                    .regex_rewrite
+                    .take()
+                    .map(RegexRewrite::compile)
+                    .transpose()
+                    .within("header.regex_rewrite")?;
                 refuse_rest(&header).within("header")?;
-                Source::Header(HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
                     Invalid::new(
                         "header.header_name",
                         format!("`{name}` is not a valid header name"),
                     )
-                })?)
+                })?;
+                Source::Header(name, rewrite)
             }
             Some(PolicySpecifier::Cookie(mut cookie)) => {
                 let name = std::mem::take(&mut cookie.name);
@@ -106,14 +103,29 @@ impl HashPolicy {
                     .map(duration)
                     .transpose()
                     .within("cookie.ttl")?;
+                let attributes = std::mem::take(&mut cookie.attributes)
+                    .into_iter()
+                    .map(|attribute| (attribute.name, attribute.value))
+                    .collect();
                 refuse_rest(&cookie).within("cookie")?;
-                Source::Cookie(GeneratedCookie { name, ttl, path })
+                if name.is_empty() {
+                    return Err(Invalid::new("cookie.name", "must not be empty"));
+                }
+                Source::Cookie(CookieTemplate {
+                    name,
+                    ttl,
+                    path,
+                    attributes,
+                })
             }
             Some(PolicySpecifier::ConnectionProperties(properties)) if properties.source_ip => {
                 Source::PeerIp
             }
             Some(PolicySpecifier::ConnectionProperties(_)) => {
                 return Err(Invalid::new("connection_properties", "needs source_ip"));
+            }
+            Some(PolicySpecifier::QueryParameter(parameter)) if parameter.name.is_empty() => {
+                return Err(Invalid::new("query_parameter.name", "must not be empty"));
             }
             Some(PolicySpecifier::QueryParameter(parameter)) => Source::Query(parameter.name),
             Some(PolicySpecifier::FilterState(_)) => {
@@ -125,18 +137,18 @@ impl HashPolicy {
     }
 }
 
-/// The hash of a request under `policies`; nothing when no property is there. The second value is the cookie that the
-/// response must set, with its value.
+/// The hash of a request under `policies`; nothing when no property is there. The second value are the cookies that the
+/// response must set, with their values.
 pub fn hash_request<'p>(
     policies: &'p [HashPolicy],
     request: &RequestView<'_>,
     peer: &Peer<'_>,
-) -> (Option<u64>, Option<(&'p GeneratedCookie, String)>) {
+) -> (Option<u64>, Vec<(&'p CookieTemplate, String)>) {
     let mut combined: Option<u64> = None;
-    let mut generated = None;
+    let mut generated = Vec::new();
     for policy in policies {
         let hash = match &policy.source {
-            Source::Header(name) => hash_header(request, name),
+            Source::Header(name, rewrite) => hash_header(request, name, rewrite.as_ref()),
             Source::PeerIp => Some(xx64(peer.remote_ip.as_bytes(), 0)),
             Source::Query(name) => request
                 .query_parameter(name)
@@ -147,7 +159,7 @@ pub fn hash_request<'p>(
                     let seed = format!("{}{}", peer.remote, peer.local);
                     let value = format!("{:016x}", xx64(seed.as_bytes(), 0));
                     let hash = xx64(value.as_bytes(), 0);
-                    generated = Some((cookie, value));
+                    generated.push((cookie, value));
                     Some(hash)
                 }
                 _ => None,
@@ -164,14 +176,29 @@ pub fn hash_request<'p>(
 }
 
 /// A single value is hashed as it is; several are sorted and hashed one after the other, each seeded by the one before.
-fn hash_header(request: &RequestView<'_>, name: &HeaderName) -> Option<u64> {
+fn hash_header(
+    request: &RequestView<'_>,
+    name: &HeaderName,
+    rewrite: Option<&RegexRewrite>,
+) -> Option<u64> {
+    let rewritten = |value: &'_ http::HeaderValue| match rewrite {
+        Some(rewrite) => rewrite.replace(value.as_bytes()).into_owned(),
+        None => value.as_bytes().to_vec(),
+    };
     let mut values = request.headers.get_all(name).iter();
     let first = values.next()?;
     let Some(second) = values.next() else {
-        return Some(xx64(first.as_bytes(), 0));
+        // The usual case takes no copy.
+        return Some(match rewrite {
+            Some(rewrite) => xx64(&rewrite.replace(first.as_bytes()), 0),
+            None => xx64(first.as_bytes(), 0),
+        });
     };
-    let mut all: Vec<&[u8]> = vec![first.as_bytes(), second.as_bytes()];
-    all.extend(values.map(|value| value.as_bytes()));
+    let mut all: Vec<_> = [first, second]
+        .into_iter()
+        .chain(values)
+        .map(rewritten)
+        .collect();
     all.sort_unstable();
-    Some(all.into_iter().fold(0, |hash, value| xx64(value, hash)))
+    Some(all.iter().fold(0, |hash, value| xx64(value, hash)))
 }

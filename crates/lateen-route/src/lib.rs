@@ -18,8 +18,12 @@
 
 pub mod balance;
 mod compile;
+pub mod cookie;
+pub mod cors;
 pub mod fault;
+pub mod filter;
 pub mod format;
+pub mod fraction;
 pub mod hash;
 pub mod header_match;
 pub mod invalid;
@@ -30,6 +34,7 @@ pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod session;
+pub mod stateful_session;
 pub mod string_match;
 pub mod table;
 mod view;

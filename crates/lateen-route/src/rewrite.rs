@@ -1,5 +1,7 @@
 //! Changes of the path and the host before a request is forwarded.
 
+use std::borrow::Cow;
+
 use http::HeaderName;
 use lateen_xds::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use regex::bytes::Regex;
@@ -13,12 +15,7 @@ pub enum PathRewrite {
     /// The matched prefix (the whole path for exact and expression matches) is replaced.
     Prefix(String),
     /// Every match of the expression is replaced.
-    Regex {
-        /// What is replaced.
-        pattern: Regex,
-        /// The replacement in the syntax of the `regex` crate.
-        substitution: String,
-    },
+    Regex(RegexRewrite),
     /// The whole path is replaced.
     Full(String),
 }
@@ -34,9 +31,17 @@ pub enum HostRewrite {
     Endpoint,
 }
 
-impl PathRewrite {
+/// Replaces every match of an expression.
+#[derive(Debug, Clone)]
+pub struct RegexRewrite {
+    pattern: Regex,
+    /// The replacement in the syntax of the `regex` crate.
+    substitution: String,
+}
+
+impl RegexRewrite {
     /// Compiles an expression with its RE2 substitution (`\1`, `\\`).
-    pub(crate) fn regex(rewrite: RegexMatchAndSubstitute) -> Result<Self, Invalid> {
+    pub(crate) fn compile(rewrite: RegexMatchAndSubstitute) -> Result<Self, Invalid> {
         let pattern = rewrite
             .pattern
             .ok_or_else(|| Invalid::new("pattern", "is required"))?;
@@ -62,10 +67,22 @@ impl PathRewrite {
                 other => substitution.push(other),
             }
         }
-        Ok(Self::Regex {
+        Ok(Self {
             pattern,
             substitution,
         })
+    }
+
+    /// The text with every match replaced.
+    pub fn replace<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
+        self.pattern.replace_all(text, self.substitution.as_bytes())
+    }
+}
+
+impl PathRewrite {
+    /// Compiles an expression.
+    pub(crate) fn regex(rewrite: RegexMatchAndSubstitute) -> Result<Self, Invalid> {
+        RegexRewrite::compile(rewrite).map(Self::Regex)
     }
 
     /// The changed path with the original query; nothing when the result is not valid text.
@@ -79,12 +96,8 @@ impl PathRewrite {
                 format!("{replacement}{}", &path[route.path.matched_length(path)..])
             }
             Self::Full(replacement) => replacement.clone(),
-            Self::Regex {
-                pattern,
-                substitution,
-            } => {
-                let bytes = pattern.replace_all(path.as_bytes(), substitution.as_bytes());
-                String::from_utf8(bytes.into_owned()).ok()?
+            Self::Regex(rewrite) => {
+                String::from_utf8(rewrite.replace(path.as_bytes()).into_owned()).ok()?
             }
         };
         changed.push_str(query);

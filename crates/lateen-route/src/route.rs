@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::RequestView;
 use crate::balance::subset::Labels;
-use crate::fault::Fault;
+use crate::filter::PerFilter;
 use crate::hash::HashPolicy;
 use crate::header_match::{HeaderMatch, QueryMatch};
 use crate::mutate::Mutations;
@@ -30,6 +30,8 @@ pub struct VirtualHost {
     pub attempt_count_in_response: bool,
     /// Header changes for all its routes.
     pub mutations: Mutations,
+    /// What it says about filters for all its routes.
+    pub filters: PerFilter,
     pub(crate) index: crate::table::index::RouteIndex,
 }
 
@@ -42,8 +44,8 @@ pub struct Route {
     pub operation: String,
     /// Header changes of this route.
     pub mutations: Mutations,
-    /// Faults injected before the request is forwarded.
-    pub fault: Option<Fault>,
+    /// What it says about filters.
+    pub filters: PerFilter,
     /// What is done with the request.
     pub action: Action,
     pub(crate) path: PathMatch,
@@ -52,7 +54,7 @@ pub struct Route {
     pub(crate) query: Vec<QueryMatch>,
     /// The request must be gRPC.
     pub(crate) grpc: bool,
-    pub(crate) fraction: Option<crate::fault::Fraction>,
+    pub(crate) fraction: Option<crate::fraction::Fraction>,
 }
 
 impl Route {
@@ -144,6 +146,8 @@ pub struct WeightedCluster {
     pub weight: u64,
     /// Header changes when this one is drawn.
     pub mutations: Mutations,
+    /// What it says about filters when this one is drawn.
+    pub filters: PerFilter,
     /// Change of the host when this one is drawn.
     pub host_rewrite: Option<String>,
     /// What the subset must have beside what the route says; wins where both name a key.
@@ -173,7 +177,7 @@ pub struct Mirror {
     /// Cluster that gets the copy.
     pub cluster: String,
     /// Share of requests that are copied.
-    pub fraction: crate::fault::Fraction,
+    pub fraction: crate::fraction::Fraction,
     /// The copy's host gets `-shadow` appended.
     pub shadow_suffix: bool,
 }

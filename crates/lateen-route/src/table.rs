@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use lateen_xds::pb::envoy::config::route::v3::RouteConfiguration;
 
+use crate::filter::PerFilter;
 use crate::mutate::Mutations;
 use crate::redirect::split_port;
 use crate::route::{Action, Forward, Route, Target, VirtualHost};
@@ -21,6 +22,8 @@ pub struct RouteTable {
     pub virtual_hosts: Vec<VirtualHost>,
     /// Header changes for all its routes.
     pub mutations: Mutations,
+    /// What it says about filters for all its routes.
+    pub filters: PerFilter,
     /// Changes of the table override those of virtual hosts, and these those of routes, unless this is set.
     pub most_specific_mutations_win: bool,
     pub(crate) ignore_port: bool,

@@ -4,23 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderValue;
-use lateen_route::fault::Fault;
 use lateen_route::{Invalid, RouteTable, Within, refuse_rest};
-use lateen_xds::pb::envoy::extensions::filters::http::router::v3::Router;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
     ServerHeaderTransformation,
 };
-use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
+use super::filters::{self, Filters};
 use super::store::Context;
 use super::telemetry::Telemetry;
-use super::{access_log, aggregated, decode, flag, limit};
+use super::{access_log, aggregated, flag, limit};
 use crate::http::client_certificate::{Details, ForwardMode};
 use crate::http::manager::{Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader};
 
-const PREFIX: &str = "type.googleapis.com/envoy.extensions.filters.http.";
 const UUID_REQUEST_ID: &str =
     "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
 
@@ -153,7 +150,10 @@ pub(crate) fn compile(
     }
     let mut telemetry = Telemetry::default();
     let remaining = telemetry.take(std::mem::take(&mut message.http_filters), context)?;
-    let suppress_envoy_headers = filters(remaining)?;
+    let Filters {
+        filters,
+        suppress_envoy_headers,
+    } = filters::compile(remaining)?;
     let tracing = message.tracing.take().is_some();
     let manager = HttpManager {
         codec,
@@ -188,6 +188,7 @@ pub(crate) fn compile(
         accept_http_10,
         upgrades,
         suppress_envoy_headers,
+        filters,
         access_log: access_log::compile(std::mem::take(&mut message.access_log), context)?,
         stats: context.http_stats(&stat_prefix),
         node_ip: context.node_ip,
@@ -212,48 +213,4 @@ fn accept_without_effect(message: &mut pb::HttpConnectionManager) {
     {
         message.internal_address_config = None;
     }
-}
-
-/// The HTTP filters. Returns whether the router leaves out the `x-envoy-` headers.
-fn filters(filters: Vec<(usize, pb::HttpFilter)>) -> Result<bool, Invalid> {
-    let last = filters.last().map(|(index, _)| *index);
-    let mut router = None;
-    for (index, filter) in filters {
-        let Some(ConfigType::TypedConfig(any)) = filter.config_type else {
-            return Err(Invalid::unsupported("config_discovery"))
-                .within_item("http_filters", index);
-        };
-        let kind = any.type_url.strip_prefix(PREFIX).unwrap_or(&any.type_url);
-        let checked = match kind {
-            _ if filter.disabled => Ok(()),
-            "router.v3.Router" if Some(index) == last => {
-                decode::<Router>(&any).and_then(|mut message| {
-                    // Child spans are made for every hop, see `http::tracing`.
-                    message.start_child_span = false;
-                    message.dynamic_stats = None;
-                    router = Some(std::mem::take(&mut message.suppress_envoy_headers));
-                    refuse_rest(&message)
-                })
-            }
-            "router.v3.Router" => Err(Invalid::new("", "the router must be the last filter")),
-            // The filter itself does nothing; routes configure it.
-            "fault.v3.HTTPFault" => {
-                decode(&any).and_then(|message| match Fault::compile(message)? {
-                    None => Ok(()),
-                    Some(_) => Err(Invalid::new("", "faults are only supported in routes")),
-                })
-            }
-            // Without a policy in the routes, which are refused when they have one, it does nothing.
-            "cors.v3.Cors" => Ok(()),
-            // Statistics only.
-            "grpc_stats.v3.FilterConfig" => Ok(()),
-            _ if filter.is_optional => Ok(()),
-            _ => Err(Invalid::new(
-                "typed_config",
-                format!("filter `{}` is not supported by this proxy", any.type_url),
-            )),
-        };
-        checked.within_item("http_filters", index)?;
-    }
-    router.ok_or_else(|| Invalid::new("http_filters", "must end with the router"))
 }

@@ -7,6 +7,7 @@ pub(crate) mod access_log;
 pub(crate) mod chain_match;
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
+pub(crate) mod filters;
 pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod outlier;

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::finish::Tail;
 use super::shadow::{BodyCopy, CopiedBody};
+use super::throttle::Throttled;
 
 /// Errors of bodies, as the codecs want them.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -272,6 +273,8 @@ pub(crate) struct ResponseBody {
 pub(crate) enum Content {
     Full(Bytes),
     Upstream(Incoming),
+    /// At a limited rate.
+    Slow(Box<Throttled<Incoming>>),
     Done,
 }
 
@@ -296,36 +299,18 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Content::Upstream(body) => {
-                if this.tail.expired(context) {
+                let (polled, ended) = relay(body, &mut this.tail, context);
+                if ended {
                     this.content = Content::Done;
-                    return Poll::Ready(Some(Err("the time for the response is over".into())));
                 }
-                match Pin::new(&mut *body).poll_frame(context) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(None) => {
-                        this.content = Content::Done;
-                        this.tail.upstream_complete();
-                        Poll::Ready(None)
-                    }
-                    Poll::Ready(Some(Err(error))) => {
-                        this.content = Content::Done;
-                        this.tail.upstream_broken();
-                        Poll::Ready(Some(Err(error.into())))
-                    }
-                    Poll::Ready(Some(Ok(frame))) => {
-                        this.tail.progress();
-                        if let Some(data) = frame.data_ref() {
-                            this.tail.record.bytes_sent += data.len() as u64;
-                        } else if let Some(trailers) = frame.trailers_ref() {
-                            this.tail.record.trailers = trailers.clone();
-                        }
-                        if body.is_end_stream() {
-                            this.content = Content::Done;
-                            this.tail.upstream_complete();
-                        }
-                        Poll::Ready(Some(Ok(frame)))
-                    }
+                polled
+            }
+            Content::Slow(body) => {
+                let (polled, ended) = relay(&mut **body, &mut this.tail, context);
+                if ended {
+                    this.content = Content::Done;
                 }
+                polled
             }
         }
     }
@@ -334,6 +319,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Full(bytes) => bytes.is_empty(),
             Content::Upstream(body) => body.is_end_stream(),
+            Content::Slow(body) => body.is_end_stream(),
             Content::Done => true,
         }
     }
@@ -342,7 +328,46 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Upstream(body) => body.size_hint(),
+            Content::Slow(body) => body.size_hint(),
             Content::Done => SizeHint::with_exact(0),
+        }
+    }
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+/// Passes on what comes from an upstream. The second value says that nothing follows.
+fn relay<B>(body: &mut B, tail: &mut Tail, context: &mut Context<'_>) -> (Polled, bool)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
+    if tail.expired(context) {
+        let error = "the time for the response is over".into();
+        return (Poll::Ready(Some(Err(error))), true);
+    }
+    match Pin::new(&mut *body).poll_frame(context) {
+        Poll::Pending => (Poll::Pending, false),
+        Poll::Ready(None) => {
+            tail.upstream_complete();
+            (Poll::Ready(None), true)
+        }
+        Poll::Ready(Some(Err(error))) => {
+            tail.upstream_broken();
+            (Poll::Ready(Some(Err(error.into()))), true)
+        }
+        Poll::Ready(Some(Ok(frame))) => {
+            tail.progress();
+            if let Some(data) = frame.data_ref() {
+                tail.record.bytes_sent += data.len() as u64;
+            } else if let Some(trailers) = frame.trailers_ref() {
+                tail.record.trailers = trailers.clone();
+            }
+            let ended = body.is_end_stream();
+            if ended {
+                tail.upstream_complete();
+            }
+            (Poll::Ready(Some(Ok(frame))), ended)
         }
     }
 }
@@ -351,6 +376,7 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         let unread = match &self.content {
             Content::Upstream(body) => !body.is_end_stream(),
+            Content::Slow(body) => !body.is_end_stream(),
             Content::Full(_) | Content::Done => false,
         };
         self.tail.finish(unread);

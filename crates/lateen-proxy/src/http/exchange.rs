@@ -6,18 +6,21 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
+use lateen_route::filter::FilterLevels;
 use lateen_route::mutate::{HeaderMutations, Mutations};
 use lateen_route::redirect::Redirect;
-use lateen_route::route::Target;
-use lateen_route::{Action, Decision, RouteTable};
+use lateen_route::route::{Target, WeightedCluster};
+use lateen_route::{Action, Decision, Forward, Route, RouteTable, VirtualHost};
 
 use super::body::{Content, RequestSource, ResponseBody};
 use super::connection::HttpConnection;
+use super::filter::{ActiveFault, Passed, Wanted};
 use super::finish::{Tail, UpstreamHold};
 use super::forward::{self, Forwarded};
 use super::head::Head;
 use super::manager::ServerHeader;
 use super::reply::{LocalReply, grpc_status};
+use super::throttle::Throttled;
 use super::{forwarded, hop, upgrade};
 use crate::cluster::Priority;
 use crate::record::Record;
@@ -37,6 +40,12 @@ pub(super) struct Exchange {
     pub(super) trying: bool,
     /// Whose circuit breakers and connections it uses.
     pub(super) priority: Priority,
+    /// The endpoint of the request's session.
+    pub(super) wanted: Option<Wanted>,
+    /// A fault was injected.
+    pub(super) fault: Option<ActiveFault>,
+    /// Bytes per second of the response, when a fault limits them.
+    pub(super) response_rate: Option<u64>,
 }
 
 /// What is sent back.
@@ -78,6 +87,9 @@ pub(super) async fn handle(
         upgrade,
         trying: false,
         priority: Priority::Default,
+        wanted: None,
+        fault: None,
+        response_rate: None,
     };
     let answer = match problem {
         Some(reply) => exchange.local(reply),
@@ -99,35 +111,50 @@ impl Exchange {
             return self.local(LocalReply::not_found());
         };
         let decision = table.decide(&self.head.view(), fastrand::u64(..));
-        let (virtual_host, route, weighted) = match decision {
-            Decision::NotFound => {
+        let found = Found::new(&decision);
+        let mut passed = Passed::default();
+        let levels = found
+            .as_ref()
+            .map_or_else(FilterLevels::default, |found| found.filter_levels(&table));
+        let cluster = found.as_ref().and_then(|found| found.cluster(&self.head));
+        let cluster = cluster
+            .map(str::to_owned)
+            .filter(|_| !manager.filters.0.is_empty());
+        let filtered = manager
+            .filters
+            .on_request(self, levels, cluster.as_deref(), &mut passed)
+            .await;
+        let mut answer = match (filtered, found) {
+            // Header changes count for routes that forward, and for answers that are no part of CORS.
+            (Err(reply), Some(found)) if found.route.forward().is_some() && !reply.plain => {
+                self.local_with(reply, &found.mutation_levels(&table))
+            }
+            (Err(reply), _) => self.local(reply),
+            (Ok(()), Some(found)) => self.act(&table, &found).await,
+            (Ok(()), None) if matches!(decision, Decision::RedirectToHttps(_)) => {
+                self.redirect(&Redirect::to_https(), None, &[])
+            }
+            (Ok(()), None) => {
                 manager.stats.here().no_route.inc();
-                return self.local(LocalReply::not_found());
+                self.local(LocalReply::not_found())
             }
-            Decision::RedirectToHttps(_) => {
-                return self.redirect(&Redirect::to_https(), None, &[]);
-            }
-            Decision::Route {
-                virtual_host,
-                route,
-                weighted,
-            } => (virtual_host, route, weighted),
         };
+        let headers = &mut answer.headers;
+        manager.filters.on_response(self, &mut passed, headers);
+        answer
+    }
+
+    /// Does what a route says.
+    async fn act(&mut self, table: &RouteTable, found: &Found<'_>) -> Answer {
+        let Found {
+            virtual_host,
+            route,
+            chosen,
+        } = *found;
+        let manager = self.connection.manager.clone();
         self.record.route.clone_from(&route.name);
         self.record.virtual_host.clone_from(&virtual_host.name);
-        let chosen = weighted.and_then(|index| match &route.forward()?.target {
-            Target::Weighted { clusters, .. } => clusters.get(index),
-            _ => None,
-        });
-        let levels = mutation_levels(
-            &table,
-            [
-                chosen.map(|cluster| &cluster.mutations),
-                Some(&route.mutations),
-                Some(&virtual_host.mutations),
-                Some(&table.mutations),
-            ],
-        );
+        let levels = found.mutation_levels(table);
         match &route.action {
             Action::Direct { status, body } => {
                 manager.stats.here().direct.inc();
@@ -169,7 +196,7 @@ impl Exchange {
     fn redirect(
         &mut self,
         redirect: &Redirect,
-        route: Option<&lateen_route::Route>,
+        route: Option<&Route>,
         levels: &[&Mutations],
     ) -> Answer {
         self.connection.manager.stats.here().redirect.inc();
@@ -224,7 +251,10 @@ impl Exchange {
                 hold.release();
             }
         } else {
-            answer.content = Content::Upstream(body);
+            answer.content = match self.response_rate {
+                None => Content::Upstream(body),
+                Some(rate) => Content::Slow(Box::new(Throttled::new(body, rate))),
+            };
         }
         answer
     }
@@ -249,9 +279,12 @@ impl Exchange {
         self.mutate_response(&mut headers, levels);
         let (mut status, mut body) = (reply.status, reply.body);
         self.record.local_body = body.clone();
-        if self.head.is_grpc() {
+        if self.head.is_grpc() && !reply.plain {
+            let grpc = reply
+                .grpc_status
+                .unwrap_or_else(|| grpc_status(status).into());
             // The status and the text travel as trailers, which for an empty response are its headers.
-            headers.insert("grpc-status", HeaderValue::from(grpc_status(status)));
+            headers.insert("grpc-status", HeaderValue::from(grpc));
             if let Ok(message) = HeaderValue::from_bytes(&body)
                 && !body.is_empty()
             {
@@ -326,7 +359,7 @@ impl Exchange {
         }
         self.record.head = Some(self.head);
         let idle = match &answer.content {
-            Content::Upstream(_) => manager
+            Content::Upstream(_) | Content::Slow(_) => manager
                 .stream_idle_timeout
                 .map(|limit| (limit, Box::pin(tokio::time::sleep(limit)))),
             _ => None,
@@ -342,6 +375,7 @@ impl Exchange {
                     .deadline
                     .map(|at| Box::pin(tokio::time::sleep_until(at))),
                 idle,
+                fault: self.fault,
             }),
         });
         *response.status_mut() = answer.status;
@@ -355,17 +389,81 @@ impl Exchange {
     }
 }
 
-/// The levels of header changes in the order in which they apply: the most specific first, unless configured the
-/// other way round, so that what applies last wins.
-fn mutation_levels<'t>(
-    table: &'t RouteTable,
-    specific_first: [Option<&'t Mutations>; 4],
-) -> Vec<&'t Mutations> {
-    let mut levels: Vec<_> = specific_first.into_iter().flatten().collect();
-    if table.most_specific_mutations_win {
-        levels.reverse();
+/// A route that was found.
+#[derive(Clone, Copy)]
+struct Found<'t> {
+    virtual_host: &'t VirtualHost,
+    route: &'t Route,
+    /// The candidate that was drawn, if the route goes to one of several clusters.
+    chosen: Option<&'t WeightedCluster>,
+}
+
+impl<'t> Found<'t> {
+    fn new(decision: &Decision<'t>) -> Option<Self> {
+        let Decision::Route {
+            virtual_host,
+            route,
+            weighted,
+        } = *decision
+        else {
+            return None;
+        };
+        let chosen = weighted.and_then(|index| match &route.forward()?.target {
+            Target::Weighted { clusters, .. } => clusters.get(index),
+            _ => None,
+        });
+        Some(Self {
+            virtual_host,
+            route,
+            chosen,
+        })
     }
-    levels
+
+    /// The levels of header changes in the order in which they apply: the most specific first, unless configured the
+    /// other way round, so that what applies last wins.
+    fn mutation_levels(&self, table: &'t RouteTable) -> Vec<&'t Mutations> {
+        let of_cluster = self.chosen.map(|cluster| &cluster.mutations);
+        let mut levels: Vec<_> = of_cluster
+            .into_iter()
+            .chain([
+                &self.route.mutations,
+                &self.virtual_host.mutations,
+                &table.mutations,
+            ])
+            .collect();
+        if table.most_specific_mutations_win {
+            levels.reverse();
+        }
+        levels
+    }
+
+    /// The levels of filter configuration, the most specific first.
+    fn filter_levels(&self, table: &'t RouteTable) -> FilterLevels<'t> {
+        FilterLevels([
+            self.chosen.map(|cluster| &cluster.filters),
+            Some(&self.route.filters),
+            Some(&self.virtual_host.filters),
+            Some(&table.filters),
+        ])
+    }
+
+    /// Where the request is about to go.
+    fn cluster<'n>(&'n self, head: &'n Head) -> Option<&'n str> {
+        target(self.route.forward()?, self.chosen, head)
+    }
+}
+
+/// The name of the cluster that a request goes to.
+pub(super) fn target<'n>(
+    action: &'n Forward,
+    chosen: Option<&'n WeightedCluster>,
+    head: &'n Head,
+) -> Option<&'n str> {
+    match &action.target {
+        Target::Cluster(name) => Some(name),
+        Target::Weighted { .. } => chosen.map(|cluster| cluster.name.as_str()),
+        Target::Header(name) => head.headers.get(name)?.to_str().ok(),
+    }
 }
 
 /// Applies the request changes of all levels. Returns a new host, when one is set.

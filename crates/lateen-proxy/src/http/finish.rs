@@ -10,6 +10,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::body::RequestSource;
 use super::connection::HttpConnection;
+use super::filter::ActiveFault;
 use crate::cluster::{ActiveRequest, Cluster};
 use crate::flags::Flags;
 use crate::pool::{Http1Connection, Stream};
@@ -27,6 +28,9 @@ pub(crate) struct Tail {
     pub(crate) deadline: Option<Pin<Box<Sleep>>>,
     /// Time without progress, and the timer for it.
     pub(crate) idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// A fault was injected into the request.
+    #[allow(dead_code, reason = "it counts until it is dropped")]
+    pub(crate) fault: Option<ActiveFault>,
 }
 
 /// The upstream side of an exchange.

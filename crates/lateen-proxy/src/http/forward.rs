@@ -11,18 +11,17 @@ use lateen_route::hash::{Peer, hash_request};
 use lateen_route::mutate::Mutations;
 use lateen_route::retry::per_try_timeout;
 use lateen_route::rewrite::HostRewrite;
-use lateen_route::route::{Forward, Target, WeightedCluster};
+use lateen_route::route::{Forward, WeightedCluster};
 use lateen_route::{Route, VirtualHost};
 use tokio::time::Instant;
 
-use super::exchange::{Exchange, mutate_request};
+use super::exchange::{Exchange, mutate_request, target};
 use super::finish::UpstreamHold;
 use super::reply::LocalReply;
 use super::retry::attempts;
 use super::{hop, shadow};
 use crate::balancing::Wish;
 use crate::cluster::{Cluster, Priority};
-use crate::flags::Flags;
 use crate::outlier::{Event, report};
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
@@ -54,7 +53,6 @@ pub(super) async fn forward(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
 ) -> Result<Forwarded, LocalReply> {
-    inject_faults(exchange, plan).await?;
     let cluster = find_cluster(exchange, plan)?;
     exchange.record.cluster = Some(cluster.clone());
     check_upgrade(exchange, plan)?;
@@ -65,7 +63,7 @@ pub(super) async fn forward(
     if plan.action.high_priority {
         exchange.priority = Priority::High;
     }
-    let (hash, cookie) = request_hash(exchange, plan);
+    let (hash, cookies) = request_hash(exchange, plan);
     let subset = subset(plan);
     prepare_head(exchange, plan);
     let manager = exchange.connection.manager.clone();
@@ -131,11 +129,9 @@ pub(super) async fn forward(
         () = stalled => return Err(LocalReply::stream_idle()),
     };
     forwarded.deadline = deadline.get();
-    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
-        forwarded
-            .response
-            .headers_mut()
-            .append(header::SET_COOKIE, cookie);
+    for cookie in cookies {
+        let headers = forwarded.response.headers_mut();
+        headers.append(header::SET_COOKIE, cookie);
     }
     Ok(forwarded)
 }
@@ -155,38 +151,8 @@ fn subset<'p>(plan: &Plan<'p>) -> Option<Cow<'p, Labels>> {
     }
 }
 
-/// Delays and aborts as the route says.
-async fn inject_faults(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), LocalReply> {
-    let Some(fault) = &plan.route.fault else {
-        return Ok(());
-    };
-    if let Some((time, fraction)) = fault.delay
-        && fraction.draws(fastrand::u64(..))
-    {
-        exchange.record.flags.set(Flags::DELAY_INJECTED);
-        tokio::time::sleep(time).await;
-    }
-    match fault.abort {
-        Some((status, fraction)) if fraction.draws(fastrand::u64(..)) => Err(LocalReply::new(
-            status,
-            "fault filter abort",
-            Flags::FAULT_INJECTED,
-            "fault_filter_abort",
-        )),
-        _ => Ok(()),
-    }
-}
-
 fn find_cluster(exchange: &Exchange, plan: &Plan<'_>) -> Result<Arc<Cluster>, LocalReply> {
-    let name = match (&plan.action.target, plan.chosen) {
-        (Target::Cluster(name), _) => Some(name.as_str()),
-        (Target::Weighted { .. }, chosen) => chosen.map(|cluster| cluster.name.as_str()),
-        (Target::Header(name), _) => exchange
-            .head
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok()),
-    };
+    let name = target(plan.action, plan.chosen, &exchange.head);
     let clusters = exchange.connection.worker.shared.clusters.load();
     name.and_then(|name| clusters.get(name))
         .cloned()
@@ -217,10 +183,10 @@ fn check_upgrade(exchange: &Exchange, plan: &Plan<'_>) -> Result<(), LocalReply>
     }
 }
 
-/// The hash for consistent balancing, and the cookie that the response sets for it.
-fn request_hash(exchange: &Exchange, plan: &Plan<'_>) -> (Option<u64>, Option<String>) {
+/// The hash for consistent balancing, and the cookies that the response sets for it.
+fn request_hash(exchange: &Exchange, plan: &Plan<'_>) -> (Option<u64>, Vec<HeaderValue>) {
     if plan.action.hash.is_empty() {
-        return (None, None);
+        return (None, Vec::new());
     }
     let info = &exchange.connection.info;
     let (ip, remote, local) = (
@@ -233,18 +199,12 @@ fn request_hash(exchange: &Exchange, plan: &Plan<'_>) -> (Option<u64>, Option<St
         remote: &remote,
         local: &local,
     };
-    let (hash, cookie) = hash_request(&plan.action.hash, &exchange.head.view(), &peer);
-    let cookie = cookie.map(|(cookie, value)| {
-        let mut text = format!("{}=\"{value}\"", cookie.name);
-        if let Some(ttl) = cookie.ttl.filter(|ttl| !ttl.is_zero()) {
-            text.push_str(&format!("; Max-Age={}", ttl.as_secs()));
-        }
-        if !cookie.path.is_empty() {
-            text.push_str(&format!("; Path={}", cookie.path));
-        }
-        text + "; HttpOnly"
-    });
-    (hash, cookie)
+    let (hash, cookies) = hash_request(&plan.action.hash, &exchange.head.view(), &peer);
+    let cookies = cookies
+        .into_iter()
+        .filter_map(|(cookie, value)| HeaderValue::try_from(cookie.set(&value)).ok())
+        .collect();
+    (hash, cookies)
 }
 
 /// Header changes, rewrites, and the removal of what concerns the client's connection only.

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use lateen_route::RouteTable;
 
 use super::client_certificate::{Details, ForwardMode};
+use super::filter::HttpFilters;
 use crate::access_log::AccessLog;
 use crate::shared::RouteSlot;
 use crate::stats::{HttpStats, PerWorker};
@@ -48,6 +49,8 @@ pub(crate) struct HttpManager {
     /// Protocols that clients may switch to, lower case.
     pub(crate) upgrades: Vec<String>,
     pub(crate) suppress_envoy_headers: bool,
+    /// What requests pass before they are routed.
+    pub(crate) filters: HttpFilters,
     pub(crate) access_log: Vec<AccessLog>,
     pub(crate) stats: Arc<PerWorker<HttpStats>>,
     /// What peers are told, and learnt from.

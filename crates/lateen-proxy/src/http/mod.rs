@@ -10,6 +10,7 @@ pub(crate) mod client_certificate;
 pub(crate) mod codec;
 pub(crate) mod connection;
 mod exchange;
+pub(crate) mod filter;
 pub(crate) mod finish;
 mod forward;
 mod forwarded;
@@ -22,6 +23,7 @@ mod normalise;
 pub(crate) mod reply;
 mod retry;
 pub(crate) mod shadow;
+mod throttle;
 mod upgrade;
 
 pub(crate) use connection::serve;

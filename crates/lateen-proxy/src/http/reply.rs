@@ -15,6 +15,10 @@ pub(crate) struct LocalReply {
     pub(crate) flags: Flags,
     pub(crate) details: Cow<'static, str>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// The gRPC status, when it does not follow from the other one.
+    pub(crate) grpc_status: Option<u32>,
+    /// It is no error: gRPC requests get it like all others.
+    pub(crate) plain: bool,
     /// The connection is closed after it.
     pub(crate) close: bool,
 }
@@ -66,6 +70,8 @@ impl LocalReply {
             flags,
             details,
             headers: Vec::new(),
+            grpc_status: None,
+            plain: false,
             close: false,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue};
-use lateen_route::balance::Previous;
+use lateen_route::balance::{Health, Previous};
 use lateen_route::retry::{Failure, HostPredicate, RetryPolicy};
 use lateen_route::rewrite::HostRewrite;
 
@@ -43,7 +43,12 @@ pub(super) async fn attempts(
             let count = HeaderValue::from(exchange.record.attempts);
             exchange.head.headers.insert(ATTEMPT_COUNT, count);
         }
-        let Some(host) = choose_host(exchange, cluster, wish, policy, &tried) else {
+        let chosen = match wanted_host(exchange, cluster) {
+            Some(Err(lost)) => return Err(lost),
+            Some(Ok(host)) if tried.is_empty() => Some(host),
+            _ => choose_host(exchange, cluster, wish, policy, &tried),
+        };
+        let Some(host) = chosen else {
             cluster.shared.stats.here().cx_none_healthy.inc();
             return Err(LocalReply::no_healthy_upstream());
         };
@@ -151,6 +156,25 @@ fn pause(
         None => {
             stats.rq_retry_backoff_exponential.inc();
             policy.pause(number, fastrand::u64(..))
+        }
+    }
+}
+
+/// The endpoint that the request's session belongs to, if it takes requests; an error when only that one will do.
+fn wanted_host(exchange: &Exchange, cluster: &Cluster) -> Option<Result<Arc<Host>, LocalReply>> {
+    let wanted = exchange.wanted?;
+    let found = cluster.hosts.iter().find(|host| {
+        host.address == wanted.endpoint
+            && host.health != Health::Unhealthy
+            && !cluster.is_ejected(host)
+    });
+    match (found, wanted.strict) {
+        (Some(host), _) => Some(Ok(host.clone())),
+        (None, None) => None,
+        (None, Some(status)) => {
+            let mut reply = LocalReply::no_healthy_upstream();
+            reply.status = status;
+            Some(Err(reply))
         }
     }
 }

@@ -237,35 +237,6 @@ fn responses_that_take_too_long_are_given_up() {
     );
 }
 
-#[test]
-fn faults_are_injected() {
-    let upstream = Upstream::start("one");
-    let mut proxy = Proxy::start(1);
-    proxy.cluster("one", &[upstream.address], json!({}));
-    let fault = |fields: Value| {
-        let mut fault = json!({ "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault" });
-        crate::support::merge(&mut fault, fields);
-        json!({ "envoy.filters.http.fault": fault })
-    };
-    let always = json!({ "numerator": 1_000_000, "denominator": "MILLION" });
-    let mut abort = to("one", json!({}));
-    abort["match"] = json!({ "path": "/abort" });
-    abort["typedPerFilterConfig"] =
-        fault(json!({ "abort": { "httpStatus": 555, "percentage": always } }));
-    let mut delay = to("one", json!({}));
-    delay["typedPerFilterConfig"] =
-        fault(json!({ "delay": { "fixedDelay": "0.3s", "percentage": always } }));
-    let address = proxy.http(json!([abort, delay]), json!({}));
-    let answer = get(address, "/abort", &[]);
-    assert_eq!(
-        (answer.status, answer.body.as_str(), upstream.count()),
-        (555, "fault filter abort", 0)
-    );
-    let before = std::time::Instant::now();
-    assert_eq!(get(address, "/", &[]).status, 200);
-    assert!(before.elapsed() >= Duration::from_millis(300));
-}
-
 /// One request over HTTP/2 with prior knowledge.
 async fn http2_get(address: std::net::SocketAddr, path: &str) -> (u16, Value) {
     use http_body_util::{BodyExt, Empty};

@@ -174,6 +174,17 @@ pub fn http_filter(more: Value) -> Value {
     json!({ "name": "http", "typedConfig": manager })
 }
 
+/// The filters of a connection manager before its router, by name and typed configuration.
+pub fn filters(filters: &[(&str, Value)]) -> Value {
+    let router =
+        json!({ "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" });
+    let all = filters.iter().cloned().chain([("router", router)]);
+    let all: Vec<_> = all
+        .map(|(name, config)| json!({ "name": name, "typedConfig": config }))
+        .collect();
+    json!({ "httpFilters": all })
+}
+
 /// A route for every path to a cluster, with more fields of the action.
 pub fn to(cluster: &str, more: Value) -> Value {
     let mut action = json!({ "cluster": cluster });

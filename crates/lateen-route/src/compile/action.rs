@@ -12,7 +12,8 @@ use lateen_xds::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
 
 use super::{duration, mutations};
 use crate::balance::subset::labels;
-use crate::fault::Fraction;
+use crate::filter::PerFilter;
+use crate::fraction::Fraction;
 use crate::hash::HashPolicy;
 use crate::mutate::{HeaderMutations, Mutations};
 use crate::redirect::Redirect;
@@ -240,6 +241,7 @@ fn weighted(mut message: pb::WeightedCluster) -> Result<Target, Invalid> {
     {
         let compiled = (|| {
             let mutations = mutations!(cluster);
+            let filters = PerFilter::compile(std::mem::take(&mut cluster.typed_per_filter_config))?;
             let host_rewrite = cluster
                 .host_rewrite_specifier
                 .take()
@@ -255,6 +257,7 @@ fn weighted(mut message: pb::WeightedCluster) -> Result<Target, Invalid> {
                 name,
                 weight,
                 mutations,
+                filters,
                 host_rewrite,
                 subset,
             })

@@ -9,9 +9,9 @@ use lateen_xds::pb::envoy::config::route::v3 as pb;
 use lateen_xds::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use lateen_xds::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use lateen_xds::pb::google::protobuf;
-use prost::Message;
 
-use crate::fault::{Fault, Fraction};
+use crate::filter::PerFilter;
+use crate::fraction::Fraction;
 use crate::header_match::{HeaderMatch, QueryMatch};
 use crate::mutate::{HeaderMutations, Mutations};
 use crate::path_match::PathMatch;
@@ -20,10 +20,6 @@ use crate::string_match::full_match;
 use crate::table::RouteTable;
 use crate::table::index::RouteIndex;
 use crate::{Invalid, Within, refuse_rest};
-
-/// Name under which routes configure the fault filter.
-const FAULT_FILTER: &str = "envoy.filters.http.fault";
-const FAULT_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
 
 /// Takes the four header lists out of a message.
 macro_rules! mutations {
@@ -63,6 +59,7 @@ pub(crate) fn table(mut message: pb::RouteConfiguration) -> Result<RouteTable, I
     let mut table = RouteTable {
         name: std::mem::take(&mut message.name),
         mutations: mutations!(message),
+        filters: PerFilter::compile(std::mem::take(&mut message.typed_per_filter_config))?,
         most_specific_mutations_win: std::mem::take(
             &mut message.most_specific_header_mutations_wins,
         ),
@@ -110,7 +107,7 @@ fn virtual_host(mut message: pb::VirtualHost) -> Result<VirtualHost, Invalid> {
     let retry = message.retry_policy.take();
     let attempt_count_in_request = std::mem::take(&mut message.include_request_attempt_count);
     let attempt_count_in_response = std::mem::take(&mut message.include_attempt_count_in_response);
-    let fault = per_filter(std::mem::take(&mut message.typed_per_filter_config))?;
+    let filters = PerFilter::compile(std::mem::take(&mut message.typed_per_filter_config))?;
     let messages = std::mem::take(&mut message.routes);
     refuse_rest(&message)?;
     let mut routes = Vec::with_capacity(messages.len());
@@ -121,11 +118,7 @@ fn virtual_host(mut message: pb::VirtualHost) -> Result<VirtualHost, Invalid> {
         {
             action.retry_policy.clone_from(&retry);
         }
-        let mut route = route(message).within_item("routes", position)?;
-        if route.fault.is_none() {
-            route.fault.clone_from(&fault);
-        }
-        routes.push(route);
+        routes.push(route(message).within_item("routes", position)?);
     }
     let index = RouteIndex::build(&routes);
     Ok(VirtualHost {
@@ -135,6 +128,7 @@ fn virtual_host(mut message: pb::VirtualHost) -> Result<VirtualHost, Invalid> {
         attempt_count_in_request,
         attempt_count_in_response,
         mutations,
+        filters,
         index,
     })
 }
@@ -150,7 +144,7 @@ fn route(mut message: pb::Route) -> Result<Route, Invalid> {
         .map(|decorator| decorator.operation)
         .unwrap_or_default();
     let mutations = mutations!(message);
-    let fault = per_filter(std::mem::take(&mut message.typed_per_filter_config))?;
+    let filters = PerFilter::compile(std::mem::take(&mut message.typed_per_filter_config))?;
     let matcher = message
         .r#match
         .take()
@@ -167,7 +161,7 @@ fn route(mut message: pb::Route) -> Result<Route, Invalid> {
             name,
             operation,
             mutations,
-            fault,
+            filters,
             action,
             path: PathMatch::Prefix(String::new()),
             case_sensitive: true,
@@ -231,23 +225,6 @@ fn conditions(mut message: pb::RouteMatch, mut route: Route) -> Result<Route, In
         .within("runtime_fraction")?;
     refuse_rest(&message)?;
     Ok(route)
-}
-
-/// The filter configuration of a route or virtual host. Only faults are configured this way so far.
-fn per_filter(
-    configurations: std::collections::HashMap<String, protobuf::Any>,
-) -> Result<Option<Fault>, Invalid> {
-    let mut fault = None;
-    for (name, any) in configurations {
-        let path = format!("typed_per_filter_config[{name}]");
-        if name != FAULT_FILTER || any.type_url != FAULT_TYPE {
-            return Err(Invalid::unsupported(path));
-        }
-        let message = Message::decode(any.value.as_slice())
-            .map_err(|error| Invalid::new(path.clone(), format!("cannot be decoded: {error}")))?;
-        fault = Fault::compile(message).within(&path)?;
-    }
-    Ok(fault)
 }
 
 /// A duration of the protocol. Negative and oversized ones are refused.

@@ -1,0 +1,95 @@
+//! The HTTP filters of a connection manager.
+
+use lateen_route::fault::Fault;
+use lateen_route::stateful_session::Session;
+use lateen_route::{Invalid, Within, refuse_rest};
+use lateen_xds::pb::envoy::extensions::filters::http::router::v3::Router;
+use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+use lateen_xds::pb::google::protobuf::Any;
+
+use super::decode;
+use crate::http::filter::{HttpFilter, HttpFilters, Kind};
+
+const PREFIX: &str = "type.googleapis.com/envoy.extensions.filters.http.";
+
+/// The filters before the router, and what the router is told.
+pub(crate) struct Filters {
+    pub(crate) filters: HttpFilters,
+    /// The router leaves out the `x-envoy-` headers.
+    pub(crate) suppress_envoy_headers: bool,
+}
+
+/// Compiles the filters, given with their positions in the configuration. The router must be the last one.
+pub(crate) fn compile(filters: Vec<(usize, pb::HttpFilter)>) -> Result<Filters, Invalid> {
+    let last = filters.last().map(|(index, _)| *index);
+    let mut compiled = HttpFilters::default();
+    for (index, filter) in filters {
+        let Some(ConfigType::TypedConfig(any)) = filter.config_type else {
+            return Err(Invalid::unsupported("config_discovery"))
+                .within_item("http_filters", index);
+        };
+        if any.type_url.strip_prefix(PREFIX) == Some("router.v3.Router") {
+            if Some(index) != last || filter.disabled {
+                return Err(Invalid::new(
+                    "",
+                    "the router must be the last filter, and enabled",
+                ))
+                .within_item("http_filters", index);
+            }
+            let suppress_envoy_headers = router(&any)
+                .within("typed_config")
+                .within_item("http_filters", index)?;
+            return Ok(Filters {
+                filters: compiled,
+                suppress_envoy_headers,
+            });
+        }
+        let kind = kind(&any)
+            .within("typed_config")
+            .within_item("http_filters", index)?;
+        match kind {
+            Some(kind) => compiled.0.push(HttpFilter {
+                name: filter.name,
+                disabled: filter.disabled,
+                kind,
+            }),
+            None if filter.is_optional || known_without_effect(&any) => {}
+            None => {
+                let reason = format!("filter `{}` is not supported by this proxy", any.type_url);
+                return Err(Invalid::new("typed_config", reason))
+                    .within_item("http_filters", index);
+            }
+        }
+    }
+    Err(Invalid::new("http_filters", "must end with the router"))
+}
+
+fn router(any: &Any) -> Result<bool, Invalid> {
+    let mut message = decode::<Router>(any)?;
+    // Child spans are made for every hop, see `http::forwarded`.
+    message.start_child_span = false;
+    message.dynamic_stats = None;
+    let suppress = std::mem::take(&mut message.suppress_envoy_headers);
+    refuse_rest(&message)?;
+    Ok(suppress)
+}
+
+/// Nothing for a filter that does not exist here.
+fn kind(any: &Any) -> Result<Option<Kind>, Invalid> {
+    let kind = any.type_url.strip_prefix(PREFIX).unwrap_or_default();
+    Ok(Some(match kind {
+        // Routes configure it.
+        "cors.v3.Cors" => Kind::Cors,
+        "fault.v3.HTTPFault" => Kind::Fault(Box::new(Fault::compile(decode(any)?)?)),
+        "stateful_session.v3.StatefulSession" => {
+            Kind::StatefulSession(Session::compile(decode(any)?)?.map(Box::new))
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// Statistics only.
+fn known_without_effect(any: &Any) -> bool {
+    any.type_url.strip_prefix(PREFIX) == Some("grpc_stats.v3.FilterConfig")
+}
