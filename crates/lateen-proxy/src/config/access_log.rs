@@ -1,7 +1,7 @@
 //! Access log configuration: files and standard streams, with text or JSON formats and filters.
 
-use lateen_route::fraction::Fraction;
 use lateen_route::format::{JsonTemplate, Template};
+use lateen_route::fraction::Fraction;
 use lateen_route::header_match::HeaderMatch;
 use lateen_route::{Invalid, Within, refuse_rest};
 use lateen_xds::pb::envoy::config::accesslog::v3::access_log::ConfigType;
