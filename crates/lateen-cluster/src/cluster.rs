@@ -81,6 +81,13 @@ const OWN_NAMES: [&str; 7] = [
     "::1",
 ];
 
+/// Metrics are fresher here than in a large cluster, and people wait in front of it.
+const AUTOSCALER_PERIOD: Duration = Duration::from_secs(5);
+
+/// Many manifests name no requests, and an autoscaler for them would do nothing: their containers count as ones that
+/// ask for a tenth of a processor.
+const DEFAULT_CPU_REQUEST: i64 = 100;
+
 /// How long a node has to be gone before its pods are removed, as in Kubernetes.
 const LOST_NODE_GRACE: Duration = Duration::from_secs(40);
 
@@ -151,6 +158,8 @@ impl Cluster {
                 api_address,
                 root_ca_pem: certificates.ca_pem.clone(),
                 lost_node_grace: LOST_NODE_GRACE,
+                autoscaler_period: AUTOSCALER_PERIOD,
+                default_cpu_request: Some(DEFAULT_CPU_REQUEST),
             },
         );
         Ok(Self {

@@ -4,6 +4,7 @@
 //! A change makes the controllers concerned put a key into their [`queue`]; a worker then brings that one object closer to
 //! its wish. Nothing is polled, so a cluster in which nothing changes costs nothing.
 
+mod autoscaler;
 mod cache;
 mod claim;
 mod deployment;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
 };
@@ -52,6 +54,11 @@ pub struct ControllersConfig {
     pub root_ca_pem: String,
     /// How long a node has to be gone before its pods are removed. Kubernetes waits 40 seconds.
     pub lost_node_grace: Duration,
+    /// How often autoscalers look at their metrics. Kubernetes does every 15 seconds.
+    pub autoscaler_period: Duration,
+    /// What a container without a request for CPU counts with in autoscaling, in thousandths of a processor. With none,
+    /// utilization of such containers is an error, as in Kubernetes.
+    pub default_cpu_request: Option<i64>,
 }
 
 /// The running controllers. Dropping it stops them without waiting; [`Self::shutdown`] waits.
@@ -74,6 +81,7 @@ pub fn start(client: Client, config: ControllersConfig) -> Controllers {
     furnishing::start(&shared);
     lost_pods::start(&shared);
     event_expiry::start(&shared);
+    autoscaler::start(&shared);
     // Last, when everyone listens: what is there already is reported as new.
     shared.run();
     tasks.close();
@@ -102,6 +110,7 @@ struct Shared {
     stop: CancellationToken,
     recorder: Recorder,
     deployments: Arc<Cache<Deployment>>,
+    autoscalers: Arc<Cache<HorizontalPodAutoscaler>>,
     /// Indexed by owner, see [`owner_group`].
     replica_sets: Arc<Cache<ReplicaSet>>,
     /// Indexed by owner, see [`owner_group`].
@@ -131,6 +140,7 @@ impl Shared {
         Self {
             recorder: Recorder::start(client.clone(), tasks, stop),
             deployments: Cache::new(client.clone(), |_| None),
+            autoscalers: Cache::new(client.clone(), |_| None),
             replica_sets: Cache::new(client.clone(), |set| Some(owner_group(&set.metadata))),
             pods: Cache::new(client.clone(), |pod| Some(owner_group(&pod.metadata))),
             services: Cache::new(client.clone(), |_| None),
@@ -153,6 +163,7 @@ impl Shared {
     /// Starts the watches.
     fn run(&self) {
         self.deployments.run("", &self.tasks, &self.stop);
+        self.autoscalers.run("", &self.tasks, &self.stop);
         self.replica_sets.run("", &self.tasks, &self.stop);
         self.pods.run("", &self.tasks, &self.stop);
         self.services.run("", &self.tasks, &self.stop);
