@@ -121,6 +121,9 @@ impl Cluster {
         for row in crate::server::review_rows() {
             registry.insert(row);
         }
+        for row in crate::server::usage_rows() {
+            registry.insert(row);
+        }
         registry.insert(crate::extension::definition::resource());
         let kubelet = Kubelet {
             socket: config.kubelet_socket,

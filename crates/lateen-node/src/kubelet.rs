@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /containerLogs/{namespace}/{pod}/{container}` | `follow tailLines previous sinceTime sinceSeconds timestamps limitBytes` |
 //! | `GET /exec/{namespace}/{pod}/{container}?command=..` | WebSocket; `input output error tty` |
+//! | `GET /stats/usage` | processor time and memory of pods and the node, see [`crate::usage`] |
 //! | `POST /run/{namespace}/{pod}/{container}?command=..` | runs a command to its end, returns its output |
 
 mod exec;
@@ -28,6 +29,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::pods::shared::Shared;
 use crate::pods::{Pods, exec::output};
+use crate::usage::Usages;
 
 /// How long a command of `/run` may take.
 const RUN_TIME: Duration = Duration::from_secs(120);
@@ -40,6 +42,7 @@ type Body = BoxBody<Bytes, io::Error>;
 pub(crate) struct Server {
     listener: UnixListener,
     pods: Arc<Pods>,
+    usages: Arc<Usages>,
 }
 
 impl Server {
@@ -47,7 +50,7 @@ impl Server {
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub(crate) fn bind(path: &Path, pods: Arc<Pods>) -> io::Result<Self> {
+    pub(crate) fn bind(path: &Path, pods: Arc<Pods>, usages: Arc<Usages>) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -57,7 +60,11 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, pods })
+        Ok(Self {
+            listener,
+            pods,
+            usages,
+        })
     }
 
     /// Serves for ever.
@@ -65,7 +72,8 @@ impl Server {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, self.pods.clone()));
+                    let (pods, usages) = (self.pods.clone(), self.usages.clone());
+                    tokio::spawn(converse(stream, pods, usages));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "accept failed");
@@ -76,10 +84,10 @@ impl Server {
     }
 }
 
-async fn converse(stream: UnixStream, pods: Arc<Pods>) {
+async fn converse(stream: UnixStream, pods: Arc<Pods>, usages: Arc<Usages>) {
     let service = service_fn(move |request| {
-        let pods = pods.clone();
-        async move { Ok::<_, Infallible>(answer(request, pods).await) }
+        let (pods, usages) = (pods.clone(), usages.clone());
+        async move { Ok::<_, Infallible>(answer(request, &pods, &usages).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
@@ -88,19 +96,19 @@ async fn converse(stream: UnixStream, pods: Arc<Pods>) {
     let _ = connection.await;
 }
 
-async fn answer(request: Request<Incoming>, pods: Arc<Pods>) -> Response<Body> {
+async fn answer(request: Request<Incoming>, pods: &Pods, usages: &Usages) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     match (parts.as_slice(), request.method()) {
         (["containerLogs", namespace, pod, container], &Method::GET) => {
-            match find(&pods, namespace, pod) {
+            match find(pods, namespace, pod) {
                 Ok(shared) => logs::answer(&shared, container, &query).await,
                 Err(refusal) => *refusal,
             }
         }
         (["exec", namespace, pod, container], &Method::POST | &Method::GET) => {
-            match find(&pods, namespace, pod) {
+            match find(pods, namespace, pod) {
                 Ok(shared) => exec::answer(request, &shared, container, &query),
                 Err(refusal) => *refusal,
             }
@@ -111,9 +119,16 @@ async fn answer(request: Request<Incoming>, pods: Arc<Pods>) -> Response<Body> {
              type NodePort or LoadBalancer, which is reachable from the host",
         ),
         (["run", namespace, pod, container], &Method::POST | &Method::GET) => {
-            match find(&pods, namespace, pod) {
+            match find(pods, namespace, pod) {
                 Ok(shared) => run(&shared, container, &query).await,
                 Err(refusal) => *refusal,
+            }
+        }
+        (["stats", "usage"], &Method::GET) => {
+            let report = usages.report(pods.node(), pods);
+            match serde_json::to_vec(&report) {
+                Ok(json) => bytes(StatusCode::OK, json),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             }
         }
         (["healthz"], _) => text(StatusCode::OK, "ok"),

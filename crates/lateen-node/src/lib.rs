@@ -29,6 +29,7 @@ pub mod outside;
 mod pods;
 pub mod redirect;
 mod registration;
+mod usage;
 mod world;
 
 pub use expose::HOST_ADDRESS;

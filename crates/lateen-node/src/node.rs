@@ -12,6 +12,7 @@ use crate::events::Events;
 use crate::images::Catalogue;
 use crate::network::services;
 use crate::pods::{Context, Pods};
+use crate::usage::Usages;
 use crate::world::World;
 use crate::{HostAddresses, Network, Outside, dns, expose, kubelet, registration};
 
@@ -115,18 +116,18 @@ impl Node {
             world: world.clone(),
         };
         let pods = Pods::new(Arc::new(context));
-        let kubelet =
-            kubelet::Server::bind(&config.kubelet_socket, pods.clone()).map_err(|source| {
-                StartError::State {
-                    path: config.kubelet_socket.clone(),
-                    source,
-                }
-            })?;
+        let usages = Arc::new(Usages::default());
+        let kubelet = kubelet::Server::bind(&config.kubelet_socket, pods.clone(), usages.clone());
+        let kubelet = kubelet.map_err(|source| StartError::State {
+            path: config.kubelet_socket.clone(),
+            source,
+        })?;
 
         let mut tasks = JoinSet::new();
         tasks.spawn(world.clone().follow(config.client.clone()));
         tasks.spawn(dns.serve());
         tasks.spawn(kubelet.serve());
+        tasks.spawn(usages.follow(pods.clone()));
         tasks.spawn(services::follow(world.clone(), node_address));
         registration::register(&config)
             .await

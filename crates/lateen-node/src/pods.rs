@@ -100,6 +100,16 @@ impl Pods {
             .cloned()
     }
 
+    /// The node's name.
+    pub(crate) fn node(&self) -> &str {
+        &self.context.config.name
+    }
+
+    /// All pods of the node.
+    pub(crate) fn all(&self) -> Vec<Arc<Shared>> {
+        self.names.lock().values().cloned().collect()
+    }
+
     /// Ends all containers, leaving the objects.
     pub(crate) async fn shut_down(&self, grace: Duration) {
         let workers: Vec<_> = self

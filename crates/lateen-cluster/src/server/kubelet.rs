@@ -18,6 +18,9 @@ use crate::status::{Result, Status};
 /// The most bytes of an error's text that are read.
 const ERROR_LIMIT: usize = 64 * 1024;
 
+/// The most bytes of a page that are read.
+const PAGE_LIMIT: usize = 16 * 1024 * 1024;
+
 /// The client's half of a connection that is to become something else than HTTP.
 pub(super) type Upgrade = Option<OnUpgrade>;
 
@@ -88,6 +91,27 @@ pub(super) async fn answer(
         parts,
         body.map_err(BodyError::new).boxed_unsync(),
     ))
+}
+
+/// Reads a page of the node's agent, of a bounded size.
+pub(super) async fn read(kubelet: &Kubelet, path: &'static str) -> Result<bytes::Bytes> {
+    let request = Request::get(path)
+        .header(HOST, "kubelet")
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(Status::internal)?;
+    let response = send(kubelet, request).await?;
+    let code = response.status();
+    if !code.is_success() {
+        return Err(Status::internal(format!(
+            "the node answers {path} with {code}"
+        )));
+    }
+    let body = Limited::new(response.into_body(), PAGE_LIMIT)
+        .collect()
+        .await;
+    let body =
+        body.map_err(|error| Status::internal(format!("reading {path} of the node: {error}")))?;
+    Ok(body.to_bytes())
 }
 
 /// The kubelet's path for what the client asks of a pod.

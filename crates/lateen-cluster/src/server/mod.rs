@@ -23,6 +23,7 @@ mod route;
 mod services;
 mod subresource;
 mod target;
+mod usage;
 mod watch;
 mod write;
 
@@ -49,6 +50,7 @@ use crate::user::User;
 pub(crate) use body::full;
 pub(crate) use review::rows as review_rows;
 pub use services::ServiceRange;
+pub(crate) use usage::rows as usage_rows;
 
 /// The API server's state, shared by all requests.
 pub struct Api {

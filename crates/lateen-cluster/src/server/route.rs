@@ -13,7 +13,7 @@ use super::query::Query;
 use super::respond::{Include, Shape, encoded, with_type};
 use super::target::{Path, Target};
 use super::write::{Source, Write};
-use super::{Api, delete, discovery, read, review, subresource, watch};
+use super::{Api, delete, discovery, read, review, subresource, usage, watch};
 use crate::apply::Manager;
 use crate::field::FieldError;
 use crate::patch;
@@ -79,7 +79,9 @@ pub(super) async fn route(
         shape,
         warnings,
     };
-    if call.target.name.is_empty() {
+    if usage::is_usage(&call.target.resource.group) {
+        usage::answer(&call, &parts.method).await
+    } else if call.target.name.is_empty() {
         collection(call, &parts.method, body).await
     } else if call.target.subresource.is_empty() || call.target.subresource == "status" {
         object(call, &parts.method, body).await

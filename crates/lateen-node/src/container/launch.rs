@@ -52,6 +52,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// The container's first process, as the node sees it. After the end it may be another one.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Waits for the end; the exit code, 128 + signal number when a signal ended it.
     pub(crate) async fn ended(&self) -> i32 {
         let mut ended = self.ended.clone();

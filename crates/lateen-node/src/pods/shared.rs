@@ -135,6 +135,14 @@ impl Shared {
         self.inner.lock().runs.get(container).cloned()
     }
 
+    /// The present runs of all containers, by name.
+    pub(crate) fn runs(&self) -> Vec<(String, Run)> {
+        let inner = self.inner.lock();
+        let runs = inner.runs.iter();
+        runs.map(|(name, run)| (name.clone(), run.clone()))
+            .collect()
+    }
+
     pub(crate) fn set_run(&self, container: &str, run: Option<Run>) {
         let mut inner = self.inner.lock();
         match run {

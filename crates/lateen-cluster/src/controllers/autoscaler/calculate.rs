@@ -72,17 +72,17 @@ pub(super) struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CalculateError {
     #[error("no pods returned by selector while calculating replica count")]
-    NoPods,
+    Selection,
     #[error("did not receive metrics for targeted pods (pods might be unready)")]
-    NoMetrics,
+    Metrics,
     #[error("missing request for {resource} in container {container} of Pod {pod}")]
-    NoRequest {
+    Request {
         resource: String,
         container: String,
         pod: String,
     },
     #[error("no metrics returned matched known pods")]
-    NoRequests,
+    Requests,
 }
 
 /// Decides how many replicas the pods' usage asks for.
@@ -92,7 +92,7 @@ pub(super) fn calculate(
     usage: &BTreeMap<String, Usage>,
 ) -> Result<Answer, CalculateError> {
     if pods.is_empty() {
-        return Err(CalculateError::NoPods);
+        return Err(CalculateError::Selection);
     }
     let groups = group(question, pods, usage);
     let mut amounts: BTreeMap<&str, i64> = usage
@@ -103,7 +103,7 @@ pub(super) fn calculate(
         amounts.remove(pod);
     }
     if amounts.is_empty() {
-        return Err(CalculateError::NoMetrics);
+        return Err(CalculateError::Metrics);
     }
     let requests = match question.target {
         Target::Utilization(_) => requests(question, pods)?,
@@ -268,7 +268,7 @@ fn request(question: &Question<'_>, pod: &Pod) -> Result<i64, CalculateError> {
         };
         let amount = amount_of(resources.and_then(|resources| resources.requests.as_ref()))
             .or_else(assumed)
-            .ok_or_else(|| CalculateError::NoRequest {
+            .ok_or_else(|| CalculateError::Request {
                 resource: question.resource.to_owned(),
                 container: container.name.clone(),
                 pod: pod.metadata.name.clone().unwrap_or_default(),
@@ -309,7 +309,7 @@ fn measure(
             let used: i64 = known.iter().map(|(amount, _)| amount).sum();
             let requested: i64 = known.iter().map(|(_, request)| request).sum();
             if requested == 0 {
-                return Err(CalculateError::NoRequests);
+                return Err(CalculateError::Requests);
             }
             let utilization = i32::try_from(used.saturating_mul(100) / requested);
             let utilization = utilization.unwrap_or(i32::MAX);

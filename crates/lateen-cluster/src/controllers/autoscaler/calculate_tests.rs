@@ -178,10 +178,13 @@ fn says_what_is_missing() {
         requests: None,
         ..uses(200)
     };
-    assert_eq!(ask("cpu", half, 1, &[], None), Err(CalculateError::NoPods));
+    assert_eq!(
+        ask("cpu", half, 1, &[], None),
+        Err(CalculateError::Selection)
+    );
     assert_eq!(
         ask("cpu", half, 1, &[RUNNING], None),
-        Err(CalculateError::NoMetrics)
+        Err(CalculateError::Metrics)
     );
     assert_eq!(
         ask("cpu", half, 1, &[no_request], None).map_err(|error| error.to_string()),
@@ -190,5 +193,5 @@ fn says_what_is_missing() {
     let assumed = ask("cpu", half, 1, &[no_request], Some(100)).unwrap();
     assert_eq!((assumed.replicas, assumed.utilization), (4, Some(200)));
     let memory = ask("memory", half, 1, &[no_request], Some(100));
-    assert!(matches!(memory, Err(CalculateError::NoRequest { .. })));
+    assert!(matches!(memory, Err(CalculateError::Request { .. })));
 }
