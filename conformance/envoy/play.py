@@ -12,7 +12,9 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 
 import ads
 import generate
@@ -161,7 +163,41 @@ def encode(request):
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode("latin-1")
 
 
+def together(request, snapshot):
+    """Many at the same time, each on a connection of its own and a little after the one before: how many got what."""
+    counts, lock = collections.Counter(), threading.Lock()
+
+    def one():
+        client = wire.Client(request.get("port", snapshot.get("port")), patience=5.0)
+        found = client.exchange(encode(request), 1)
+        client.close()
+        with lock:
+            counts[found[0]["start"].split(" ")[1] if found and isinstance(found[0], dict) else str(found)] += 1
+
+    threads = [threading.Thread(target=one) for _ in range(request["together"])]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.03)
+    for thread in threads:
+        thread.join()
+    return {"name": request["name"], "seen": {"counts": dict(sorted(counts.items()))}}
+
+
+def stats(request):
+    """Numbers of the proxy's admin interface, by name."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/stats") as answer:
+        lines = answer.read().decode().splitlines()
+    values = dict(line.split(": ", 1) for line in lines if ": " in line)
+    return {"name": request["name"], "seen": {name: values.get(name, "none") for name in request["stats"]}}
+
+
 def ask(clients, request, snapshot):
+    if "pause" in request:
+        time.sleep(request["pause"])
+    if "stats" in request:
+        return stats(request)
+    if "together" in request:
+        return together(request, snapshot)
     port = request.get("port", snapshot.get("port"))
     key = (port, request.get("source", "127.0.0.1"))
     alone = "raw" in request or request.get("alone", False)

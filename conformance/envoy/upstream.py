@@ -1,9 +1,11 @@
 """Upstreams that say what they were sent as JSON, and misbehave when the request's header `x-do` asks for it.
 
 `x-do` is a list of words: `status=503`, `delay=0.2` (seconds), `reset`, `close` (after the answer),
-`header=name:value`, `chunked`, `empty`.
+`header=name:value`, `chunked`, `empty`. `only=a+b` means these upstreams alone, `first=2` the first two requests with the
+same `x-key`, wherever they arrive; others are answered as if nothing had been asked for.
 """
 
+import collections
 import json
 import socket
 import struct
@@ -11,6 +13,21 @@ import threading
 import time
 
 import wire
+
+
+LOCK = threading.Lock()
+ARRIVED = collections.Counter()
+
+
+def concerned(name, request, options):
+    """Whether what is asked for holds for this upstream and this request."""
+    if "first" in options:
+        key = next((value for header, value in request["headers"] if header.lower() == "x-key"), "")
+        with LOCK:
+            ARRIVED[key] += 1
+            if ARRIVED[key] > int(options["first"]):
+                return False
+    return "only" not in options or name in options["only"].split("+")
 
 
 def start(name, address, port):
@@ -45,6 +62,8 @@ def answer(name, connection, request):
     words = ",".join(words).split(",") if words else []
     options = dict(word.strip().partition("=")[::2] for word in words if not word.strip().startswith("header="))
     added = [word.strip().removeprefix("header=") for word in words if word.strip().startswith("header=")]
+    if not concerned(name, request, options):
+        options, added = {}, []
     time.sleep(float(options.get("delay", 0)))
     if "reset" in options:
         # Lingering for no time makes the close a reset.

@@ -124,6 +124,7 @@ stat_group! {
         Gauge rq_pending_active "upstream_rq_pending_active",
         Counter rq_pending_total "upstream_rq_pending_total",
         Counter rq_pending_overflow "upstream_rq_pending_overflow",
+        Counter rq_active_overflow "upstream_rq_active_overflow",
         Counter rq_pending_failure_eject "upstream_rq_pending_failure_eject",
         Counter rq_retry "upstream_rq_retry",
         Counter rq_retry_success "upstream_rq_retry_success",

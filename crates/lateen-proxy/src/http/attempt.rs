@@ -42,7 +42,7 @@ pub(super) async fn one_attempt(
 ) -> Result<(Response<Incoming>, UpstreamHold), AttemptError> {
     let priority = exchange.priority;
     let Some(permit) = cluster.permit(priority, Limited::Requests) else {
-        cluster.shared.stats.here().rq_pending_overflow.inc();
+        cluster.shared.stats.here().rq_active_overflow.inc();
         return Err(AttemptError::from(PoolError::Overflow));
     };
     let active = ActiveRequest::start(host, &cluster.shared, permit);

@@ -177,7 +177,13 @@ impl Exchange {
                     levels: &levels,
                 };
                 match forward::forward(self, &plan).await {
-                    Err(reply) => self.local_with(reply, &levels),
+                    Err(mut reply) => {
+                        if virtual_host.attempt_count_in_response && self.record.attempts > 0 {
+                            let count = HeaderValue::from(self.record.attempts);
+                            reply.headers.push((ATTEMPT_COUNT, count));
+                        }
+                        self.local_with(reply, &levels)
+                    }
                     Ok(forwarded) => {
                         let mut answer = self.answer_of_upstream(forwarded);
                         if virtual_host.attempt_count_in_response {

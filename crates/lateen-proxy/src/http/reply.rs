@@ -108,12 +108,19 @@ impl LocalReply {
     /// The cluster's endpoints are to be relieved of some requests, or of all.
     pub(crate) fn drop_overload(all: bool) -> Self {
         let flags = Flags::DROP_OVERLOAD;
-        let (body, details) = if all {
-            ("unconditional drop overload", "unconditional_drop_overload")
+        let (body, details, header) = if all {
+            (
+                "unconditional drop overload",
+                "unconditional_drop_overload",
+                "x-envoy-unconditional-drop-overload",
+            )
         } else {
-            ("drop overload", "drop_overload")
+            ("drop overload", "drop_overload", "x-envoy-drop-overload")
         };
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, body, flags, details)
+        let mut reply = Self::new(StatusCode::SERVICE_UNAVAILABLE, body, flags, details);
+        let header = HeaderName::from_static(header);
+        reply.headers.push((header, HeaderValue::from_static("true")));
+        reply
     }
 
     /// The last attempt gave no response. `failure` is what the transport said.

@@ -7,10 +7,11 @@ use http::{HeaderMap, HeaderValue};
 use lateen_route::balance::{Health, Previous};
 use lateen_route::retry::{Failure, HostPredicate, RetryPolicy};
 use lateen_route::rewrite::HostRewrite;
+use tokio::time::Instant;
 
 use super::attempt::{AttemptLimits, one_attempt};
 use super::exchange::{ATTEMPT_COUNT, Exchange};
-use super::forward::{Forwarded, Plan};
+use super::forward::{EXPECTED_TIMEOUT, Forwarded, Plan, rewrite_host};
 use super::reply::LocalReply;
 use crate::balancing::Wish;
 use crate::cluster::{Cluster, Discovery, Host, Limited, Permit};
@@ -37,6 +38,7 @@ pub(super) async fn attempts(
     let mut left = policy.map_or(0, |policy| policy.retries);
     let mut tried: Vec<Arc<Host>> = Vec::new();
     let mut retry_permit: Option<Permit> = None;
+    let started = Instant::now();
     loop {
         exchange.record.attempts += 1;
         if plan.virtual_host.attempt_count_in_request {
@@ -55,9 +57,11 @@ pub(super) async fn attempts(
         exchange.record.upstream = Some(host.clone());
         if matches!(plan.action.host_rewrite, Some(HostRewrite::Endpoint))
             && !host.hostname.is_empty()
+            && host.hostname != exchange.head.authority
         {
-            exchange.head.authority.clone_from(&host.hostname);
+            rewrite_host(exchange, plan, host.hostname.clone());
         }
+        expected_time(exchange, times.0, limits.time, started);
         let result = one_attempt(exchange, cluster, &host, limits).await;
         let wanted = match (&result, policy) {
             (_, None) => false,
@@ -121,6 +125,29 @@ pub(super) async fn attempts(
             }
         };
     }
+}
+
+/// Tells the upstream how long this attempt may take.
+fn expected_time(
+    exchange: &mut Exchange,
+    all: Option<Duration>,
+    one: Option<Duration>,
+    started: Instant,
+) {
+    if exchange.connection.manager.suppress_envoy_headers {
+        return;
+    }
+    // Nothing means for ever, so that the last moment has to be a moment.
+    let shortest = Duration::from_millis(1);
+    // In whole milliseconds, so that a first attempt has all of it.
+    let elapsed = Duration::from_millis(started.elapsed().as_millis() as u64);
+    let left = all.map(|all| all.saturating_sub(elapsed).max(shortest));
+    let Some(time) = one.into_iter().chain(left).min() else {
+        return;
+    };
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let headers = &mut exchange.head.headers;
+    headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
 }
 
 /// The limits of each attempt. Time for one attempt that is not shorter than that for all has no meaning.
@@ -191,13 +218,10 @@ fn choose_host(
     let connection = &exchange.connection;
     if let Discovery::OriginalDestination(settings) = &cluster.discovery {
         // All requests of a connection want the same, unless a header says otherwise.
-        let cached = settings
-            .header
-            .is_none()
-            .then(|| connection.original.borrow());
-        let cached = cached.as_ref().and_then(|cached| cached.as_ref());
-        if let Some((_, host)) = cached.filter(|(id, _)| *id == cluster.shared.id) {
-            return Some(host.clone());
+        let cached = connection.original.borrow().clone();
+        let same = |(id, _): &(u64, _)| *id == cluster.shared.id && settings.header.is_none();
+        if let Some((_, host)) = cached.filter(same) {
+            return Some(host);
         }
         let restored = connection.info.restored.then_some(connection.info.local);
         let host = cluster.original_destination(settings, restored, Some(&exchange.head.headers));

@@ -284,7 +284,7 @@ impl Shadow {
         let (cluster, worker) = (&self.cluster, &self.worker);
         let shared = &cluster.shared;
         let Some(permit) = cluster.permit(Priority::Default, Limited::Requests) else {
-            shared.stats.here().rq_pending_overflow.inc();
+            shared.stats.here().rq_active_overflow.inc();
             return;
         };
         let Some(host) = worker.pick(cluster, &Wish::default()) else {

@@ -8,6 +8,7 @@ mod agent;
 mod balance;
 mod change;
 mod cors;
+mod destination;
 mod detect;
 mod fault;
 mod http;

@@ -48,6 +48,13 @@ pub enum Policy {
     },
 }
 
+impl Policy {
+    /// Whether equal hashes choose equal endpoints.
+    pub(crate) fn is_consistent(self) -> bool {
+        matches!(self, Self::RingHash { .. } | Self::Maglev { .. })
+    }
+}
+
 /// How entries of a ring are hashed. Requests are always hashed with xxHash64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HashFunction {
@@ -188,10 +195,9 @@ impl Balancer {
             [] => return None,
             [(group, _)] => *group,
             loads => {
-                let number = match (self.settings.policy, pick.hash) {
-                    (Policy::RingHash { .. } | Policy::Maglev { .. }, Some(hash)) => hash,
-                    _ => (pick.random)(),
-                };
+                let consistent = self.settings.policy.is_consistent();
+                let hash = pick.hash.filter(|_| consistent);
+                let number = hash.unwrap_or_else(|| (pick.random)());
                 let mut point = u32::try_from(number % 100).unwrap_or(0);
                 let drawn = loads.iter().find(|(_, percent)| {
                     let hit = point < *percent;

@@ -74,6 +74,10 @@ impl Levels {
             if panic {
                 made.parts.push(part(level.all));
                 made.places.push([first, first]);
+            } else if settings.policy.is_consistent() {
+                // Tables are made of healthy endpoints only, whoever the draw meant, as in Envoy.
+                made.parts.push(part(level.healthy));
+                made.places.push([first, first]);
             } else {
                 made.parts.push(part(level.healthy));
                 made.parts.push(part(level.degraded));

@@ -205,6 +205,13 @@ impl ClusterSpec {
         }
         self.close_on_change = std::mem::take(&mut common.close_connections_on_host_set_change);
         if let Some(hashing) = common.consistent_hashing_lb_config.take() {
+            let named = self.dns.as_ref().is_some_and(|dns| !dns.logical);
+            if hashing.use_hostname_for_hashing && !named {
+                return Err(Invalid::new(
+                    "consistent_hashing_lb_config.use_hostname_for_hashing",
+                    "needs a cluster of type STRICT_DNS",
+                ));
+            }
             self.consistent_hashing(hashing)
                 .within("consistent_hashing_lb_config")?;
         }

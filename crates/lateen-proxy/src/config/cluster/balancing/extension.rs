@@ -15,24 +15,12 @@ use policies::common::v3::{self as common, LocalityLbConfig};
 use super::ClusterSpec;
 use crate::config::decode;
 
-/// Most policies that are nested in each other.
-const DEEPEST: usize = 4;
-
 impl ClusterSpec {
     /// The first policy that is known counts.
     pub(super) fn policy_extension(
         &mut self,
         policy: LoadBalancingPolicy,
         original: bool,
-    ) -> Result<(), Invalid> {
-        self.nested(policy, original, 0)
-    }
-
-    fn nested(
-        &mut self,
-        policy: LoadBalancingPolicy,
-        original: bool,
-        depth: usize,
     ) -> Result<(), Invalid> {
         for (index, policy) in policy.policies.into_iter().enumerate() {
             let extension = policy.typed_extension_config.unwrap_or_default();
@@ -53,9 +41,6 @@ impl ClusterSpec {
             let path = "typed_extension_config.typed_config";
             let found = match name {
                 "cluster_provided.v3.ClusterProvided" => Ok(true),
-                "wrr_locality.v3.WrrLocality" if depth < DEEPEST => {
-                    self.wrr_locality(&any, depth).map(|()| true)
-                }
                 _ => self.known(name, &any),
             };
             if found.within(path).within_item("policies", index)? {
@@ -135,16 +120,6 @@ impl ClusterSpec {
             maximum_ring_size: config.maximum_ring_size.take(),
         })?;
         refuse_rest(&config)
-    }
-
-    fn wrr_locality(&mut self, any: &Any, depth: usize) -> Result<(), Invalid> {
-        let config = decode::<policies::wrr_locality::v3::WrrLocality>(any)?;
-        let Some(inner) = config.endpoint_picking_policy else {
-            return Err(Invalid::new("endpoint_picking_policy", "is required"));
-        };
-        self.locality_weighted = true;
-        self.nested(inner, false, depth + 1)
-            .within("endpoint_picking_policy")
     }
 
     fn locality(&mut self, config: Option<LocalityLbConfig>) -> Result<(), Invalid> {
