@@ -27,7 +27,8 @@ use crate::outlier::{Event, report};
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-pub(super) const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(super) const EXPECTED_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const UPSTREAM_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -249,7 +250,12 @@ fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
 /// Replaces the host by the one of the endpoint.
 pub(super) fn rewrite_host(exchange: &mut Exchange, plan: &Plan<'_>, host: String) {
     let suppress = exchange.connection.manager.suppress_envoy_headers;
-    set_host(&mut exchange.head, host, plan.action.append_forwarded_host, suppress);
+    set_host(
+        &mut exchange.head,
+        host,
+        plan.action.append_forwarded_host,
+        suppress,
+    );
 }
 
 fn set_host(head: &mut super::head::Head, host: String, append: bool, suppress: bool) {

@@ -119,7 +119,9 @@ impl LocalReply {
         };
         let mut reply = Self::new(StatusCode::SERVICE_UNAVAILABLE, body, flags, details);
         let header = HeaderName::from_static(header);
-        reply.headers.push((header, HeaderValue::from_static("true")));
+        reply
+            .headers
+            .push((header, HeaderValue::from_static("true")));
         reply
     }
 

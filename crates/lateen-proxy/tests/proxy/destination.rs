@@ -10,9 +10,21 @@ fn a_header_names_the_endpoint() {
     let [one, two] = ["one", "two"].map(Upstream::start);
     let port = two.address.port();
     for (config, header, expected) in [
-        (json!({ "useHttpHeader": true }), one.address.to_string(), Some("one")),
-        (json!({ "useHttpHeader": true }), two.address.to_string(), Some("two")),
-        (json!({ "useHttpHeader": true }), "localhost:80".to_owned(), None),
+        (
+            json!({ "useHttpHeader": true }),
+            one.address.to_string(),
+            Some("one"),
+        ),
+        (
+            json!({ "useHttpHeader": true }),
+            two.address.to_string(),
+            Some("two"),
+        ),
+        (
+            json!({ "useHttpHeader": true }),
+            "localhost:80".to_owned(),
+            None,
+        ),
         (json!({ "useHttpHeader": true }), String::new(), None),
         // Nothing was redirected here, and the own address is no endpoint.
         (json!({}), one.address.to_string(), None),
