@@ -19,7 +19,7 @@ pub(crate) use destination::Destinations;
 
 use crate::balancing::Balancing;
 use crate::outlier::{HostOutlier, OutlierConfig, Outliers};
-use crate::stats::{ClusterStats, PerWorker, SslStats};
+use crate::stats::{ClusterStats, Codes, PerWorker, SslStats};
 use crate::telemetry::peer::{ClusterNotes, Workload};
 use crate::upstream::{TransportMetadata, Transports};
 
@@ -107,6 +107,7 @@ pub(crate) struct ClusterShared {
     /// Unique in the process.
     pub(crate) id: u64,
     pub(crate) stats: PerWorker<ClusterStats>,
+    pub(crate) codes: PerWorker<Codes>,
     /// What is in use with default and with high priority.
     pub(crate) used: [Breakers; 2],
     pub(crate) outliers: Outliers,
@@ -123,6 +124,7 @@ impl ClusterShared {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             stats: PerWorker::new(workers),
+            codes: PerWorker::new(workers),
             used: Default::default(),
             outliers: Outliers::new(workers),
             ssl: PerWorker::new(workers),

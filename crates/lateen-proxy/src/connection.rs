@@ -97,6 +97,7 @@ pub(crate) async fn serve(
         }
     }
     let stats = listener.stats.clone();
+    let started = std::time::Instant::now();
     stats.here().cx_total.inc();
     stats.here().cx_active.inc();
     let remote = canonical(remote);
@@ -129,6 +130,8 @@ pub(crate) async fn serve(
     }
     stats.here().cx_active.dec();
     stats.here().cx_destroy.inc();
+    let length = started.elapsed().as_millis();
+    stats.here().cx_length.observe(length as u64);
 }
 
 /// Shakes hands, if the chain asks for it. What was read before belongs to the handshake then. A client that does not

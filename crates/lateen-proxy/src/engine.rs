@@ -81,6 +81,8 @@ impl Engine {
             draining: watch::Sender::new(false),
             connections: Default::default(),
             started: Instant::now(),
+            started_at: std::time::SystemTime::now(),
+            health_failed: Default::default(),
             identity: Identity::from_node(&config.node),
             node_ip: config.node_ip,
             mark_sockets: config.mark_sockets,
@@ -107,7 +109,7 @@ impl Engine {
 
     /// Whether the first complete configuration is in effect.
     pub fn is_ready(&self) -> bool {
-        self.shared.is_live() && !self.shared.is_draining()
+        self.shared.is_ready()
     }
 
     /// All statistics in the Prometheus text format.

@@ -22,6 +22,8 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     /// Whether it has a socket of its own, or only takes connections handed over by another listener.
     pub(crate) bind: bool,
+    /// It is for the workload beside the proxy.
+    pub(crate) inbound: bool,
     /// Connections are handed to the listener of their original destination.
     pub(crate) use_original_dst: bool,
     /// The original destination is restored before matching.

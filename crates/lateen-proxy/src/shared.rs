@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_route::RouteTable;
@@ -40,6 +40,9 @@ pub(crate) struct Shared {
     /// Open downstream connections.
     pub(crate) connections: AtomicUsize,
     pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    /// Health checks fail because they were told to.
+    pub(crate) health_failed: AtomicBool,
     /// Who this proxy is, for peers and metrics.
     pub(crate) identity: Identity,
     pub(crate) node_ip: Option<IpAddr>,
@@ -82,6 +85,8 @@ pub(crate) struct RouteSlot {
 pub(crate) struct Names {
     pub(crate) workers: usize,
     pub(crate) logs: Arc<LogFiles>,
+    /// Counters when they were reset.
+    pub(crate) counter_base: Mutex<HashMap<String, u64>>,
     /// Istio's standard metrics.
     pub(crate) telemetry: Registry,
     pub(crate) clusters: Mutex<HashMap<String, Arc<ClusterShared>>>,
@@ -123,6 +128,16 @@ impl Shared {
 
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
+    }
+
+    /// Whether health checks were told to fail.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.health_failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether new traffic is welcome.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_live() && !self.is_draining() && !self.is_failing()
     }
 
     pub(crate) fn is_draining(&self) -> bool {

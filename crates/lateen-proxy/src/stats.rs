@@ -1,7 +1,10 @@
 //! Counters with Envoy's names, kept per worker so that counting is a plain store, and summed when asked for.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::histogram::{HistogramSums, LazyHistogram};
 
 thread_local! {
     /// Which slot this thread counts in: 0 for the control thread, workers from 1.
@@ -80,11 +83,15 @@ pub(crate) enum Kind {
 
 /// Defines a group of counters and a way to visit their sums by name.
 macro_rules! stat_group {
-    ($(#[$doc:meta])* $name:ident { $($kind:ident $field:ident $text:literal,)* }) => {
+    (
+        $(#[$doc:meta])* $name:ident { $($kind:ident $field:ident $text:literal,)* }
+        $(histograms { $($histogram:ident $histogram_text:literal,)* })?
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub(crate) struct $name {
             $(pub(crate) $field: Stat,)*
+            $($(pub(crate) $histogram: LazyHistogram,)*)?
         }
 
         impl $name {
@@ -95,6 +102,22 @@ macro_rules! stat_group {
             ) {
                 $(visit($text, Kind::$kind, group.sum(|slot| &slot.$field));)*
             }
+
+            $(
+                /// Calls `visit` with name and sum of every histogram.
+                pub(crate) fn visit_histograms(
+                    group: &PerWorker<Self>,
+                    visit: &mut dyn FnMut(&'static str, HistogramSums),
+                ) {
+                    $(
+                        let mut sums = HistogramSums::default();
+                        for slot in &group.slots {
+                            slot.0.$histogram.merge_into(&mut sums);
+                        }
+                        visit($histogram_text, sums);
+                    )*
+                }
+            )?
         }
     };
 }
@@ -137,6 +160,9 @@ stat_group! {
         Counter rq_drop_overload "upstream_rq_drop_overload",
         Counter rq_rx_reset "upstream_rq_rx_reset",
         Counter rq_tx_reset "upstream_rq_tx_reset",
+    }
+    histograms {
+        rq_time "upstream_rq_time",
     }
 }
 
@@ -188,6 +214,7 @@ stat_group! {
         Counter redirect "rq_redirect",
         Counter direct "rq_direct_response",
         Counter forwarded "rq_total",
+        Counter cx_destroy "downstream_cx_destroy",
         Counter reset_after_downstream_response_started "rq_reset_after_downstream_response_started",
         Counter cors_origin_valid "cors.origin_valid",
         Counter cors_origin_invalid "cors.origin_invalid",
@@ -196,6 +223,10 @@ stat_group! {
         Counter faults_rate_limited "fault.response_rl_injected",
         Counter faults_overflow "fault.faults_overflow",
         Gauge faults_active "fault.active_faults",
+    }
+    histograms {
+        rq_time "downstream_rq_time",
+        cx_length "downstream_cx_length_ms",
     }
 }
 
@@ -208,6 +239,9 @@ stat_group! {
         Counter cx_overflow "downstream_cx_overflow",
         Counter no_filter_chain_match "no_filter_chain_match",
         Counter pre_cx_timeout "downstream_pre_cx_timeout",
+    }
+    histograms {
+        cx_length "downstream_cx_length_ms",
     }
 }
 
@@ -262,6 +296,39 @@ impl HttpStats {
             3 => self.rq_3xx.inc(),
             4 => self.rq_4xx.inc(),
             _ => self.rq_5xx.inc(),
+        }
+    }
+}
+
+/// Counts of responses by status. Each class takes room with its first response.
+#[derive(Debug, Default)]
+pub(crate) struct Codes([OnceLock<Box<[Stat; 100]>>; 5]);
+
+impl Codes {
+    /// Counts a response.
+    pub(crate) fn inc(&self, status: u16) {
+        let class = usize::from(status / 100).wrapping_sub(1);
+        if let Some(class) = self.0.get(class) {
+            let codes = class.get_or_init(|| Box::new(std::array::from_fn(|_| Stat::default())));
+            codes[usize::from(status % 100)].inc();
+        }
+    }
+
+    /// Calls `visit` with each status that was seen, and its sum.
+    pub(crate) fn visit(group: &PerWorker<Self>, visit: &mut dyn FnMut(u16, u64)) {
+        for status in 100..600_u16 {
+            let of_slot = |slot: &Aligned<Self>| {
+                let class = slot.0.0[usize::from(status / 100 - 1)].get()?;
+                Some(class[usize::from(status % 100)].get())
+            };
+            let sum = group
+                .slots
+                .iter()
+                .filter_map(of_slot)
+                .fold(0, u64::wrapping_add);
+            if sum > 0 {
+                visit(status, sum);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use http::StatusCode;
 use lateen_xds::json::{self, FieldNames};
 use lateen_xds::{Resource, ResourceType};
 use regex::Regex;
@@ -12,13 +13,56 @@ use time::format_description::well_known::Rfc3339;
 use super::{Control, Query, pretty};
 use crate::config::store::DumpEntry;
 
+/// Lists of the sections, which may be empty.
+const RESOURCES: [&str; 12] = [
+    "static_clusters",
+    "dynamic_active_clusters",
+    "dynamic_warming_clusters",
+    "static_listeners",
+    "dynamic_listeners",
+    "static_route_configs",
+    "dynamic_route_configs",
+    "static_endpoint_configs",
+    "dynamic_endpoint_configs",
+    "static_secrets",
+    "dynamic_active_secrets",
+    "dynamic_warming_secrets",
+];
+
+/// Leaves only the fields on these paths, and what says the type.
+fn keep(value: &mut Value, paths: &[Vec<&str>]) {
+    match value {
+        Value::Object(fields) => fields.retain(|key, inner| {
+            let rest: Vec<Vec<&str>> = paths
+                .iter()
+                .filter(|path| path.first() == Some(&key.as_str()))
+                .map(|path| path[1..].to_vec())
+                .collect();
+            if rest.iter().all(|path| !path.is_empty()) && !rest.is_empty() {
+                keep(inner, &rest);
+            }
+            key == "@type" || !rest.is_empty()
+        }),
+        Value::Array(items) => items.iter_mut().for_each(|item| keep(item, paths)),
+        _ => {}
+    }
+}
+
 /// The dump, or why the query is wrong.
-pub(super) fn config_dump(control: &Control, query: &Query<'_>) -> Result<String, String> {
+pub(super) fn config_dump(
+    control: &Control,
+    query: &Query<'_>,
+) -> Result<String, (StatusCode, String)> {
     let names = match query.decoded("name_regex") {
         None => None,
         Some(pattern) => {
             let anchored = format!("^(?:{pattern})$");
-            Some(Regex::new(&anchored).map_err(|error| format!("invalid name_regex: {error}\n"))?)
+            Some(Regex::new(&anchored).map_err(|error| {
+                (
+                    StatusCode::BAD_REQUEST,
+                    format!("Error while parsing name_regex from {pattern}: {error}\n"),
+                )
+            })?)
         }
     };
     let wanted = |name: &str| names.as_ref().is_none_or(|names| names.is_match(name));
@@ -27,15 +71,41 @@ pub(super) fn config_dump(control: &Control, query: &Query<'_>) -> Result<String
         sections.push(endpoints(control, &wanted));
     }
     sections.push(listeners(control, &wanted));
+    let scoped = "type.googleapis.com/envoy.admin.v3.ScopedRoutesConfigDump";
+    sections.push(json!({ "@type": scoped }));
     sections.push(routes(control, &wanted));
+    sections.push(super::secrets::dump(&control.shared, &wanted));
     if let Some(resource) = query.get("resource") {
-        let mut found = Vec::new();
-        for section in &sections {
-            if let Some(Value::Array(items)) = section.get(resource) {
-                found.extend(items.iter().cloned());
+        let known = |section: &&Value| section.get(resource).is_some();
+        sections = match sections
+            .iter()
+            .find(known)
+            .map(|section| &section[resource])
+        {
+            Some(Value::Array(items)) => items.clone(),
+            Some(_) => {
+                return Err((
+                    StatusCode::BAD_REQUEST,
+                    format!(
+                        "{resource} is not a repeated field. Use ?mask= to get only this field"
+                    ),
+                ));
             }
+            None if RESOURCES.contains(&resource) => Vec::new(),
+            None => {
+                let text = format!("{resource} not found in config dump");
+                return Err((StatusCode::NOT_FOUND, text));
+            }
+        };
+    }
+    if let Some(mask) = query.decoded("mask") {
+        let paths: Vec<Vec<&str>> = mask
+            .split(',')
+            .map(|path| path.split('.').collect())
+            .collect();
+        for section in &mut sections {
+            keep(section, &paths);
         }
-        return Ok(pretty(&json!({ "configs": found })));
     }
     Ok(pretty(&json!({ "configs": sections })))
 }
@@ -45,6 +115,7 @@ fn bootstrap(control: &Control) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
         "bootstrap": { "node": node },
+        "last_updated": timestamp(control.shared.started_at),
     })
 }
 
@@ -106,10 +177,49 @@ fn routes(control: &Control, wanted: &dyn Fn(&str) -> bool) -> Value {
             all.push(Value::Object(state("route_config", resource, *at)));
         }
     });
+    let mut inline = Vec::new();
+    each(control, ResourceType::Listener, &|_| true, |_, entry| {
+        if let Some((resource, at)) = &entry.accepted {
+            inline_routes(&body(resource), wanted, *at, &mut inline);
+        }
+    });
     json!({
         "@type": "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
+        "static_route_configs": inline,
         "dynamic_route_configs": all,
     })
+}
+
+/// Finds the route configurations that are given in a listener itself.
+fn inline_routes(
+    value: &Value,
+    wanted: &dyn Fn(&str) -> bool,
+    at: SystemTime,
+    found: &mut Vec<Value>,
+) {
+    match value {
+        Value::Object(fields) => {
+            for (key, inner) in fields {
+                let name = inner
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                if key == "route_config" && wanted(name) {
+                    let mut routes = inner.clone();
+                    routes["@type"] = json!(ResourceType::Route.type_url());
+                    found.push(json!({ "route_config": routes, "last_updated": timestamp(at) }));
+                } else {
+                    inline_routes(inner, wanted, at, found);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                inline_routes(item, wanted, at, found);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn endpoints(control: &Control, wanted: &dyn Fn(&str) -> bool) -> Value {
@@ -173,7 +283,7 @@ fn body(resource: &Resource) -> Value {
     )
 }
 
-fn timestamp(at: SystemTime) -> String {
+pub(super) fn timestamp(at: SystemTime) -> String {
     OffsetDateTime::from(at)
         .format(&Rfc3339)
         .unwrap_or_default()

@@ -4,90 +4,227 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use regex::Regex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Query, pretty};
+use crate::histogram::{BUCKETS, HistogramSums};
 use crate::outlier::ejected_hosts;
 use crate::shared::Shared;
-use crate::stats::{ClusterStats, HttpStats, Kind, ListenerStats, OutlierStats, TcpStats};
+use crate::stats::{
+    ClusterStats, Codes, HttpStats, Kind, ListenerStats, OutlierStats, SslStats, TcpStats,
+};
 
-/// One number.
+/// Quantiles that histograms are shown by, in percent.
+const QUANTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
+
+/// One statistic.
 struct Sample {
     /// Envoy's full name.
     name: String,
-    /// The same for Prometheus: name without the part that becomes a label, and the label.
+    /// The same for Prometheus: name without the parts that become labels, and the labels.
     family: String,
-    label: Option<(&'static str, String)>,
-    kind: Kind,
-    value: u64,
+    labels: Vec<(&'static str, String)>,
+    number: Number,
 }
 
-/// `name: value` lines.
-pub(super) fn text(shared: &Shared, query: &Query<'_>) -> String {
-    let mut out = String::new();
-    for sample in selected(shared, query) {
-        let _ = writeln!(out, "{}: {}", sample.name, sample.value);
+/// What a statistic holds.
+enum Number {
+    Counter(u64),
+    Gauge(u64),
+    Histogram(Box<HistogramSums>),
+}
+
+impl Number {
+    fn is_used(&self) -> bool {
+        match self {
+            Self::Counter(value) | Self::Gauge(value) => *value > 0,
+            Self::Histogram(sums) => sums.count() > 0,
+        }
     }
-    out
+
+    /// The kind as the query's `type` names it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Counter(_) => "Counters",
+            Self::Gauge(_) => "Gauges",
+            Self::Histogram(_) => "Histograms",
+        }
+    }
+}
+
+/// What a query asks for that cannot be answered, as the text of the answer.
+pub(super) type Refused = &'static str;
+
+/// `name: value` lines.
+pub(super) fn text(shared: &Shared, query: &Query<'_>) -> Result<String, Refused> {
+    let buckets = query.get("histogram_buckets");
+    if !matches!(
+        buckets,
+        None | Some("" | "summary" | "cumulative" | "disjoint")
+    ) {
+        return Err("usage: /stats?histogram_buckets=(summary|cumulative|disjoint)\n");
+    }
+    let (mut out, mut histograms) = (String::new(), String::new());
+    for sample in selected(shared, query)? {
+        let name = sample.name;
+        match sample.number {
+            Number::Counter(value) | Number::Gauge(value) => {
+                let _ = writeln!(out, "{name}: {value}");
+            }
+            Number::Histogram(sums) => {
+                let _ = writeln!(histograms, "{name}: {}", histogram(&sums, buckets));
+            }
+        }
+    }
+    Ok(out + &histograms)
+}
+
+/// A histogram in a line: interval and total of each quantile or bucket. Intervals are not kept.
+fn histogram(sums: &HistogramSums, buckets: Option<&str>) -> String {
+    if sums.count() == 0 {
+        return "No recorded values".to_owned();
+    }
+    let mut parts = Vec::new();
+    match buckets {
+        None | Some("" | "summary") => {
+            for percent in QUANTILES {
+                let value = sums.quantile(percent / 100.0);
+                parts.push(format!("P{percent}(nan,{})", rounded(value)));
+            }
+        }
+        Some(mode) => {
+            let mut total = 0;
+            for (bound, count) in BUCKETS.iter().zip(&sums.buckets) {
+                total += count;
+                let shown = if mode == "disjoint" { *count } else { total };
+                parts.push(format!("B{bound}(0,{shown})"));
+            }
+        }
+    }
+    parts.join(" ")
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 /// A JSON list.
-pub(super) fn json(shared: &Shared, query: &Query<'_>) -> String {
-    let stats: Vec<_> = selected(shared, query)
-        .into_iter()
-        .map(|sample| json!({ "name": sample.name, "value": sample.value }))
-        .collect();
-    pretty(&json!({ "stats": stats }))
+pub(super) fn json(shared: &Shared, query: &Query<'_>) -> Result<String, Refused> {
+    let (mut stats, mut computed): (Vec<Value>, Vec<Value>) = Default::default();
+    for sample in selected(shared, query)? {
+        match sample.number {
+            Number::Counter(value) | Number::Gauge(value) => {
+                stats.push(json!({ "name": sample.name, "value": value }));
+            }
+            Number::Histogram(sums) => {
+                let value = |percent: f64| match sums.count() {
+                    0 => json!({ "interval": null, "cumulative": null }),
+                    _ => json!({
+                        "interval": null,
+                        "cumulative": rounded(sums.quantile(percent / 100.0)),
+                    }),
+                };
+                let values: Vec<_> = QUANTILES.into_iter().map(value).collect();
+                computed.push(json!({ "name": sample.name, "values": values }));
+            }
+        }
+    }
+    if !computed.is_empty() {
+        stats.push(json!({ "histograms": {
+            "supported_quantiles": QUANTILES,
+            "computed_quantiles": computed,
+        }}));
+    }
+    Ok(pretty(&json!({ "stats": stats })))
 }
 
 /// The Prometheus text format.
-pub(super) fn prometheus(shared: &Shared, query: &Query<'_>) -> String {
-    let mut samples = selected(shared, query);
+pub(super) fn prometheus(shared: &Shared, query: &Query<'_>) -> Result<String, Refused> {
+    let mut samples = selected(shared, query)?;
     samples.sort_by(|left, right| left.family.cmp(&right.family));
     let mut out = String::new();
     let mut last = String::new();
     for sample in samples {
         if sample.family != last {
-            let kind = match sample.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
+            let kind = match sample.number {
+                Number::Counter(_) => "counter",
+                Number::Gauge(_) => "gauge",
+                Number::Histogram(_) => "histogram",
             };
             let _ = writeln!(out, "# TYPE {} {kind}", sample.family);
             last.clone_from(&sample.family);
         }
-        let labels = sample.label.map_or_else(String::new, |(name, value)| {
-            let escaped = value
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
-            format!("{name}=\"{escaped}\"")
-        });
-        let _ = writeln!(out, "{}{{{labels}}} {}", sample.family, sample.value);
+        let labels: Vec<_> = sample
+            .labels
+            .iter()
+            .map(|(name, value)| {
+                let escaped = value
+                    .replace('\\', "\\\\")
+                    .replace('"', "\\\"")
+                    .replace('\n', "\\n");
+                format!("{name}=\"{escaped}\"")
+            })
+            .collect();
+        let labels = labels.join(",");
+        match sample.number {
+            Number::Counter(value) | Number::Gauge(value) => {
+                let _ = writeln!(out, "{}{{{labels}}} {value}", sample.family);
+            }
+            Number::Histogram(sums) => sums.write(&sample.family, &labels, &mut out),
+        }
     }
     if !query.has("filter") {
-        shared
-            .names
-            .telemetry
-            .write(&shared.identity.version, &mut out);
+        let version = &shared.identity.version;
+        shared.names.telemetry.write(version, &mut out);
     }
-    out
+    Ok(out)
+}
+
+/// Remembers the counters, so that they are shown from zero. They themselves go on: only their workers write them.
+pub(super) fn reset_counters(shared: &Shared) {
+    let mut base = shared.names.counter_base.lock();
+    base.clear();
+    for sample in collect(shared) {
+        if let Number::Counter(value) = sample.number {
+            base.insert(sample.name, value);
+        }
+    }
 }
 
 /// All samples that the query asks for, by name.
-fn selected(shared: &Shared, query: &Query<'_>) -> Vec<Sample> {
-    let filter = query
-        .decoded("filter")
-        .and_then(|filter| Regex::new(&filter).ok());
+fn selected(shared: &Shared, query: &Query<'_>) -> Result<Vec<Sample>, Refused> {
+    let filter = query.decoded("filter").filter(|filter| !filter.is_empty());
+    let filter = filter.map(|filter| Regex::new(&filter)).transpose();
+    let filter = filter.map_err(|_| "Invalid re2 regex\n")?;
+    let inverted = query.has("invert_filter");
+    let kind = query
+        .get("type")
+        .filter(|kind| !matches!(*kind, "" | "All"));
+    if !matches!(
+        kind,
+        None | Some("Counters" | "Gauges" | "Histograms" | "TextReadouts")
+    ) {
+        return Err("usage: /stats?type=(All|Counters|Histograms|Gauges|TextReadouts)\n");
+    }
     let used_only = query.has("usedonly");
     let mut samples = collect(shared);
+    {
+        let base = shared.names.counter_base.lock();
+        for sample in &mut samples {
+            if let Number::Counter(value) = &mut sample.number {
+                *value = value.wrapping_sub(base.get(&sample.name).copied().unwrap_or(0));
+            }
+        }
+    }
     samples.retain(|sample| {
-        (!used_only || sample.value > 0)
+        (!used_only || sample.number.is_used())
+            && kind.is_none_or(|kind| kind == sample.number.kind())
             && filter
                 .as_ref()
-                .is_none_or(|filter| filter.is_match(&sample.name))
+                .is_none_or(|filter| filter.is_match(&sample.name) != inverted)
     });
     samples.sort_by(|left, right| left.name.cmp(&right.name));
-    samples
+    Ok(samples)
 }
 
 fn collect(shared: &Shared) -> Vec<Sample> {
@@ -97,6 +234,10 @@ fn collect(shared: &Shared) -> Vec<Sample> {
         HttpStats::visit(stats, &mut |name, kind, value| {
             let label = Some(("envoy_http_conn_manager_prefix", prefix.clone()));
             push(&mut samples, "http", prefix, label, name, kind, value);
+        });
+        HttpStats::visit_histograms(stats, &mut |name, sums| {
+            let label = Some(("envoy_http_conn_manager_prefix", prefix.clone()));
+            push_histogram(&mut samples, "http", prefix, label, name, sums);
         });
     }
     for (prefix, stats) in shared.names.tcp.lock().iter() {
@@ -111,12 +252,33 @@ fn collect(shared: &Shared) -> Vec<Sample> {
             let label = Some(("envoy_listener_address", address.clone()));
             push(&mut samples, "listener", &address, label, name, kind, value);
         });
+        ListenerStats::visit_histograms(stats, &mut |name, sums| {
+            let label = Some(("envoy_listener_address", address.clone()));
+            push_histogram(&mut samples, "listener", &address, label, name, sums);
+        });
+    }
+    for (address, stats) in shared.names.listeners_ssl.lock().iter() {
+        let address = address.replace(':', "_");
+        SslStats::visit(stats, &mut |name, kind, value| {
+            let label = Some(("envoy_listener_address", address.clone()));
+            let name = format!("ssl.{name}");
+            push(
+                &mut samples,
+                "listener",
+                &address,
+                label,
+                &name,
+                kind,
+                value,
+            );
+        });
     }
     process(shared, &mut samples);
     samples
 }
 
 fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
+    let mut histograms = Vec::new();
     for (name, cluster) in shared.clusters.load().iter() {
         let mut add = |stat: &str, kind, value| {
             let label = Some(("cluster_name", name.clone()));
@@ -124,6 +286,19 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
         };
         ClusterStats::visit(&cluster.shared.stats, &mut |stat, kind, value| {
             add(stat, kind, value)
+        });
+        Codes::visit(&cluster.shared.codes, &mut |status, count| {
+            add(&format!("upstream_rq_{status}"), Kind::Counter, count);
+        });
+        SslStats::visit(&cluster.shared.ssl, &mut |stat, kind, value| {
+            // Clusters without TLS have none of them.
+            if value > 0 {
+                add(&format!("ssl.{stat}"), kind, value);
+            }
+        });
+        ClusterStats::visit_histograms(&cluster.shared.stats, &mut |stat, sums| {
+            let label = Some(("cluster_name", name.clone()));
+            histograms.push((label, name.clone(), stat, sums));
         });
         let healthy = |host: &&std::sync::Arc<crate::cluster::Host>| {
             host.health == lateen_route::balance::Health::Healthy && !cluster.is_ejected(host)
@@ -178,6 +353,9 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
             }
         }
     }
+    for (label, name, stat, sums) in histograms {
+        push_histogram(samples, "cluster", &name, label, stat, sums);
+    }
 }
 
 fn process(shared: &Shared, samples: &mut Vec<Sample>) {
@@ -222,10 +400,10 @@ fn process(shared: &Shared, samples: &mut Vec<Sample>) {
     add("listener_manager", "workers_started", Kind::Gauge, 1);
     let connected = u64::from(updates.connected.load(Ordering::Relaxed));
     add("control_plane", "connected_state", Kind::Gauge, connected);
-    let live = shared.is_live() && !shared.is_draining();
+    let live = shared.is_ready();
     add("server", "live", Kind::Gauge, u64::from(live));
     // Envoy's numbers: 0 live, 1 draining, 2 before initialisation.
-    let state = if shared.is_draining() {
+    let state = if shared.is_draining() || shared.is_failing() {
         1
     } else if shared.is_live() {
         0
@@ -266,17 +444,56 @@ fn push(
     kind: Kind,
     value: u64,
 ) {
+    let number = match kind {
+        Kind::Counter => Number::Counter(value),
+        Kind::Gauge => Number::Gauge(value),
+    };
+    samples.push(sample(group, instance, label, name, number));
+}
+
+fn push_histogram(
+    samples: &mut Vec<Sample>,
+    group: &str,
+    instance: &str,
+    label: Option<(&'static str, String)>,
+    name: &str,
+    sums: HistogramSums,
+) {
+    let number = Number::Histogram(Box::new(sums));
+    samples.push(sample(group, instance, label, name, number));
+}
+
+/// Names a statistic. As in Envoy, the class or the number of a response code becomes a label, too.
+fn sample(
+    group: &str,
+    instance: &str,
+    label: Option<(&'static str, String)>,
+    name: &str,
+    number: Number,
+) -> Sample {
     let full = if instance.is_empty() {
         format!("{group}.{name}")
     } else {
         format!("{group}.{instance}.{name}")
     };
-    let family = format!("envoy_{group}_{name}").replace(['.', '-', ';'], "_");
-    samples.push(Sample {
+    let mut labels: Vec<_> = label.into_iter().collect();
+    let (stem, last) = name.rsplit_once('_').unwrap_or((name, ""));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let family = match last.strip_suffix("xx") {
+        Some(class) if stem.ends_with("_rq") && digits(class) => {
+            labels.insert(0, ("envoy_response_code_class", class.to_owned()));
+            format!("{stem}_xx")
+        }
+        None if stem.ends_with("_rq") && last.len() == 3 && digits(last) => {
+            labels.insert(0, ("envoy_response_code", last.to_owned()));
+            stem.to_owned()
+        }
+        _ => name.to_owned(),
+    };
+    Sample {
         name: full,
-        family,
-        label,
-        kind,
-        value,
-    });
+        family: format!("envoy_{group}_{family}").replace(['.', '-', ';'], "_"),
+        labels,
+        number,
+    }
 }

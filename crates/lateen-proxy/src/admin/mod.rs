@@ -3,11 +3,13 @@
 mod clusters;
 mod dump;
 mod metrics;
+mod secrets;
 mod status;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,7 +81,7 @@ impl Control {
 
     /// Whether traffic can be served.
     fn is_ready(&self) -> bool {
-        self.shared.is_live() && !self.shared.is_draining() && self.agent.is_ready()
+        self.shared.is_ready() && self.agent.is_ready()
     }
 }
 
@@ -136,30 +138,40 @@ pub(crate) fn listen(
 
 /// All statistics in the Prometheus text format.
 pub(crate) fn all_metrics(shared: &Shared) -> String {
-    metrics::prometheus(shared, &Query(""))
+    metrics::prometheus(shared, &Query("")).unwrap_or_default()
 }
 
 /// Paths that change something, and must be asked for with POST.
-const MUTATING: [&str; 5] = [
-    "/reopen_logs",
-    "/quitquitquit",
-    "/logging",
-    "/healthcheck/fail",
+const MUTATING: [&str; 7] = [
     "/drain_listeners",
+    "/healthcheck/fail",
+    "/healthcheck/ok",
+    "/logging",
+    "/quitquitquit",
+    "/reopen_logs",
+    "/reset_counters",
 ];
 
 const HELP: &str = "admin commands are:\n  \
-    /clusters: upstream cluster status (?format=json)\n  \
-    /config_dump: dump current configuration (?include_eds, ?resource=, ?name_regex=)\n  \
-    /drain_listeners: stop accepting and drain (POST)\n  \
+    /certs: print certs on machine\n  \
+    /clusters: upstream cluster status\n  \
+    /config_dump: dump current configuration (?resource=, ?mask=, ?name_regex=, ?include_eds)\n  \
+    /drain_listeners (POST): drain listeners (?inboundonly)\n  \
+    /healthcheck/fail (POST): cause the server to fail health checks\n  \
+    /healthcheck/ok (POST): cause the server to pass health checks\n  \
     /help: print out list of admin commands\n  \
-    /listeners: print listener info (?format=json)\n  \
-    /logging: query log levels (POST)\n  \
-    /quitquitquit: drain and exit (POST)\n  \
-    /ready: print server state, return 200 if LIVE, otherwise 503\n  \
-    /server_info: print server version and status\n  \
-    /stats: print statistics (?filter=, ?usedonly, ?format=json|prometheus)\n  \
-    /stats/prometheus: print statistics in the Prometheus format\n";
+    /init_dump: dump what initialisation waits for\n  \
+    /listeners: print listener info\n  \
+    /logging (POST): query/change logging levels (?level=, ?paths=)\n  \
+    /memory: print current memory usage\n  \
+    /quitquitquit (POST): exit the server\n  \
+    /ready: print server state, return 200 if LIVE, otherwise return 503\n  \
+    /reopen_logs (POST): reopen access logs\n  \
+    /reset_counters (POST): reset all counters to zero\n  \
+    /runtime: print runtime values\n  \
+    /server_info: print server version/status information\n  \
+    /stats: print server stats (?usedonly, ?filter=, ?invert_filter, ?format=, ?type=, ?histogram_buckets=)\n  \
+    /stats/prometheus: print server stats in prometheus format\n";
 
 fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
@@ -168,7 +180,7 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
     match (role, path) {
         (Role::Health | Role::Metrics, "/healthz/ready") => return readiness(control),
         (Role::Metrics, "/stats/prometheus" | "/metrics") => {
-            return reply(StatusCode::OK, TEXT, metrics::prometheus(shared, &query));
+            return stats_reply(TEXT, metrics::prometheus(shared, &query));
         }
         (Role::Health | Role::Metrics | Role::Status, _) => {
             return reply(StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned());
@@ -182,7 +194,7 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
     let json = query.get("format") == Some("json");
     match path {
         "/ready" => {
-            let live = shared.is_live() && !shared.is_draining();
+            let live = shared.is_ready();
             let status = if live {
                 StatusCode::OK
             } else {
@@ -191,27 +203,41 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
             reply(status, TEXT, format!("{}\n", state(shared)))
         }
         "/server_info" => reply(StatusCode::OK, JSON, server_info(control)),
-        "/stats/prometheus" => reply(StatusCode::OK, TEXT, metrics::prometheus(shared, &query)),
-        "/stats" if query.get("format") == Some("prometheus") => {
-            reply(StatusCode::OK, TEXT, metrics::prometheus(shared, &query))
-        }
-        "/stats" if json => reply(StatusCode::OK, JSON, metrics::json(shared, &query)),
-        "/stats" => reply(StatusCode::OK, TEXT, metrics::text(shared, &query)),
+        "/stats/prometheus" => stats_reply(TEXT, metrics::prometheus(shared, &query)),
+        "/stats" => match query.get("format") {
+            Some("prometheus") => stats_reply(TEXT, metrics::prometheus(shared, &query)),
+            Some("json") => stats_reply(JSON, metrics::json(shared, &query)),
+            None | Some("" | "text") => stats_reply(TEXT, metrics::text(shared, &query)),
+            Some(_) => {
+                let usage = "usage: /stats?format=(json|prometheus|text)\n\n";
+                reply(StatusCode::BAD_REQUEST, TEXT, usage.to_owned())
+            }
+        },
         "/config_dump" => match dump::config_dump(control, &query) {
             Ok(text) => reply(StatusCode::OK, JSON, text),
-            Err(error) => reply(StatusCode::BAD_REQUEST, TEXT, error),
+            Err((status, text)) => reply(status, TEXT, text),
         },
+        "/certs" => reply(StatusCode::OK, JSON, secrets::certificates(shared)),
         "/clusters" if json => reply(StatusCode::OK, JSON, clusters::json(shared)),
         "/clusters" => reply(StatusCode::OK, TEXT, clusters::text(shared)),
         "/listeners" if json => reply(StatusCode::OK, JSON, clusters::listeners_json(shared)),
         "/listeners" => reply(StatusCode::OK, TEXT, clusters::listeners_text(shared)),
-        "/logging" => reply(
-            StatusCode::OK,
-            TEXT,
-            "active loggers:\n  all: info\n".to_owned(),
-        ),
-        "/healthcheck/fail" | "/drain_listeners" => {
-            shared.draining.send_replace(true);
+        "/logging" => logging(&query),
+        "/memory" => reply(StatusCode::OK, JSON, memory()),
+        "/init_dump" => reply(StatusCode::OK, JSON, init_dump(shared)),
+        // There is no runtime: nothing is configured by its keys.
+        "/runtime" => {
+            let runtime = json!({ "layers": [], "entries": {} });
+            reply(StatusCode::OK, JSON, pretty(&runtime))
+        }
+        "/healthcheck/fail" | "/healthcheck/ok" => {
+            let failing = path == "/healthcheck/fail";
+            shared.health_failed.store(failing, Ordering::Relaxed);
+            reply(StatusCode::OK, TEXT, "OK\n".to_owned())
+        }
+        "/drain_listeners" => drain(shared, &query),
+        "/reset_counters" => {
+            metrics::reset_counters(shared);
             reply(StatusCode::OK, TEXT, "OK\n".to_owned())
         }
         "/reopen_logs" => {
@@ -240,6 +266,80 @@ fn readiness(control: &Control) -> Response<Full<Bytes>> {
     reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, why.to_owned())
 }
 
+/// Stops listeners: all, or those for the workload beside the proxy. Open connections are asked to end.
+fn drain(shared: &Shared, query: &Query<'_>) -> Response<Full<Bytes>> {
+    if query.has("skip_exit") {
+        let text = "skip_exit is not supported: listeners stop when they drain\n";
+        return reply(StatusCode::BAD_REQUEST, TEXT, text.to_owned());
+    }
+    if query.has("inboundonly") {
+        for slot in shared.listeners.load().by_name.values() {
+            if slot.load().is_some_and(|listener| listener.inbound) {
+                slot.store(None);
+            }
+        }
+    } else {
+        shared.draining.send_replace(true);
+    }
+    reply(StatusCode::OK, TEXT, "OK\n".to_owned())
+}
+
+fn logging(query: &Query<'_>) -> Response<Full<Bytes>> {
+    let wanted = query.decoded("level").or_else(|| query.decoded("paths"));
+    match crate::logging::change(wanted.as_deref()) {
+        Ok(active) => {
+            let text = format!("active loggers:\n  {}\n", active.replace(',', "\n  "));
+            reply(StatusCode::OK, TEXT, text)
+        }
+        Err(error) => reply(StatusCode::BAD_REQUEST, TEXT, format!("error: {error}\n")),
+    }
+}
+
+/// Memory of the process, from the system.
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        (kilobytes.unwrap_or(0) * 1024).to_string()
+    };
+    pretty(&json!({
+        "allocated": bytes("RssAnon:"),
+        "heap_size": bytes("VmData:"),
+        "pageheap_unmapped": "0",
+        "pageheap_free": "0",
+        "total_thread_cache": "0",
+        "total_physical_bytes": bytes("VmRSS:"),
+    }))
+}
+
+/// What the first configuration still waits for.
+fn init_dump(shared: &Shared) -> String {
+    let dump = shared.dump.lock();
+    let mut waiting = Vec::new();
+    for (kind, entries) in &dump.kinds {
+        let names: Vec<_> = entries
+            .iter()
+            .filter(|(_, entry)| entry.warming)
+            .map(|(name, _)| name)
+            .collect();
+        if !names.is_empty() {
+            waiting.push(json!({ "name": kind.type_url(), "target_names": names }));
+        }
+    }
+    if waiting.is_empty() {
+        return pretty(&json!({}));
+    }
+    pretty(&json!({ "unready_targets_dumps": waiting }))
+}
+
+fn stats_reply(kind: &'static str, text: Result<String, &'static str>) -> Response<Full<Bytes>> {
+    match text {
+        Ok(text) => reply(StatusCode::OK, kind, text),
+        Err(refused) => reply(StatusCode::BAD_REQUEST, TEXT, refused.to_owned()),
+    }
+}
+
 fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -257,7 +357,7 @@ fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<
 }
 
 fn state(shared: &Shared) -> &'static str {
-    if shared.is_draining() {
+    if shared.is_draining() || shared.is_failing() {
         "DRAINING"
     } else if shared.is_live() {
         "LIVE"

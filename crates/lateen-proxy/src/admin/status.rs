@@ -34,7 +34,7 @@ pub(super) async fn answer(
 /// The proxy's metrics, then those of the application.
 async fn merged(control: &Control, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let query = Query(request.uri().query().unwrap_or_default());
-    let mut text = metrics::prometheus(&control.shared, &query);
+    let mut text = metrics::prometheus(&control.shared, &query).unwrap_or_else(str::to_owned);
     let mut kind = None;
     if let Some(scrape) = &control.agent.scrape {
         kind = scrape.merge(request.headers(), &mut text).await;

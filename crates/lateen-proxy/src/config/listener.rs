@@ -45,6 +45,7 @@ pub(crate) fn compile(
         name,
         address,
         bind: flag(message.bind_to_port.take(), true),
+        inbound: context.inbound,
         use_original_dst: flag(message.use_original_dst.take(), false),
         original_dst: false,
         inspectors: Vec::new(),

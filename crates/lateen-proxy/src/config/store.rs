@@ -562,13 +562,15 @@ impl Store {
                 }
             }
         }
-        let warming = |name: &str| match update.kind {
-            ResourceType::Cluster => self.warming_clusters.contains_key(name),
-            ResourceType::Listener => self.warming_listeners.contains_key(name),
-            _ => false,
-        };
-        for (name, entry) in entries {
-            entry.warming = warming(name);
+        // What arrives last completes others, so both kinds that can wait are looked at.
+        for (kind, entries) in &mut dump.kinds {
+            for (name, entry) in entries {
+                entry.warming = match kind {
+                    ResourceType::Cluster => self.warming_clusters.contains_key(name),
+                    ResourceType::Listener => self.warming_listeners.contains_key(name),
+                    _ => false,
+                };
+            }
         }
     }
 

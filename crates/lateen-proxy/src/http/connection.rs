@@ -89,6 +89,7 @@ pub(crate) async fn serve(
         },
     };
     let stats = manager.stats.clone();
+    let started = Instant::now();
     stats.here().cx_total.inc();
     stats.here().cx_active.inc();
     if http2 {
@@ -143,6 +144,9 @@ pub(crate) async fn serve(
         drive(codec, &state, slot, chain).await;
     }
     stats.here().cx_active.dec();
+    stats.here().cx_destroy.inc();
+    let length = started.elapsed().as_millis();
+    stats.here().cx_length.observe(length as u64);
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2; nothing when the connection ended before.

@@ -353,7 +353,9 @@ impl Exchange {
         {
             headers.insert(forwarded::X_REQUEST_ID, id.clone());
         }
-        if (self.connection.closing.get() || answer.close)
+        // Clients are sent away from a proxy whose health checks were told to fail.
+        let leaving = self.connection.closing.get() || self.connection.worker.shared.is_failing();
+        if (leaving || answer.close)
             && self.head.version != Version::HTTP_2
             && answer.status != StatusCode::SWITCHING_PROTOCOLS
         {

@@ -126,6 +126,13 @@ impl Tail {
         record.duration = Some(record.started.elapsed());
         let stats = self.connection.manager.stats.here();
         stats.response(record.status);
+        let duration = record.duration.unwrap_or_default();
+        stats.rq_time.observe(duration.as_millis() as u64);
+        // What the cluster answered; what the proxy answers itself took the cluster no time.
+        if let (Some(cluster), Some(_)) = (&record.cluster, record.response_start) {
+            let cluster = &cluster.shared.stats;
+            cluster.here().rq_time.observe(duration.as_millis() as u64);
+        }
         stats.rq_active.dec();
         for log in &self.connection.manager.access_log {
             log.log(record);

@@ -13,33 +13,11 @@ use parking_lot::Mutex;
 
 use super::StatsFilter;
 use super::labels::Facts;
+use crate::histogram::{Histogram, HistogramSums};
 use crate::stats::Stat;
 
 /// Label sets that a worker keeps. What comes beyond them is counted together, in series whose labels say `overflow`.
 const MOST_SERIES: usize = 8192;
-
-/// Upper bounds of the histograms' buckets, as Envoy has them, for milliseconds and bytes alike.
-pub(crate) const BUCKETS: [f64; 19] = [
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1000.0,
-    2500.0,
-    5000.0,
-    10000.0,
-    30000.0,
-    60000.0,
-    300_000.0,
-    600_000.0,
-    1_800_000.0,
-    3_600_000.0,
-];
 
 macro_rules! metrics {
     ($($name:ident $text:literal;)*) => {
@@ -140,65 +118,6 @@ impl Series {
         if let (Some(all), Some(index)) = (&self.histograms, metric.histogram()) {
             all[index].observe(value);
         }
-    }
-}
-
-/// Counts of values by size. The counts are of each bucket alone; scrapes add them up.
-#[derive(Debug, Default)]
-pub(crate) struct Histogram {
-    buckets: [Stat; BUCKETS.len() + 1],
-    sum: Stat,
-}
-
-impl Histogram {
-    /// Counts a value.
-    pub(crate) fn observe(&self, value: u64) {
-        let number = value as f64;
-        let bucket = BUCKETS.partition_point(|bound| *bound < number);
-        self.buckets[bucket].inc();
-        self.sum.add(value);
-    }
-
-    /// Adds the counts to those of others.
-    pub(crate) fn merge_into(&self, sums: &mut HistogramSums) {
-        for (sum, bucket) in sums.buckets.iter_mut().zip(&self.buckets) {
-            *sum = sum.wrapping_add(bucket.get());
-        }
-        sums.sum = sums.sum.wrapping_add(self.sum.get());
-    }
-}
-
-/// A histogram added up over workers.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct HistogramSums {
-    pub(crate) buckets: [u64; BUCKETS.len() + 1],
-    pub(crate) sum: u64,
-}
-
-impl HistogramSums {
-    /// Number of values.
-    pub(crate) fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-
-    /// Writes it in the Prometheus text format. `labels` is without braces and may be empty.
-    pub(crate) fn write(&self, name: &str, labels: &str, out: &mut String) {
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut total = 0;
-        for (index, count) in self.buckets.iter().enumerate() {
-            total += count;
-            let _ = match BUCKETS.get(index) {
-                Some(bound) => {
-                    writeln!(
-                        out,
-                        "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}"
-                    )
-                }
-                None => writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {total}"),
-            };
-        }
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", self.sum);
-        let _ = writeln!(out, "{name}_count{{{labels}}} {total}");
     }
 }
 

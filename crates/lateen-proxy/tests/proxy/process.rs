@@ -120,6 +120,92 @@ fn post(address: SocketAddr, path: &str) -> u16 {
     Client::connect(address).send(&request).unwrap().status
 }
 
+/// Status and part of the body of what the admin interface says, in Envoy's words.
+fn admin_answers(admin: SocketAddr) {
+    for (method, path, status, part) in [
+        (
+            "GET",
+            "/config_dump?resource=dynamic_listeners&mask=name",
+            200,
+            "\"name\": \"l\"",
+        ),
+        (
+            "GET",
+            "/config_dump?resource=nothing",
+            404,
+            "nothing not found in config dump",
+        ),
+        (
+            "GET",
+            "/config_dump?resource=bootstrap",
+            400,
+            "bootstrap is not a repeated field. Use ?mask= to get only this field",
+        ),
+        (
+            "GET",
+            "/config_dump?name_regex=(",
+            400,
+            "Error while parsing name_regex from (",
+        ),
+        ("GET", "/stats?filter=(", 400, "Invalid re2 regex"),
+        ("GET", "/stats?format=xml", 400, "usage: /stats?format="),
+        (
+            "GET",
+            "/stats?type=Histograms&filter=upstream_rq_time",
+            200,
+            "cluster.c.upstream_rq_time: P0(nan,",
+        ),
+        (
+            "GET",
+            "/stats?format=json&filter=upstream_rq_time",
+            200,
+            "\"supported_quantiles\"",
+        ),
+        (
+            "GET",
+            "/stats?histogram_buckets=cumulative&filter=upstream_rq_time",
+            200,
+            "B3600000(0,2)",
+        ),
+        ("GET", "/certs", 200, "\"certificates\""),
+        ("GET", "/memory", 200, "\"total_physical_bytes\""),
+        ("GET", "/init_dump", 200, "{}"),
+        ("GET", "/runtime", 200, "\"layers\""),
+        (
+            "GET",
+            "/reset_counters",
+            405,
+            "Method GET not allowed, POST required.",
+        ),
+        ("POST", "/logging?level=debug", 400, "cannot be changed"),
+        (
+            "POST",
+            "/drain_listeners?skip_exit",
+            400,
+            "skip_exit is not supported",
+        ),
+        ("POST", "/reopen_logs", 200, "OK\n"),
+        ("GET", "/nothing", 404, "invalid path. "),
+        ("POST", "/reset_counters", 200, "OK\n"),
+        (
+            "GET",
+            "/stats?filter=upstream_rq_200",
+            200,
+            "cluster.c.upstream_rq_200: 0\n",
+        ),
+        ("POST", "/healthcheck/fail", 200, "OK\n"),
+        ("GET", "/ready", 503, "DRAINING\n"),
+        ("POST", "/healthcheck/ok", 200, "OK\n"),
+        ("GET", "/ready", 200, "LIVE\n"),
+    ] {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\n\r\n");
+        let answer = Client::connect(admin).send(&request).unwrap();
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.body.contains(part), "{path}: {}", answer.body);
+    }
+}
+
 #[test]
 fn a_process_follows_its_control_plane() {
     let upstream = Upstream::start("one");
@@ -188,7 +274,15 @@ fn a_process_follows_its_control_plane() {
         .iter()
         .map(|s| s["@type"].as_str().unwrap())
         .collect();
-    let names = ["Bootstrap", "Clusters", "Endpoints", "Listeners", "Routes"];
+    let names = [
+        "Bootstrap",
+        "Clusters",
+        "Endpoints",
+        "Listeners",
+        "ScopedRoutes",
+        "Routes",
+        "Secrets",
+    ];
     let expected: Vec<_> = names
         .iter()
         .map(|name| format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump"))
@@ -214,9 +308,18 @@ fn a_process_follows_its_control_plane() {
     );
     let prometheus = get(metrics, "/stats/prometheus", &[]).body;
     assert!(
-        prometheus.contains("envoy_cluster_upstream_rq_2xx{cluster_name=\"c\"} 2"),
+        prometheus.contains(
+            "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",cluster_name=\"c\"} 2"
+        ),
         "{prometheus}"
     );
+    let by_code = "envoy_cluster_upstream_rq{envoy_response_code=\"200\",cluster_name=\"c\"} 2";
+    assert!(prometheus.contains(by_code), "{prometheus}");
+    assert!(
+        prometheus.contains("envoy_http_downstream_rq_time_count{"),
+        "{prometheus}"
+    );
+    admin_answers(admin);
     let clusters = get(admin, "/clusters", &[]).body;
     assert!(
         clusters.contains(&format!("c::{}::health_flags::healthy\n", upstream.address)),
