@@ -63,6 +63,7 @@ pub fn main(arguments: Arguments) -> Result<(), StartError> {
         let inject = InjectConfig {
             image: arguments.image,
             namespace: arguments.namespace.clone(),
+            discovery_address: format!("istiod.{}.svc:15012", arguments.namespace),
             ..InjectConfig::default()
         };
         let config = ControlConfig {

@@ -109,7 +109,7 @@ impl Control {
     ///
     /// # Errors
     /// When a socket cannot be opened, or the mesh's settings are there but cannot be read.
-    pub async fn start(config: ControlConfig) -> Result<Self, StartError> {
+    pub async fn start(mut config: ControlConfig) -> Result<Self, StartError> {
         let began = Instant::now();
         let xds = listen(config.xds_address).await?;
         let secure = listen(config.secure_address).await?;
@@ -134,6 +134,7 @@ impl Control {
 
         let mesh = mesh_config(&config.client, &config.namespace).await?;
         let domain: TrustDomain = mesh.trust_domain.parse()?;
+        config.inject.trust_domain.clone_from(&mesh.trust_domain);
         let world = Arc::new(World::new(mesh));
         let (sender, events) = mpsc::channel(watch::QUEUE);
         let watches = watch::start(&config.client, &sender);

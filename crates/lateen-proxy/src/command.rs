@@ -16,8 +16,8 @@ use crate::process::{self, ProxyConfig, RunError};
 /// Labels of the pod, from the downward API.
 const LABELS_FILE: &str = "/etc/istio/pod/labels";
 
-/// The control plane's plaintext port, used when the configuration names no address.
-const DISCOVERY_ADDRESS: &str = "istiod.istio-system.svc:15010";
+/// The control plane, when the configuration names none.
+const DISCOVERY_ADDRESS: &str = "istiod.istio-system.svc:15012";
 
 /// Flags of Istio's agent that have no meaning here, as logs are configured differently.
 const IGNORED_FLAGS: [&str; 13] = [
@@ -40,7 +40,7 @@ const IGNORED_FLAGS: [&str; 13] = [
 const IGNORED_SWITCHES: [&str; 1] = ["--log_as_json"];
 
 /// What is understood, by category, so that the control plane sends nothing else.
-const EXTENSIONS: [(&str, &str, &str); 14] = [
+const EXTENSIONS: [(&str, &str, &str); 15] = [
     (
         "envoy.filters.network",
         "envoy.filters.network.http_connection_manager",
@@ -105,6 +105,11 @@ const EXTENSIONS: [(&str, &str, &str); 14] = [
         "envoy.transport_sockets.upstream",
         "envoy.transport_sockets.raw_buffer",
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+    ),
+    (
+        "envoy.transport_sockets.upstream",
+        "envoy.transport_sockets.tls",
+        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
     ),
     (
         "envoy.access_loggers",

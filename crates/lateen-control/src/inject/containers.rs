@@ -1,5 +1,6 @@
 //! The two containers that are added to a pod, with Istio's names, arguments and environment.
 
+use lateen_identity::service::TOKEN_AUDIENCE;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
@@ -107,6 +108,7 @@ pub(super) fn proxy(
             "failureThreshold": 600,
         },
         "securityContext": security_context(),
+        "volumeMounts": volume_mounts(),
     });
     if settings.native_sidecar {
         container["restartPolicy"] = "Always".into();
@@ -114,10 +116,40 @@ pub(super) fn proxy(
     container
 }
 
+/// What a proxy reads of its pod and of the mesh: the token that proves who it is, the authorities by which it knows
+/// the control plane, and labels and annotations.
+pub(crate) fn volumes() -> Vec<Value> {
+    let field = |path: &str| json!({"path": path, "fieldRef": {"apiVersion": "v1", "fieldPath": format!("metadata.{path}")}});
+    vec![
+        json!({
+            "name": "istio-token",
+            "projected": {"sources": [{"serviceAccountToken": {
+                "audience": TOKEN_AUDIENCE, "expirationSeconds": 43200, "path": "istio-token",
+            }}]},
+        }),
+        json!({"name": "istiod-ca-cert", "configMap": {"name": "istio-ca-root-cert"}}),
+        json!({
+            "name": "istio-podinfo",
+            "downwardAPI": {"items": [field("labels"), field("annotations")]},
+        }),
+    ]
+}
+
+/// Where a proxy finds them.
+pub(crate) fn volume_mounts() -> Value {
+    json!([
+        {"name": "istio-token", "mountPath": "/var/run/secrets/tokens", "readOnly": true},
+        {"name": "istiod-ca-cert", "mountPath": "/var/run/secrets/istio", "readOnly": true},
+        {"name": "istio-podinfo", "mountPath": "/etc/istio/pod", "readOnly": true},
+    ])
+}
+
 /// Environment that every proxy gets.
 pub(super) fn common_env(config: &InjectConfig, proxy_config: &Value) -> Vec<Value> {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     vec![
+        json!({"name": "PILOT_CERT_PROVIDER", "value": "istiod"}),
+        json!({"name": "CA_ADDR", "value": config.discovery_address}),
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
         field("INSTANCE_IP", "status.podIP"),

@@ -19,7 +19,10 @@ pub use files::{FileError, Report, inject_documents};
 pub use settings::SettingError;
 
 use crate::PROXY_CONTAINER;
-pub(crate) use containers::security_context as proxy_security_context;
+pub(crate) use containers::{
+    security_context as proxy_security_context, volume_mounts as proxy_volume_mounts,
+    volumes as proxy_volumes,
+};
 use settings::Settings;
 
 /// Name of the init container that redirects the pod's traffic.
@@ -66,7 +69,7 @@ impl Default for InjectConfig {
             trust_domain: "cluster.local".to_owned(),
             cluster_id: "Kubernetes".to_owned(),
             mesh_id: "cluster.local".to_owned(),
-            discovery_address: "istiod.istio-system.svc:15010".to_owned(),
+            discovery_address: "istiod.istio-system.svc:15012".to_owned(),
             hold_application: false,
         }
     }
@@ -180,6 +183,7 @@ pub fn inject(pod: &Value, owner: &Owner, config: &InjectConfig) -> Result<Outco
         array(spec, "initContainers").push(init);
         array(spec, "containers").push(proxy);
     }
+    array(spec, "volumes").extend(containers::volumes());
     Ok(Outcome::Injected {
         pod,
         warnings: settings.warnings,
@@ -271,7 +275,7 @@ fn label(pod: &mut Value, identity: &Identity, settings: &Settings) {
     let status = json!({
         "initContainers": init,
         "containers": regular,
-        "volumes": null,
+        "volumes": containers::volumes().iter().map(|volume| volume["name"].clone()).collect::<Vec<_>>(),
         "imagePullSecrets": null,
         "revision": REVISION,
     });

@@ -54,7 +54,17 @@ fn proxy_is_the_second_container() {
     let status: Value =
         serde_json::from_str(pod["metadata"]["annotations"][STATUS].as_str().unwrap()).unwrap();
     assert_eq!(status["containers"], json!(["istio-proxy"]));
+    let volumes: Vec<_> = pod["spec"]["volumes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["name"])
+        .collect();
+    assert_eq!(volumes, ["istio-token", "istiod-ca-cert", "istio-podinfo"]);
+    assert_eq!(status["volumes"], json!(volumes));
     let proxy = &pod["spec"]["containers"][1];
+    let mounts = proxy["volumeMounts"].as_array().unwrap().iter();
+    assert_eq!(mounts.map(|it| &it["name"]).collect::<Vec<_>>(), volumes);
     let environment = environment(proxy);
     assert_eq!(environment["ISTIO_META_WORKLOAD_NAME"]["value"], "web");
     assert_eq!(
@@ -185,7 +195,7 @@ fn annotations_shape_the_sidecar() {
     let proxy_config = environment["PROXY_CONFIG"]["value"].as_str().unwrap();
     assert_eq!(
         serde_json::from_str::<Value>(proxy_config).unwrap(),
-        json!({"discoveryAddress": "istiod.istio-system.svc:15010", "concurrency": 1})
+        json!({"discoveryAddress": "istiod.istio-system.svc:15012", "concurrency": 1})
     );
     let (_, warnings) = injected(&annotated("sidecar.istio.io/userVolume", "{}"));
     assert_eq!(

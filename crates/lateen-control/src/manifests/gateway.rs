@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::Options;
 use crate::PROXY_CONTAINER;
-use crate::inject::{InjectConfig, gateway_env, proxy_security_context};
+use crate::inject::{
+    InjectConfig, gateway_env, proxy_security_context, proxy_volume_mounts, proxy_volumes,
+};
 
 const NAME: &str = "istio-ingressgateway";
 
@@ -76,7 +78,8 @@ fn deployment(options: &Options) -> Value {
     let config = InjectConfig {
         image: options.image.clone(),
         namespace: options.namespace.clone(),
-        discovery_address: format!("istiod.{}.svc:15010", options.namespace),
+        trust_domain: options.mesh.trust_domain.clone(),
+        discovery_address: format!("istiod.{}.svc:15012", options.namespace),
         ..InjectConfig::default()
     };
     let mut pod_labels = labels();
@@ -139,7 +142,9 @@ fn deployment(options: &Options) -> Value {
                             "limits": {"cpu": "2", "memory": "1Gi"},
                         },
                         "securityContext": proxy_security_context(),
+                        "volumeMounts": proxy_volume_mounts(),
                     }],
+                    "volumes": proxy_volumes(),
                 },
             },
         },

@@ -19,6 +19,9 @@ use crate::events::Severity;
 /// Pause before something that failed for the pod as a whole is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// The first such wait: what a pod mounts is often made at the same moment.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
 /// Pause before a refused status is sent again.
 const STATUS_RETRY: Duration = Duration::from_millis(200);
 
@@ -107,18 +110,20 @@ async fn wait_for_end(shared: &Shared, mut orders: watch::Receiver<Order>) -> (O
 async fn live(shared: Arc<Shared>, mut stop: supervise::Stop) {
     // Containers' environments name the services, so these must be known.
     shared.context.world.complete().await;
+    let mut pause = FIRST_RETRY;
     while let Err(message) = prepare(&shared).await {
         let (reason, message) = message;
         shared
             .context
             .events
             .pod(&shared.pod(), None, Severity::Warning, reason, message);
-        if tokio::time::timeout(RETRY, stop.wait_for(Option::is_some))
+        if tokio::time::timeout(pause, stop.wait_for(Option::is_some))
             .await
             .is_ok()
         {
             return;
         }
+        pause = (pause * 2).min(RETRY);
     }
     let refresher = tokio::spawn(refresh(shared.clone()));
     let pod = shared.pod();
