@@ -30,7 +30,7 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// Shortest time between two certificates, however short-lived they are.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 /// First and longest pause while there is no certificate at all: nothing works before there is one.
-const FIRST_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const FIRST_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Where an identity comes from.
 #[derive(Debug, Clone)]

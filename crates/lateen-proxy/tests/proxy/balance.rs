@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use lateen_xds::ResourceType;
 use serde_json::{Value, json};
 
 use crate::support::{Client, Proxy, Upstream, get, to};
@@ -133,5 +134,19 @@ fn connection_and_pending_limits_hold_for_all_workers() {
     // Whichever worker takes it, the one connection is found or freed.
     for _ in 0..6 {
         assert_eq!(get(address, "/", &[]).status, 200);
+    }
+}
+
+#[test]
+fn requests_without_an_original_destination_are_answered() {
+    let mut proxy = Proxy::start(1);
+    let cluster = json!({
+        "name": "c", "type": "ORIGINAL_DST", "lbPolicy": "CLUSTER_PROVIDED", "connectTimeout": "1s",
+    });
+    proxy.accept(ResourceType::Cluster, &[cluster]);
+    let address = proxy.http(json!([to("c", json!({}))]), json!({}));
+    let mut client = Client::connect(address);
+    for _ in 0..2 {
+        assert_eq!(client.get("/", &[]).unwrap().status, 503);
     }
 }
