@@ -14,6 +14,9 @@ use crate::stats::{
     ClusterStats, Codes, HttpStats, Kind, ListenerStats, OutlierStats, SslStats, TcpStats,
 };
 
+/// Counted beside the others of TLS, and shown among those of the socket's factory, as in Envoy.
+const NOT_READY: &str = "secrets_not_ready";
+
 /// Quantiles that histograms are shown by, in percent.
 const QUANTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
 
@@ -261,7 +264,12 @@ fn collect(shared: &Shared) -> Vec<Sample> {
         let address = address.replace(':', "_");
         SslStats::visit(stats, &mut |name, kind, value| {
             let label = Some(("envoy_listener_address", address.clone()));
-            let name = format!("ssl.{name}");
+            let name = match name {
+                NOT_READY => {
+                    "server_ssl_socket_factory.downstream_context_secrets_not_ready".to_owned()
+                }
+                name => format!("ssl.{name}"),
+            };
             push(
                 &mut samples,
                 "listener",
@@ -292,7 +300,10 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
         });
         SslStats::visit(&cluster.shared.ssl, &mut |stat, kind, value| {
             // Clusters without TLS have none of them.
-            if value > 0 {
+            if value > 0 && stat == NOT_READY {
+                let stat = "client_ssl_socket_factory.upstream_context_secrets_not_ready";
+                add(stat, kind, value);
+            } else if value > 0 {
                 add(&format!("ssl.{stat}"), kind, value);
             }
         });

@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, Version};
 use lateen_route::format::{HeaderRef, Operator, PathSource, TimeFormat, Tls, Values};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Record;
+use crate::http::client_certificate::url_encoded;
 use crate::http::head::Head;
-use crate::tls::info::TlsInfo;
+use crate::tls::info::{CertificateInfo, TlsInfo};
+use crate::tls::names::NameKind;
 
 /// The path before it was rewritten.
 const ORIGINAL_PATH: &str = "x-envoy-original-path";
@@ -81,6 +84,10 @@ impl Record {
             O::GrpcStatus(form) => form.of(self.grpc_status()?).into(),
             O::StreamId => Text::Borrowed(head?.headers.get("x-request-id")?.to_str().ok()?),
             O::UniqueId => uuid::Uuid::new_v4().to_string().into(),
+            O::DownstreamTransportFailure => {
+                let reason = self.connection.transport_failure.as_str();
+                Text::Borrowed(Some(reason).filter(|reason| !reason.is_empty())?)
+            }
             O::DownstreamTls(property) => tls_value(self.connection.tls.as_ref()?, *property)?,
             O::UpstreamTls(property) => tls_value(self.upstream_tls.as_ref()?, *property)?,
             O::LocalReplyBody => String::from_utf8_lossy(&self.local_body),
@@ -201,9 +208,21 @@ impl Values for Record {
 
 /// A property of a TLS connection.
 fn tls_value(tls: &TlsInfo, property: Tls) -> Option<Text<'_>> {
+    let names = |certificate: &Option<CertificateInfo>, kind| {
+        let names: Vec<_> = certificate.as_ref()?.names(kind).collect();
+        Some(Text::from(names.join(",")))
+    };
+    let time = |time: OffsetDateTime| time.format(&Rfc3339).ok().map(Text::from);
     Some(Text::Borrowed(match property {
-        Tls::PeerUriSan => tls.peer.as_ref()?.principal(),
-        Tls::LocalUriSan => tls.local.as_ref()?.principal(),
+        Tls::PeerUriSan => return names(&tls.peer, NameKind::Uri),
+        Tls::LocalUriSan => return names(&tls.local, NameKind::Uri),
+        Tls::PeerDnsSan => return names(&tls.peer, NameKind::Dns),
+        Tls::LocalDnsSan => return names(&tls.local, NameKind::Dns),
+        Tls::PeerCert => return Some(url_encoded(tls.chain.first()?).into()),
+        Tls::PeerCertStart => return time(tls.peer.as_ref()?.not_before),
+        Tls::PeerCertEnd => return time(tls.peer.as_ref()?.not_after),
+        Tls::PeerSerial => &tls.peer.as_ref()?.serial,
+        Tls::PeerFingerprint256 => &tls.peer.as_ref()?.fingerprint,
         Tls::PeerSubject => &tls.peer.as_ref()?.subject,
         Tls::LocalSubject => &tls.local.as_ref()?.subject,
         Tls::PeerIssuer => &tls.peer.as_ref()?.issuer,

@@ -18,7 +18,6 @@ use super::validation::Validation;
 use super::verifier::Verifier;
 use super::{HandshakeError, count};
 use crate::cluster::Host;
-use crate::secret::SecretSlot;
 use crate::stats::{PerWorker, SslStats};
 use crate::stream::{Replay, Stream};
 
@@ -60,11 +59,6 @@ impl ClientTls {
     /// Whether there is no secret to wait for.
     pub(crate) fn is_settled(&self) -> bool {
         self.common.is_settled()
-    }
-
-    /// The secrets that it refers to.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Arc<SecretSlot>> {
-        self.common.secrets()
     }
 
     /// Checks that a context without secrets can be used.

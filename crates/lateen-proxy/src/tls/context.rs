@@ -48,7 +48,7 @@ impl Common {
     }
 
     /// The certificates now, in order.
-    pub(super) fn certificates(&self) -> Result<Vec<Arc<Certificate>>, Refusal> {
+    pub(crate) fn certificates(&self) -> Result<Vec<Arc<Certificate>>, Refusal> {
         let load = |source: &CertificateSource| match source {
             CertificateSource::Inline(certificate) => Ok(certificate.clone()),
             CertificateSource::Secret(slot) => slot.certificate().ok_or(Refusal::NotReady),
@@ -58,7 +58,7 @@ impl Common {
 
     /// The checks now; nothing when no peer is checked. A secret that is asked for and not there is an error: without
     /// its authorities everybody would pass.
-    pub(super) fn validation(&self) -> Result<Option<Arc<Validation>>, Refusal> {
+    pub(crate) fn validation(&self) -> Result<Option<Arc<Validation>>, Refusal> {
         let Some(slot) = &self.validation_secret else {
             return Ok(self.validation.clone());
         };

@@ -20,8 +20,6 @@ pub(crate) struct TlsInfo {
     pub(crate) cipher: &'static str,
     /// The session is a continued one, whose peer was verified when it began.
     pub(crate) resumed: bool,
-    /// The application protocol that was agreed on.
-    pub(crate) protocol: Option<String>,
     /// The certificates that the peer showed, leaf first.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) peer: Option<CertificateInfo>,
@@ -67,9 +65,6 @@ impl TlsInfo {
                 .negotiated_cipher_suite()
                 .map_or("", |suite| suite_name(suite.suite())),
             resumed: *resumed,
-            protocol: state
-                .alpn_protocol()
-                .map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
             peer: chain.first().and_then(CertificateInfo::read),
             local: local.and_then(CertificateInfo::read),
             chain,

@@ -19,7 +19,6 @@ use super::info::TlsInfo;
 use super::validation::{Refusal, refusal};
 use super::verifier::Verifier;
 use super::{HandshakeError, count};
-use crate::secret::SecretSlot;
 use crate::stats::{PerWorker, SslStats};
 use crate::stream::{Replay, Stream};
 
@@ -61,11 +60,6 @@ impl ServerTls {
     /// Whether there is no secret to wait for.
     pub(crate) fn is_settled(&self) -> bool {
         self.common.is_settled()
-    }
-
-    /// The secrets that it refers to.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Arc<SecretSlot>> {
-        self.common.secrets()
     }
 
     /// Checks that a context without secrets can be used.

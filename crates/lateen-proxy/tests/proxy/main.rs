@@ -22,3 +22,4 @@ mod tcp;
 mod telemetry;
 mod tls;
 mod tls_support;
+mod tls_upstream;
