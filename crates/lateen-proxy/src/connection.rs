@@ -194,7 +194,7 @@ fn choose(
     };
     let facts = Facts {
         destination: local,
-        source: remote.ip(),
+        source: remote,
         server_name: &hello.server_name,
         transport,
         protocols,
@@ -219,7 +219,7 @@ fn choose(
         let mut record = Record::new(Rc::new(info));
         record.flags.set(Flags::NO_ROUTE);
         record.details = "filter_chain_not_found".into();
-        record.of_listener = true;
+        record.log_type = Some("NotSet");
         for log in &listener.access_log {
             log.log(&record);
         }

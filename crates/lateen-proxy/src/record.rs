@@ -34,8 +34,8 @@ pub(crate) struct Record {
     pub(crate) upstream_failure: String,
     /// What the proxy answered itself.
     pub(crate) local_body: Bytes,
-    /// The listener had no filter chain for the connection.
-    pub(crate) of_listener: bool,
+    /// What is logged, in Envoy's words, when it is not the end.
+    pub(crate) log_type: Option<&'static str>,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) upstream: Option<Arc<Host>>,
@@ -75,7 +75,7 @@ impl Record {
             details: Cow::Borrowed(""),
             upstream_failure: String::new(),
             local_body: Bytes::new(),
-            of_listener: false,
+            log_type: None,
             bytes_received: 0,
             bytes_sent: 0,
             upstream: None,

@@ -269,6 +269,7 @@ stat_group! {
         Counter rx_bytes "downstream_cx_rx_bytes_total",
         Counter tx_bytes "downstream_cx_tx_bytes_total",
         Counter idle_timeout "idle_timeout",
+        Counter longest "max_downstream_connection_duration",
     }
 }
 

@@ -40,6 +40,12 @@ pub(crate) struct TcpProxy {
     /// The hash for consistent balancing is made of the client's address.
     pub(crate) hash_source_ip: bool,
     pub(crate) idle_timeout: Option<Duration>,
+    /// Longest life of a connection.
+    pub(crate) longest: Option<Duration>,
+    /// Time between lines about a connection that is open.
+    pub(crate) log_interval: Option<Duration>,
+    /// A line is written when the endpoint is reached.
+    pub(crate) log_when_connected: bool,
     pub(crate) connect_attempts: u32,
     pub(crate) access_log: Vec<AccessLog>,
     pub(crate) stats: Arc<PerWorker<TcpStats>>,
@@ -117,7 +123,10 @@ impl TcpProxy {
                 moved.sent.set(early.len() as u64);
             }
         }
-        let idle = {
+        if self.log_when_connected {
+            self.log(record, "TcpUpstreamConnected");
+        }
+        let end = {
             let relaying = relay(
                 &mut stream,
                 &mut upstream,
@@ -126,8 +135,8 @@ impl TcpProxy {
                 &moved,
             );
             tokio::select! {
-                idle = relaying => idle,
-                () = report_while_open(worker, chain, reports, record, &moved) => false,
+                idle = relaying => if idle { End::Idle } else { End::Done },
+                () = self.watch(worker, chain, reports, record, &moved) => End::TooLong,
             }
         };
         host.shared
@@ -139,13 +148,69 @@ impl TcpProxy {
         let (received, sent) = (moved.received.get(), moved.sent.get());
         record.bytes_received = received;
         record.bytes_sent = sent;
-        if idle {
-            self.stats.here().idle_timeout.inc();
+        match end {
+            End::Idle => self.stats.here().idle_timeout.inc(),
+            End::TooLong => {
+                self.stats.here().longest.inc();
+                record.flags.set(Flags::DURATION_TIMEOUT);
+            }
+            End::Done => {}
         }
         self.stats.here().rx_bytes.add(received);
         self.stats.here().tx_bytes.add(sent);
         stats.stats.here().tx_bytes.add(received);
         stats.stats.here().rx_bytes.add(sent);
+    }
+
+    /// Reports and logs what moved while the connection is open. Returns when it has lived as long as it may.
+    async fn watch(
+        &self,
+        worker: &Worker,
+        chain: &FilterChain,
+        reports: &mut [Reports],
+        record: &mut Record,
+        moved: &Moved,
+    ) {
+        let intervals = chain.stats.iter().map(|filter| filter.report_interval);
+        let report_interval = intervals.filter(|interval| !interval.is_zero()).min();
+        let after = |interval: Option<Duration>| interval.map(|interval| Instant::now() + interval);
+        let end = self
+            .longest
+            .map(|longest| Instant::now() + longest.saturating_sub(record.started.elapsed()));
+        let (mut next_report, mut next_line) = (after(report_interval), after(self.log_interval));
+        loop {
+            let next = [end, next_report, next_line].into_iter().flatten().min();
+            match next {
+                Some(next) => tokio::time::sleep_until(next).await,
+                None => std::future::pending().await,
+            }
+            let now = Instant::now();
+            let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            if is_due(end) {
+                return;
+            }
+            record.bytes_received = moved.received.get();
+            record.bytes_sent = moved.sent.get();
+            if is_due(next_report) {
+                for (filter, reports) in chain.stats.iter().zip(&mut *reports) {
+                    reports.report(filter, worker, record);
+                }
+                next_report = after(report_interval);
+            }
+            if is_due(next_line) {
+                self.log(record, "TcpPeriodic");
+                next_line = after(self.log_interval);
+            }
+        }
+    }
+
+    /// Logs a connection that goes on.
+    fn log(&self, record: &mut Record, kind: &'static str) {
+        record.log_type = Some(kind);
+        for log in &self.access_log {
+            log.log(record);
+        }
+        record.log_type = None;
     }
 
     /// Connects to an endpoint, or says in the record why not.
@@ -214,26 +279,15 @@ impl TcpProxy {
     }
 }
 
-/// Reports what moved, again and again, as long as it is polled.
-async fn report_while_open(
-    worker: &Worker,
-    chain: &FilterChain,
-    reports: &mut [Reports],
-    record: &mut Record,
-    moved: &Moved,
-) {
-    let intervals = chain.stats.iter().map(|filter| filter.report_interval);
-    let Some(interval) = intervals.filter(|interval| !interval.is_zero()).min() else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::time::sleep(interval).await;
-        record.bytes_received = moved.received.get();
-        record.bytes_sent = moved.sent.get();
-        for (filter, reports) in chain.stats.iter().zip(&mut *reports) {
-            reports.report(filter, worker, record);
-        }
-    }
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Both sides are done, or one broke.
+    Done,
+    /// Nothing moved for too long.
+    Idle,
+    /// It lived as long as it may.
+    TooLong,
 }
 
 /// What was copied so far.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use lateen_route::{Invalid, Within, refuse_rest};
 use lateen_xds::pb::envoy::config::core::v3::CidrRange;
 use lateen_xds::pb::envoy::config::listener::v3::FilterChainMatch;
+use lateen_xds::pb::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
 
 /// The conditions of every chain of a listener, in order.
 #[derive(Debug, Default)]
@@ -22,14 +23,27 @@ struct Conditions {
     server_names: Vec<String>,
     transport: String,
     protocols: Vec<String>,
+    direct_sources: Vec<(IpAddr, u8)>,
+    origin: Origin,
     sources: Vec<(IpAddr, u8)>,
+    source_ports: Vec<u16>,
+}
+
+/// Where clients are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Origin {
+    #[default]
+    Any,
+    /// On the same host: by a loopback address, or the address that they connect to.
+    Local,
+    Elsewhere,
 }
 
 /// What is known of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts<'f> {
     pub(crate) destination: std::net::SocketAddr,
-    pub(crate) source: IpAddr,
+    pub(crate) source: std::net::SocketAddr,
     /// Server name of a TLS client hello, lower case; empty when there is none.
     pub(crate) server_name: &'f str,
     /// `tls` or `raw_buffer`.
@@ -54,6 +68,27 @@ impl ChainMatcher {
             std::mem::take(&mut message.source_prefix_ranges),
             "source_prefix_ranges",
         )?;
+        conditions.direct_sources = ranges(
+            std::mem::take(&mut message.direct_source_prefix_ranges),
+            "direct_source_prefix_ranges",
+        )?;
+        conditions.origin =
+            match ConnectionSourceType::try_from(std::mem::take(&mut message.source_type)) {
+                Ok(ConnectionSourceType::Any) => Origin::Any,
+                Ok(ConnectionSourceType::SameIpOrLoopback) => Origin::Local,
+                Ok(ConnectionSourceType::External) => Origin::Elsewhere,
+                Err(_) => return Err(Invalid::unsupported("source_type")),
+            };
+        for (index, port) in std::mem::take(&mut message.source_ports)
+            .into_iter()
+            .enumerate()
+        {
+            let port = u16::try_from(port).ok().filter(|port| *port > 0);
+            let port = port.ok_or_else(|| Invalid::new("", "must be between 1 and 65535"));
+            conditions
+                .source_ports
+                .push(port.within_item("source_ports", index)?);
+        }
         for (index, name) in std::mem::take(&mut message.server_names)
             .into_iter()
             .enumerate()
@@ -119,7 +154,21 @@ impl ChainMatcher {
             Some(facts.protocols.len() - position)
         });
         keep_best(&mut left, |chain| {
-            longest(&all[chain].sources, facts.source)
+            longest(&all[chain].direct_sources, facts.source.ip())
+        });
+        let source = facts.source.ip();
+        let is_local = source.is_loopback() || source == facts.destination.ip();
+        keep_best(&mut left, |chain| match all[chain].origin {
+            Origin::Any => Some(0),
+            Origin::Local => is_local.then_some(1),
+            Origin::Elsewhere => (!is_local).then_some(1),
+        });
+        keep_best(&mut left, |chain| longest(&all[chain].sources, source));
+        keep_best(&mut left, |chain| {
+            match all[chain].source_ports.as_slice() {
+                [] => Some(0),
+                ports => ports.contains(&facts.source.port()).then_some(1),
+            }
         });
         left.first().copied()
     }
@@ -193,4 +242,149 @@ fn ranges(messages: Vec<CidrRange>, field: &str) -> Result<Vec<(IpAddr, u8)>, In
         .enumerate()
         .map(|(index, range)| convert(range).within_item(field, index))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lateen_xds::json;
+    use serde_json::{Value, json as object};
+
+    fn matcher(conditions: &[Value]) -> Result<ChainMatcher, Invalid> {
+        let mut matcher = ChainMatcher::default();
+        for condition in conditions {
+            let mut condition = condition.clone();
+            condition["@type"] =
+                object!("type.googleapis.com/envoy.config.listener.v3.FilterChainMatch");
+            let any = json::to_any(&condition).unwrap();
+            matcher.push(Some(super::super::decode(&any).unwrap()))?;
+        }
+        Ok(matcher)
+    }
+
+    fn range(text: &str) -> Value {
+        let (address, length) = text.split_once('/').unwrap();
+        object!([{ "addressPrefix": address, "prefixLen": length.parse::<u32>().unwrap() }])
+    }
+
+    /// A connection: destination, source, server name, transport, protocols.
+    type Connection<'c> = (&'c str, &'c str, &'c str, &'c str, &'c [&'c str]);
+
+    fn check(conditions: &[Value], connection: Connection<'_>, expected: Option<usize>) {
+        let (destination, source, server_name, transport, protocols) = connection;
+        let protocols: Vec<String> = protocols.iter().map(|name| (*name).to_owned()).collect();
+        let facts = Facts {
+            destination: destination.parse().unwrap(),
+            source: source.parse().unwrap(),
+            server_name,
+            transport,
+            protocols: &protocols,
+        };
+        let found = matcher(conditions).unwrap().find(&facts);
+        assert_eq!(found, expected, "{connection:?} {conditions:?}");
+    }
+
+    #[test]
+    fn the_most_specific_value_wins_step_by_step() {
+        let plain = |destination, source| (destination, source, "", "raw_buffer", &[][..]);
+        let ports = [object!({}), object!({ "destinationPort": 80 })];
+        check(&ports, plain("10.0.0.1:80", "10.9.9.9:1"), Some(1));
+        check(&ports, plain("10.0.0.1:81", "10.9.9.9:1"), Some(0));
+        let ranges = [
+            object!({ "prefixRanges": range("10.0.0.0/8") }),
+            object!({ "prefixRanges": range("10.1.0.0/16") }),
+        ];
+        check(&ranges, plain("10.1.2.3:80", "10.9.9.9:1"), Some(1));
+        check(&ranges, plain("10.2.2.3:80", "10.9.9.9:1"), Some(0));
+        check(&ranges, plain("11.2.2.3:80", "10.9.9.9:1"), None);
+        let names = [
+            object!({ "serverNames": ["*.test"] }),
+            object!({ "serverNames": ["*.b.test"] }),
+            object!({ "serverNames": ["a.b.test"] }),
+        ];
+        for (name, expected) in [
+            ("a.b.test", Some(2)),
+            ("c.b.test", Some(1)),
+            ("d.test", Some(0)),
+            ("test", None),
+        ] {
+            check(
+                &names,
+                ("10.0.0.1:443", "10.9.9.9:1", name, "tls", &[]),
+                expected,
+            );
+        }
+        let protocols = [
+            object!({ "applicationProtocols": ["h2"] }),
+            object!({ "applicationProtocols": ["http/1.1"] }),
+        ];
+        for (offered, expected) in [
+            (&["http/1.1", "h2"][..], Some(1)),
+            (&["x", "h2"], Some(0)),
+            (&["x"], None),
+        ] {
+            check(
+                &protocols,
+                ("10.0.0.1:443", "10.9.9.9:1", "", "tls", offered),
+                expected,
+            );
+        }
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_where_they_are() {
+        let plain = |destination, source| (destination, source, "", "raw_buffer", &[][..]);
+        let origins = [
+            object!({}),
+            object!({ "sourceType": "SAME_IP_OR_LOOPBACK" }),
+            object!({ "sourceType": "EXTERNAL", "sourcePrefixRanges": range("10.9.0.0/16") }),
+            object!({ "sourceType": "EXTERNAL", "sourcePrefixRanges": range("10.9.0.0/16"), "sourcePorts": [7] }),
+        ];
+        check(&origins, plain("10.0.0.1:80", "127.0.0.1:1"), Some(1));
+        check(&origins, plain("10.0.0.1:80", "10.0.0.1:1"), Some(1));
+        check(&origins, plain("10.0.0.1:80", "10.9.9.9:1"), Some(2));
+        check(&origins, plain("10.0.0.1:80", "10.9.9.9:7"), Some(3));
+        // No step goes back: the chain for any client is out once one for others was chosen.
+        check(&origins, plain("10.0.0.1:80", "10.8.9.9:7"), None);
+        let direct = [
+            object!({ "directSourcePrefixRanges": range("10.9.0.0/16") }),
+            object!({ "sourcePrefixRanges": range("10.9.9.9/32") }),
+        ];
+        check(&direct, plain("10.0.0.1:80", "10.9.9.9:1"), Some(0));
+    }
+
+    #[test]
+    fn doubtful_conditions_are_refused() {
+        for (conditions, path) in [
+            (vec![object!({}), object!({})], ""),
+            (
+                vec![object!({ "serverNames": ["a*.test"] })],
+                "server_names[0]",
+            ),
+            (
+                vec![object!({ "serverNames": ["*test"] })],
+                "server_names[0]",
+            ),
+            (vec![object!({ "sourcePorts": [0] })], "source_ports[0]"),
+            (
+                vec![object!({ "destinationPort": 70000 })],
+                "destination_port",
+            ),
+            (
+                vec![object!({ "prefixRanges": range("x/8") })],
+                "prefix_ranges[0].address_prefix",
+            ),
+            (
+                vec![object!({ "prefixRanges": range("10.0.0.0/33") })],
+                "prefix_ranges[0].prefix_len",
+            ),
+            (vec![object!({ "addressSuffix": "x" })], "address_suffix"),
+        ] {
+            assert_eq!(
+                matcher(&conditions).unwrap_err().path,
+                path,
+                "{conditions:?}"
+            );
+        }
+    }
 }

@@ -14,6 +14,9 @@ use crate::tcp::TcpProxy;
 /// Connections without any byte in either direction are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Shorter times between lines about an open connection are refused, as in Envoy.
+const LEAST_LOG_INTERVAL: Duration = Duration::from_millis(1);
+
 /// Compiles the filter.
 pub(crate) fn compile(
     mut message: pb::TcpProxy,
@@ -52,6 +55,22 @@ pub(crate) fn compile(
             }
         }
     }
+    let longest = message.max_downstream_connection_duration.take();
+    let longest = limit(longest, None).within("max_downstream_connection_duration")?;
+    // Where the older fields for the same were moved to.
+    let mut options = message.access_log_options.take().unwrap_or_default();
+    let interval = options.access_log_flush_interval.take();
+    let interval = interval.or(message.access_log_flush_interval.take());
+    let log_interval = limit(interval, None).within("access_log_flush_interval")?;
+    if log_interval.is_some_and(|interval| interval < LEAST_LOG_INTERVAL) {
+        return Err(Invalid::new(
+            "access_log_flush_interval",
+            "must be at least 1ms",
+        ));
+    }
+    let log_when_connected = std::mem::take(&mut options.flush_access_log_on_connected)
+        || std::mem::take(&mut message.flush_access_log_on_connected);
+    refuse_rest(&options).within("access_log_options")?;
     let idle_timeout =
         limit(message.idle_timeout.take(), Some(IDLE_TIMEOUT)).within("idle_timeout")?;
     let access_log = access_log::compile(std::mem::take(&mut message.access_log), context)?;
@@ -65,6 +84,9 @@ pub(crate) fn compile(
         clusters,
         hash_source_ip,
         idle_timeout,
+        longest,
+        log_interval,
+        log_when_connected,
         connect_attempts,
         access_log,
         stats,

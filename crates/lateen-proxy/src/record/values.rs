@@ -91,7 +91,7 @@ impl Record {
             O::DownstreamTls(property) => tls_value(self.connection.tls.as_ref()?, *property)?,
             O::UpstreamTls(property) => tls_value(self.upstream_tls.as_ref()?, *property)?,
             O::LocalReplyBody => String::from_utf8_lossy(&self.local_body),
-            O::AccessLogType if self.of_listener => Text::Borrowed("NotSet"),
+            O::AccessLogType if self.log_type.is_some() => Text::Borrowed(self.log_type?),
             O::AccessLogType if head.is_some() => Text::Borrowed("DownstreamEnd"),
             O::AccessLogType => Text::Borrowed("TcpConnectionEnd"),
             O::Constant(text) => text.clone().into(),

@@ -113,3 +113,71 @@ fn weights_are_drawn_per_connection() {
         assert_eq!(stream.read(&mut [0; 1]).unwrap(), 1);
     }
 }
+
+#[test]
+fn connections_live_only_so_long_and_are_logged_on_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut proxy = Proxy::start(1);
+    proxy.cluster("up", &[echo_server()], json!({}));
+    let log = json!({ "name": "file", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path": path,
+        "logFormat": { "textFormatSource": { "inlineString": "%ACCESS_LOG_TYPE% %BYTES_SENT% %RESPONSE_FLAGS%\n" } },
+    }});
+    let address = listener(
+        &mut proxy,
+        json!({
+            "cluster": "up", "accessLog": [log], "maxDownstreamConnectionDuration": "0.6s",
+            "accessLogOptions": { "accessLogFlushInterval": "0.2s", "flushAccessLogOnConnected": true },
+        }),
+    );
+    let mut client = connect(address);
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    crate::support::eventually(|| lines().contains("TcpConnectionEnd 5 DT\n"));
+    let text = lines();
+    assert!(text.contains("TcpUpstreamConnected 0 -\n"), "{text}");
+    assert!(text.contains("TcpPeriodic 5 -\n"), "{text}");
+}
+
+#[test]
+fn what_is_not_implemented_is_refused_with_its_path() {
+    let mut proxy = Proxy::start(1);
+    for (field, value) in [
+        ("tunnelingConfig", json!({ "hostname": "a:1" })),
+        ("onDemand", json!({})),
+        ("metadataMatch", json!({})),
+        ("accessLogOptions", json!({ "flushAccessLogOnStart": true })),
+        (
+            "maxDownstreamConnectionDurationJitterPercentage",
+            json!({ "value": 5 }),
+        ),
+    ] {
+        let mut filter = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "statPrefix": "t", "cluster": "up",
+        });
+        filter[field] = value;
+        let listener = json!({
+            "name": "tcp", "address": socket_address(free_address()),
+            "filterChains": [{ "filters": [{ "name": "tcp", "typedConfig": filter }] }],
+        });
+        let rejected = proxy.send(ResourceType::Listener, &[listener]);
+        let snake: String = field
+            .chars()
+            .flat_map(|c| {
+                let lower = c.to_ascii_lowercase();
+                [Some('_').filter(|_| c.is_ascii_uppercase()), Some(lower)]
+            })
+            .flatten()
+            .collect();
+        let path = format!("filter_chains[0].filters[0].typed_config.{snake}");
+        assert!(
+            rejected.len() == 1 && rejected[0].reason.starts_with(&path),
+            "{path}: {rejected:?}"
+        );
+    }
+}
