@@ -90,6 +90,10 @@ pub enum Scope {
     Workload(Key),
     /// Gateways with these pod labels.
     Gateways(BTreeMap<String, String>),
+    /// Those of a namespace with these pod labels.
+    Selected(String, BTreeMap<String, String>),
+    /// Those at this address.
+    Address(String),
 }
 
 impl Scope {
@@ -103,6 +107,11 @@ impl Scope {
                 proxy.kind == crate::ProxyKind::Router
                     && lateen_api::common::labels_match(selector, &proxy.labels)
             }
+            Self::Selected(namespace, selector) => {
+                proxy.namespace == *namespace
+                    && lateen_api::common::labels_match(selector, &proxy.labels)
+            }
+            Self::Address(address) => proxy.address == *address,
         }
     }
 }
@@ -113,6 +122,8 @@ impl Scope {
 pub struct Impact {
     /// Hosts of services of which only the endpoints moved.
     endpoints: BTreeSet<String>,
+    /// Resources that may differ for whoever sees them.
+    named: BTreeSet<(ResourceType, String)>,
     /// Types of resources that may differ, by the proxies that they may differ for.
     types: BTreeMap<Scope, BTreeSet<ResourceType>>,
 }
@@ -139,14 +150,30 @@ impl Impact {
         }
     }
 
+    /// Resources of these names may differ for all proxies that see them.
+    pub(crate) fn of_named(named: impl IntoIterator<Item = (ResourceType, String)>) -> Self {
+        Self {
+            named: named.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
     /// Whether nobody is concerned.
     pub fn is_empty(&self) -> bool {
-        self.endpoints.is_empty() && self.types.is_empty()
+        self.endpoints.is_empty() && self.named.is_empty() && self.types.is_empty()
     }
 
     /// Whether only endpoints moved, so that nothing but endpoint resources needs to be looked at.
     pub fn is_endpoints_only(&self) -> bool {
-        self.types.is_empty() && !self.endpoints.is_empty()
+        self.types.is_empty() && self.named.is_empty() && !self.endpoints.is_empty()
+    }
+
+    pub(crate) fn types(&self) -> impl Iterator<Item = (&Scope, &BTreeSet<ResourceType>)> {
+        self.types.iter()
+    }
+
+    pub(crate) fn named(&self) -> impl Iterator<Item = (ResourceType, &str)> {
+        self.named.iter().map(|(kind, name)| (*kind, name.as_str()))
     }
 
     /// Hosts of services of which endpoints moved.
@@ -157,6 +184,7 @@ impl Impact {
     /// Adds what another change concerns.
     pub fn merge(&mut self, other: Self) {
         self.endpoints.extend(other.endpoints);
+        self.named.extend(other.named);
         for (scope, types) in other.types {
             self.types.entry(scope).or_default().extend(types);
         }
@@ -171,17 +199,24 @@ impl Impact {
         if affected {
             return subscribed.clone();
         }
-        match (kind, subscribed) {
-            (ResourceType::Endpoint, Names::Only(names)) => names
-                .iter()
-                .filter(|name| {
-                    ClusterName::parse(name)
-                        .is_some_and(|cluster| self.endpoints.contains(cluster.host))
-                })
-                .cloned()
-                .collect(),
-            (ResourceType::Endpoint, Names::All) if !self.endpoints.is_empty() => Names::All,
-            _ => Names::default(),
+        let moved = |name: &str| {
+            let cluster = ClusterName::parse(name).or_else(|| ClusterName::parse_server_name(name));
+            kind == ResourceType::Endpoint
+                && cluster.is_some_and(|cluster| self.endpoints.contains(cluster.host))
+        };
+        match subscribed {
+            Names::Only(names) => {
+                let concerned =
+                    |name: &&String| self.named.contains(&(kind, (*name).clone())) || moved(name);
+                names.iter().filter(concerned).cloned().collect()
+            }
+            Names::All if kind == ResourceType::Endpoint && !self.endpoints.is_empty() => {
+                Names::All
+            }
+            Names::All => {
+                let of_kind = self.named.iter().filter(|(other, _)| *other == kind);
+                of_kind.map(|(_, name)| name.clone()).collect()
+            }
         }
     }
 }

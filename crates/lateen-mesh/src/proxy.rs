@@ -7,6 +7,8 @@ use lateen_xds::pb::{
     google::protobuf::{Struct, Value, value::Kind as ValueKind},
 };
 
+use crate::index::Locality;
+
 /// Most entries that are taken over from a node's labels and extensions.
 const MAX_ENTRIES: usize = 4096;
 
@@ -42,6 +44,8 @@ pub struct Proxy {
     pub mesh_id: String,
     /// Istio version that it claims.
     pub istio_version: String,
+    /// Where it says that it runs.
+    pub locality: Locality,
     /// Names of the extensions that it has; empty when it does not say.
     extensions: BTreeSet<String>,
 }
@@ -108,6 +112,14 @@ impl Proxy {
             istio_version: text(metadata, "ISTIO_VERSION")
                 .unwrap_or_default()
                 .to_owned(),
+            locality: node
+                .locality
+                .as_ref()
+                .map_or_else(Locality::default, |place| Locality {
+                    region: place.region.clone(),
+                    zone: place.zone.clone(),
+                    sub_zone: place.sub_zone.clone(),
+                }),
             extensions: node
                 .extensions
                 .iter()
@@ -126,6 +138,10 @@ impl Proxy {
     /// Whether the proxy says that it has an extension of Istio's own, which a stock Envoy does not have.
     pub fn has(&self, extension: &str) -> bool {
         self.extensions.contains(extension)
+    }
+
+    pub(crate) fn extensions(&self) -> &BTreeSet<String> {
+        &self.extensions
     }
 
     /// Whether mutual TLS can be asked of it.

@@ -387,3 +387,103 @@ fn a_proxy_without_tls_accepts_nothing_where_tls_is_demanded() {
     check("DISABLE", &plain, true);
     check("STRICT", &[], true);
 }
+
+/// How many resources one new service makes the translation work on, among many services and proxies.
+#[test]
+fn a_new_service_costs_what_it_appears_in() {
+    const SERVICES: usize = 300;
+    const PROXIES: usize = 20;
+    let mut index = mesh();
+    for number in 0..SERVICES {
+        index.apply(service(&format!("s{number}")));
+    }
+    let proxies = vec![sidecar(); PROXIES];
+    let subscriptions = [
+        (ResourceType::Cluster, Names::All),
+        (ResourceType::Endpoint, names(&[A, B])),
+        (ResourceType::Listener, Names::All),
+        (ResourceType::Route, names(&["8080"])),
+    ];
+    for proxy in &proxies {
+        for (kind, names) in &subscriptions {
+            resources(&index, proxy, *kind, names);
+        }
+    }
+    let before = index.translated();
+    let impact = index.apply(service("new"));
+    let mut sent = Vec::new();
+    for proxy in &proxies {
+        for (kind, names) in &subscriptions {
+            let concerned = impact.narrow(proxy, *kind, names);
+            sent.extend(resources(&index, proxy, *kind, &concerned));
+        }
+    }
+    let found: BTreeSet<&str> = sent.iter().map(|one| one.name.as_str()).collect();
+    let new = "outbound|8080||new.shop.svc.cluster.local";
+    assert_eq!(found, BTreeSet::from(["0.0.0.0_8080", "8080", new]));
+    // The cluster and the routes are made once, the listener (it names the workload) for each proxy.
+    let made = index.translated() - before;
+    assert!(
+        made <= 2 + PROXIES as u64,
+        "{made} resources were translated"
+    );
+}
+
+#[test]
+fn a_rule_for_one_host_concerns_its_clusters_only() {
+    let mut index = mesh();
+    let rule = |subsets: Value| {
+        let spec = json!({"host": "b", "subsets": subsets});
+        let rule: DestinationRule =
+            decode(&istio("DestinationRule", "b", spec)).expect("a valid destination rule");
+        Change::DestinationRule(rule)
+    };
+    let clusters = |impact: &Impact| impact.narrow(&sidecar(), ResourceType::Cluster, &Names::All);
+    let v1 = json!([{"name": "v1", "labels": {"app": "b"}}]);
+    let check = |impact: &Impact, subset: &str, expected: bool| {
+        let name = format!("outbound|8080|{subset}|b.shop.svc.cluster.local");
+        let found = clusters(impact);
+        assert_ne!(found, Names::All);
+        assert_eq!(found.contains(&name), expected, "{subset}");
+        assert!(!found.contains(A));
+    };
+    let impact = index.apply(rule(v1));
+    check(&impact, "", true);
+    check(&impact, "v1", true);
+    let impact = index.apply(rule(json!([])));
+    check(&impact, "v1", true);
+}
+
+#[test]
+fn delegates_continue_the_rules_that_refer_to_them() {
+    let mut index = mesh();
+    let named = |name: &str, namespace: &str, spec: Value| {
+        let mut object = istio("VirtualService", name, spec);
+        object["metadata"]["namespace"] = json!(namespace);
+        let object: VirtualService = decode(&object).expect("a valid virtual service");
+        Change::VirtualService(object)
+    };
+    let clusters = |index: &Index| {
+        let found = resources(index, &sidecar(), ResourceType::Route, &names(&["8080"]));
+        String::from_utf8_lossy(&found[0].body.value).into_owned()
+    };
+    index.apply(named(
+        "root",
+        "shop",
+        json!({"hosts": ["a"], "http": [
+            {"match": [{"uri": {"prefix": "/x"}}], "delegate": {"name": "part", "namespace": "other"}},
+            {"route": [{"destination": {"host": "a"}}]},
+        ]}),
+    ));
+    assert!(!clusters(&index).contains("b.other.svc"));
+    let part = |prefix: &str| {
+        let rule = json!({
+            "match": [{"uri": {"prefix": prefix}}], "route": [{"destination": {"host": "b"}}],
+        });
+        named("part", "other", json!({"http": [rule]}))
+    };
+    assert!(!index.apply(part("/x/y")).is_empty());
+    assert!(clusters(&index).contains("b.other.svc"));
+    index.apply(part("/z"));
+    assert!(!clusters(&index).contains("b.other.svc"));
+}

@@ -121,11 +121,7 @@ impl Index {
         address: &str,
         port: u32,
     ) -> Option<Endpoint> {
-        let locality = match pod.labels.get("istio-locality") {
-            // A label cannot hold slashes, so Istio writes dots.
-            Some(label) => Locality::parse(&label.replace('.', "/")),
-            None => self.nodes.get(&pod.node).cloned().unwrap_or_default(),
-        };
+        let locality = self.locality_of_pod(pod);
         Some(Endpoint {
             address: address.to_owned(),
             port,
@@ -138,6 +134,23 @@ impl Index {
                 .is_some_and(|mode| mode == "istio"),
             labels: pod.labels.clone(),
         })
+    }
+
+    fn locality_of_pod(&self, pod: &Workload) -> Locality {
+        match pod.labels.get("istio-locality") {
+            // A label cannot hold slashes, so Istio writes dots.
+            Some(label) => Locality::parse(&label.replace('.', "/")),
+            None => self.nodes.get(&pod.node).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Where a proxy runs: what the cluster knows of its pod beats what the proxy says of itself.
+    pub(crate) fn locality_of(&self, proxy: &Proxy) -> Locality {
+        let pod = self.workload(&proxy.namespace, &proxy.name);
+        let known = pod.map(|pod| self.locality_of_pod(pod));
+        known
+            .filter(|place| !place.region.is_empty())
+            .unwrap_or_else(|| proxy.locality.clone())
     }
 
     /// Identities of all workloads behind a service, on any port, sorted.

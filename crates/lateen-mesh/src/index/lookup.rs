@@ -10,7 +10,7 @@ use lateen_api::{
 };
 
 use super::{Index, Service};
-use crate::{Key, Proxy, ProxyKind};
+use crate::{Proxy, ProxyKind};
 
 /// Destination rules for one host, taken together.
 #[derive(Debug, Clone)]
@@ -39,6 +39,15 @@ impl Index {
             .collect();
         services.sort_by(|a, b| (a.created, &a.host).cmp(&(b.created, &b.host)));
         services
+    }
+
+    /// The service of a host, when a proxy may send to it.
+    pub fn visible_service(&self, proxy: &Proxy, host: &str) -> Option<&Service> {
+        let service = self.service_seen_from(host, &proxy.namespace)?;
+        match self.egress_hosts(proxy) {
+            Some(egress) if !egress.iter().any(|e| e.imports(service)) => None,
+            _ => Some(service),
+        }
     }
 
     /// The service of a host as a namespace sees it: its own one first, else the first that is exported to it.
@@ -91,12 +100,15 @@ impl Index {
 
     /// The virtual services of one gateway (`namespace/name`, or `mesh`) that a proxy sees, older ones first.
     pub fn virtual_services(&self, proxy: &Proxy, gateway: &str) -> Vec<&VirtualService> {
+        let merged = |(key, rules)| self.delegating.get(key).unwrap_or(rules).as_ref();
         let mut found: Vec<&VirtualService> = self
             .virtual_services
-            .values()
-            .map(AsRef::as_ref)
+            .iter()
+            .map(merged)
             .filter(|rules| {
-                exported(&rules.spec.export_to, rules.namespace(), &proxy.namespace)
+                // Those without hosts are parts of others.
+                !rules.spec.hosts.is_empty()
+                    && exported(&rules.spec.export_to, rules.namespace(), &proxy.namespace)
                     && bound_to(rules, gateway)
             })
             .collect();
@@ -150,12 +162,34 @@ impl Index {
         None
     }
 
+    /// The destination rules of a namespace whose host covers a host.
+    pub(super) fn rules_for(
+        &self,
+        namespace: &str,
+        host: &str,
+    ) -> impl Iterator<Item = &DestinationRule> {
+        let exact = self
+            .rule_hosts
+            .get(&(namespace.to_owned(), host.to_owned()));
+        // Wildcards stand together: their first character is that of no other host.
+        let wildcards = self
+            .rule_hosts
+            .range((namespace.to_owned(), "*".to_owned())..)
+            .take_while(move |((owner, pattern), _)| owner == namespace && pattern.starts_with('*'))
+            .filter(move |((_, pattern), _)| host_matches(pattern, host))
+            .map(|(_, keys)| keys);
+        let exact = exact.filter(|_| !host.starts_with('*'));
+        exact
+            .into_iter()
+            .chain(wildcards)
+            .flatten()
+            .filter_map(|key| self.destination_rules.get(key))
+            .map(AsRef::as_ref)
+    }
+
     fn rule_in(&self, namespace: &str, proxy: &Proxy, host: &str) -> Option<MergedRule<'_>> {
         let mut candidates: Vec<(String, &DestinationRule)> = self
-            .destination_rules
-            .range(Key::new(namespace, "")..)
-            .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, rule)| rule.as_ref())
+            .rules_for(namespace, host)
             .filter(|rule| exported(&rule.spec.export_to, namespace, &proxy.namespace))
             .filter(|rule| match &rule.spec.workload_selector {
                 Some(selector) => {
@@ -405,7 +439,7 @@ pub fn resolve_host(host: &str, namespace: &str, domain: &str) -> String {
 }
 
 /// Whether something that a namespace exports is seen from another.
-fn exported(export_to: &[String], owner: &str, viewer: &str) -> bool {
+pub(super) fn exported(export_to: &[String], owner: &str, viewer: &str) -> bool {
     if export_to.is_empty() {
         return true;
     }

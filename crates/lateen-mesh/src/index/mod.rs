@@ -1,6 +1,9 @@
 //! The objects of the mesh, indexed for translation.
 
+pub(crate) mod cache;
+mod delegate;
 mod endpoints;
+mod impact;
 mod lookup;
 mod service;
 mod update;
@@ -8,7 +11,7 @@ mod workload;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use lateen_api::{
@@ -45,10 +48,17 @@ pub struct Index {
     slice_owners: BTreeMap<Key, Key>,
     gateways: BTreeMap<Key, Arc<Gateway>>,
     virtual_services: BTreeMap<Key, Arc<VirtualService>>,
+    /// Virtual services that refer to delegates, with the delegates' rules in place.
+    delegating: BTreeMap<Key, Arc<VirtualService>>,
     destination_rules: BTreeMap<Key, Arc<DestinationRule>>,
     service_entries: BTreeMap<Key, Arc<ServiceEntry>>,
     sidecars: BTreeMap<Key, Arc<Sidecar>>,
     peer_authentications: BTreeMap<Key, Arc<PeerAuthentication>>,
+    /// Destination rules by their namespace and full host.
+    rule_hosts: BTreeMap<(String, String), BTreeSet<Key>>,
+    /// Keys of labels that rules ask clients for.
+    asked_labels: OnceLock<BTreeSet<String>>,
+    cache: cache::Cache,
 }
 
 /// Who declares a host; Kubernetes comes before service entries, older before younger.
@@ -76,6 +86,15 @@ impl Index {
     /// The pod of a proxy, when it is known.
     pub fn workload(&self, namespace: &str, name: &str) -> Option<&Workload> {
         self.pods.get(&Key::new(namespace, name))
+    }
+
+    /// How many resources were translated so far: a measure of work.
+    pub fn translated(&self) -> u64 {
+        self.cache.made()
+    }
+
+    pub(crate) fn cache(&self) -> &cache::Cache {
+        &self.cache
     }
 
     /// Gateways, sorted by namespace and name.

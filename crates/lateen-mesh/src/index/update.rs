@@ -6,11 +6,11 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use lateen_api::{Kind, Object, common::labels_match};
+use lateen_api::{DestinationRule, Kind, Object, common::labels_match};
 use lateen_xds::ResourceType;
 
 use super::{
-    Declaration, Index,
+    Declaration, Index, delegate,
     service::{Discovery, Service},
     workload::{Locality, Slice, Workload},
 };
@@ -19,7 +19,7 @@ use crate::{Change, Impact, Key, ObjectKind, Scope};
 /// Label of an endpoint slice that names its service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// All that a service or a rule for one can touch.
-const ROUTING: [ResourceType; 4] = [
+pub(super) const ROUTING: [ResourceType; 4] = [
     ResourceType::Cluster,
     ResourceType::Endpoint,
     ResourceType::Listener,
@@ -33,9 +33,10 @@ impl Index {
         let moved: Vec<String> = impact.hosts().map(str::to_owned).collect();
         for host in moved {
             if self.refresh_identities(&host) {
-                impact.merge(Impact::of(Scope::All, [ResourceType::Cluster]));
+                impact.merge(self.clusters_of(&host));
             }
         }
+        self.cache.forget(&impact);
         impact
     }
 
@@ -112,19 +113,22 @@ impl Index {
             }
             Change::VirtualService(rules) => {
                 let impact = virtual_service_impact();
-                replace(&mut self.virtual_services, rules, impact)
+                let impact = replace(&mut self.virtual_services, rules, impact);
+                self.rules_changed();
+                impact
             }
-            Change::DestinationRule(rule) => {
-                let impact = Impact::of(Scope::All, ROUTING);
-                replace(&mut self.destination_rules, rule, impact)
-            }
+            Change::DestinationRule(rule) => self.set_rule(object_key(&rule), Some(rule)),
             Change::Sidecar(sidecar) => {
+                self.asked_labels.take();
                 let impact = self.namespaced(sidecar.namespace());
                 replace(&mut self.sidecars, sidecar, impact)
             }
             Change::PeerAuthentication(policy) => {
-                let impact = self.namespaced(policy.namespace());
-                replace(&mut self.peer_authentications, policy, impact)
+                let namespace = policy.namespace().to_owned();
+                let impact = self.namespaced(&namespace);
+                self.with_mode(&namespace, |index| {
+                    replace(&mut index.peer_authentications, policy, impact)
+                })
             }
             Change::Deleted(kind, key) => self.delete(kind, key),
         }
@@ -149,20 +153,22 @@ impl Index {
                 None => Impact::none(),
             },
             ObjectKind::VirtualService => {
-                removed(&mut self.virtual_services, &key, virtual_service_impact())
+                let impact = virtual_service_impact();
+                let impact = removed(&mut self.virtual_services, &key, impact);
+                self.rules_changed();
+                impact
             }
-            ObjectKind::DestinationRule => removed(
-                &mut self.destination_rules,
-                &key,
-                Impact::of(Scope::All, ROUTING),
-            ),
+            ObjectKind::DestinationRule => self.set_rule(key, None),
             ObjectKind::Sidecar => {
+                self.asked_labels.take();
                 let impact = self.namespaced(&key.namespace);
                 removed(&mut self.sidecars, &key, impact)
             }
             ObjectKind::PeerAuthentication => {
                 let impact = self.namespaced(&key.namespace);
-                removed(&mut self.peer_authentications, &key, impact)
+                self.with_mode(&key.namespace.clone(), |index| {
+                    removed(&mut index.peer_authentications, &key, impact)
+                })
             }
         }
     }
@@ -175,6 +181,70 @@ impl Index {
             Scope::Namespace(namespace.to_owned())
         };
         Impact::of(scope, ROUTING)
+    }
+
+    /// Applies a change of what a namespace's workloads accept: clients of its services choose by it.
+    fn with_mode(&mut self, namespace: &str, change: impl FnOnce(&mut Self) -> Impact) -> Impact {
+        let before = self.mutual_tls_mode_of_namespace(namespace);
+        let mut impact = change(self);
+        let root = namespace == self.mesh.root_namespace;
+        if root || before != self.mutual_tls_mode_of_namespace(namespace) {
+            impact.merge(Impact::of(Scope::All, [ResourceType::Cluster]));
+        }
+        impact
+    }
+
+    fn rules_changed(&mut self) {
+        self.asked_labels.take();
+        self.delegating = delegate::merged(&self.virtual_services, &self.mesh.domain);
+    }
+
+    fn set_rule(&mut self, key: Key, rule: Option<DestinationRule>) -> Impact {
+        let old = self.destination_rules.remove(&key);
+        let same = match (&old, &rule) {
+            (Some(old), Some(new)) => {
+                old.spec == new.spec && old.metadata.labels == new.metadata.labels
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        let hosts: BTreeSet<String> = [old.as_deref(), rule.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|rule| self.resolve(&rule.spec.host, rule.namespace()))
+            .collect();
+        // Names of the old subsets are found while the old rule is still there.
+        let mut impact = Impact::none();
+        if let Some(old) = old.filter(|_| !same) {
+            self.destination_rules.insert(key.clone(), old);
+            for host in &hosts {
+                impact.merge(self.touched_by_rule(host));
+            }
+            self.destination_rules.remove(&key);
+        }
+        for host in &hosts {
+            let place = (key.namespace.clone(), host.clone());
+            if let Some(keys) = self.rule_hosts.get_mut(&place) {
+                keys.remove(&key);
+            }
+        }
+        self.rule_hosts.retain(|_, keys| !keys.is_empty());
+        if let Some(rule) = rule {
+            let host = self.resolve(&rule.spec.host, rule.namespace());
+            let place = (key.namespace.clone(), host.clone());
+            self.rule_hosts
+                .entry(place)
+                .or_default()
+                .insert(key.clone());
+            self.destination_rules.insert(key, Arc::new(rule));
+            if !same {
+                impact.merge(self.touched_by_rule(&host));
+            }
+        }
+        if !same {
+            self.asked_labels.take();
+        }
+        impact
     }
 
     fn set_node(&mut self, name: String, locality: Option<Locality>) -> Impact {
@@ -255,6 +325,10 @@ impl Index {
                 .map(|endpoint| &endpoint.address);
             if addresses.any(|address| pod.addresses.contains(address)) {
                 impact.merge(Impact::endpoints(&*service.host));
+                if service.is_headless() {
+                    // Whether its clients use mutual TLS follows from all of its pods.
+                    impact.merge(self.clusters_of(&service.host));
+                }
             }
         }
         for service in self.entries.values().flatten() {
@@ -271,36 +345,40 @@ impl Index {
         if self.services.get(&key) == service.as_ref() {
             return Impact::none();
         }
+        let mut impact = Impact::none();
         if let Some(old) = self.services.remove(&key) {
+            impact.merge(self.touched(&old));
             self.undeclare(&old);
         }
         if let Some(service) = service {
             self.declare(&service);
-            let host = service.host.clone();
-            self.services.insert(key, service);
-            self.refresh_identities(&host);
+            self.services.insert(key, Arc::clone(&service));
+            self.refresh_identities(&service.host);
+            impact.merge(self.touched(&service));
         }
-        Impact::of(Scope::All, ROUTING)
+        impact
     }
 
     fn set_entry(&mut self, key: Key, services: Vec<Arc<Service>>) -> Impact {
+        if self.entries.get(&key) == Some(&services) {
+            return Impact::none();
+        }
+        let mut impact = Impact::none();
         for old in self.entries.remove(&key).into_iter().flatten() {
+            impact.merge(self.touched(&old));
             self.undeclare(&old);
         }
         for service in &services {
             self.declare(service);
         }
-        let hosts: Vec<String> = services
-            .iter()
-            .map(|service| service.host.clone())
-            .collect();
         if !services.is_empty() {
-            self.entries.insert(key, services);
+            self.entries.insert(key, services.clone());
         }
-        for host in hosts {
-            self.refresh_identities(&host);
+        for service in services {
+            self.refresh_identities(&service.host);
+            impact.merge(self.touched(&service));
         }
-        Impact::of(Scope::All, ROUTING)
+        impact
     }
 
     fn declare(&mut self, service: &Service) {
@@ -333,6 +411,10 @@ impl Index {
         if same {
             return Impact::none();
         }
+        let mut impact = Impact::none();
+        if let Some(owner) = self.slice_owners.get(&key) {
+            impact.merge(self.touched_by_slice(owner));
+        }
         if let Some(owner) = self.slice_owners.remove(&key) {
             if let Some(slices) = self.slices.get_mut(&owner) {
                 slices.remove(&key.name);
@@ -347,16 +429,8 @@ impl Index {
             self.slice_owners.insert(key, service.clone());
             owners.push(service);
         }
-        let mut impact = Impact::none();
         for owner in owners {
-            let Some(service) = self.services.get(&owner) else {
-                continue;
-            };
-            impact.merge(Impact::endpoints(&*service.host));
-            if service.is_headless() {
-                // Listeners of headless services name the addresses of the pods.
-                impact.merge(Impact::of(Scope::All, ROUTING));
-            }
+            impact.merge(self.touched_by_slice(&owner));
         }
         impact
     }

@@ -30,7 +30,7 @@ use super::{
         UNLIMITED, any, boolean, config_metadata, fields, from_ads, metadata, number, seconds, text,
     },
     cluster_policy::{self, HttpOptions, Upstream},
-    endpoint, gateway,
+    endpoint,
     policy::Policy,
     tls,
     workload::InboundPort,
@@ -56,77 +56,59 @@ const NEVER: i64 = 9_223_372_035;
 /// Idle time of connections to unknown destinations in seconds.
 const PASSTHROUGH_IDLE: i64 = 300;
 
-/// All clusters of a proxy.
-pub(super) fn clusters(index: &Index, proxy: &Proxy, inbound: &[InboundPort<'_>]) -> Vec<Cluster> {
-    let mut clusters = vec![black_hole()];
-    for service in index.visible_services(proxy) {
-        let rule = index.destination_rule(proxy, service);
-        for port in service
-            .ports
+/// The clusters of a service: one for each port and subset, and for a gateway that passes TLS on by its server name
+/// (`by_server_name`: for which hosts) those with that name.
+pub(super) fn of_service(
+    index: &Index,
+    proxy: &Proxy,
+    service: &Service,
+    by_server_name: &[String],
+) -> Vec<Cluster> {
+    let rule = index.destination_rule(proxy, service);
+    let subsets = rule.iter().flat_map(|rule| &rule.subsets);
+    let subsets: Vec<Option<&Subset>> = std::iter::once(None)
+        .chain(subsets.copied().map(Some))
+        .collect();
+    let named = !service.external
+        && by_server_name
             .iter()
-            .filter(|port| port.protocol != Protocol::Udp)
-        {
-            clusters.push(outbound(index, proxy, service, port, rule.as_ref(), None));
-            for subset in rule.iter().flat_map(|rule| &rule.subsets) {
-                clusters.push(outbound(
-                    index,
-                    proxy,
-                    service,
-                    port,
-                    rule.as_ref(),
-                    Some(subset),
-                ));
+            .any(|host| host_matches(host, &service.host));
+    let ports = service.ports.iter();
+    let mut clusters = Vec::new();
+    for port in ports.filter(|port| port.protocol != Protocol::Udp) {
+        for subset in &subsets {
+            let cluster = outbound(index, proxy, service, port, rule.as_ref(), *subset);
+            if named {
+                let subset = subset.map_or("", |subset| subset.name.as_str());
+                let name = ClusterName::outbound(port.number, subset, &service.host);
+                clusters.push(renamed(cluster.clone(), name.server_name()));
             }
+            clusters.push(cluster);
         }
-    }
-    if proxy.kind == ProxyKind::Router {
-        clusters.extend(by_server_name(index, proxy));
-    }
-    if proxy.kind == ProxyKind::Sidecar {
-        clusters.push(original_destination(PASSTHROUGH, false));
-        clusters.push(original_destination(INBOUND_PASSTHROUGH, true));
-        clusters.extend(
-            inbound
-                .iter()
-                .map(|port| inbound_cluster(index, proxy, port)),
-        );
     }
     clusters
 }
 
-/// Clusters whose name is a server name, for the servers of a gateway that pass TLS on by it. TLS is the client's.
-fn by_server_name(index: &Index, proxy: &Proxy) -> Vec<Cluster> {
-    let hosts = gateway::auto_passthrough_hosts(index, proxy);
-    if hosts.is_empty() {
-        return Vec::new();
+/// The same cluster under another name. TLS is the client's.
+fn renamed(mut cluster: Cluster, name: String) -> Cluster {
+    cluster.transport_socket = None;
+    cluster.transport_socket_matches.clear();
+    if let Some(discovery) = &mut cluster.eds_cluster_config {
+        discovery.service_name.clone_from(&name);
     }
-    let mut clusters = Vec::new();
-    for service in index.visible_services(proxy) {
-        let covered = hosts.iter().any(|host| host_matches(host, &service.host));
-        if service.external || !covered {
-            continue;
-        }
-        let rule = index.destination_rule(proxy, service);
-        let subsets = rule.iter().flat_map(|rule| &rule.subsets);
-        let subsets: Vec<Option<&Subset>> = std::iter::once(None)
-            .chain(subsets.copied().map(Some))
-            .collect();
-        let ports = service.ports.iter();
-        for port in ports.filter(|port| port.protocol != Protocol::Udp) {
-            for subset in &subsets {
-                let mut cluster = outbound(index, proxy, service, port, rule.as_ref(), *subset);
-                let subset = subset.map_or("", |subset| subset.name.as_str());
-                let name = ClusterName::outbound(port.number, subset, &service.host).server_name();
-                cluster.transport_socket = None;
-                cluster.transport_socket_matches.clear();
-                if let Some(discovery) = &mut cluster.eds_cluster_config {
-                    discovery.service_name.clone_from(&name);
-                }
-                cluster.alt_stat_name = format!("{name};");
-                cluster.name = name;
-                clusters.push(cluster);
-            }
-        }
+    cluster.alt_stat_name = format!("{name};");
+    cluster.name = name;
+    cluster
+}
+
+/// The clusters of the workload itself, and the catch-alls.
+pub(super) fn own(index: &Index, proxy: &Proxy, inbound: &[InboundPort<'_>]) -> Vec<Cluster> {
+    let mut clusters = vec![black_hole()];
+    if proxy.kind == ProxyKind::Sidecar {
+        clusters.push(original_destination(PASSTHROUGH, false));
+        clusters.push(original_destination(INBOUND_PASSTHROUGH, true));
+        let ports = inbound.iter();
+        clusters.extend(ports.map(|port| inbound_cluster(index, proxy, port)));
     }
     clusters
 }

@@ -1,11 +1,14 @@
 //! Listeners of a sidecar for what its application sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_api::VirtualService;
-use lateen_xds::pb::envoy::config::{
-    core::v3::TrafficDirection,
-    listener::v3::{FilterChain, FilterChainMatch, Listener},
+use lateen_xds::{
+    Names,
+    pb::envoy::config::{
+        core::v3::TrafficDirection,
+        listener::v3::{FilterChain, FilterChainMatch, Listener},
+    },
 };
 
 use super::{
@@ -24,6 +27,8 @@ use crate::{
 
 /// Port that redirected connections arrive at.
 pub(super) const OUTBOUND_PORT: u32 = 15001;
+/// Name of the listener that redirected connections arrive at.
+const CATCH_ALL: &str = "virtualOutbound";
 /// Address of listeners that serve every destination address.
 const WILDCARD: &str = "0.0.0.0";
 
@@ -38,21 +43,50 @@ struct Draft {
     tcp: Option<FilterChain>,
 }
 
-/// All listeners for what the application sends.
-pub(super) fn listeners(index: &Index, proxy: &Proxy) -> Vec<Listener> {
+/// The listeners for what the application sends, of those that are named.
+pub(super) fn listeners(index: &Index, proxy: &Proxy, names: &Names) -> Vec<Listener> {
     let rules = index.virtual_services(proxy, "mesh");
     let mut drafts: BTreeMap<(String, u32), Draft> = BTreeMap::new();
+    let ports = named_ports(names);
     for service in index.visible_services(proxy) {
         for port in &service.ports {
-            add_service(index, proxy, service, port, &rules, &mut drafts);
+            if ports
+                .as_ref()
+                .is_none_or(|ports| ports.contains(&port.number))
+            {
+                add_service(index, proxy, service, port, &rules, &mut drafts);
+            }
         }
     }
-    let mut listeners = vec![catch_all(index, proxy)];
+    let mut listeners = Vec::new();
+    if names.contains(CATCH_ALL) {
+        listeners.push(catch_all(index, proxy));
+    }
+    drafts.retain(|(bind, port), _| names.contains(&format!("{bind}_{port}")));
     let drafts = drafts
         .into_iter()
         .map(|((bind, port), draft)| draft.finish(index, proxy, &bind, port));
     listeners.extend(drafts);
     listeners
+}
+
+/// Ports of the listeners that are named; `None` when all are.
+fn named_ports(names: &Names) -> Option<BTreeSet<u32>> {
+    let Names::Only(names) = names else {
+        return None;
+    };
+    let port = |name: &String| name.rsplit_once('_')?.1.parse().ok();
+    Some(names.iter().filter_map(port).collect())
+}
+
+/// Whether a listener for what the application is sent may be among those that are named.
+pub(super) fn may_be_inbound(index: &Index, proxy: &Proxy, names: &Names) -> bool {
+    // A Sidecar may open listeners of any name.
+    let opened = || {
+        let sidecar = index.sidecar(proxy);
+        sidecar.is_some_and(|sidecar| !sidecar.spec.ingress.is_empty())
+    };
+    names.contains("virtualInbound") || opened()
 }
 
 fn add_service(
@@ -199,7 +233,7 @@ fn catch_all(index: &Index, proxy: &Proxy) -> Listener {
         ..FilterChainMatch::default()
     };
     Listener {
-        name: "virtualOutbound".to_owned(),
+        name: CATCH_ALL.to_owned(),
         address: address(WILDCARD, OUTBOUND_PORT),
         filter_chains: vec![
             // A connection to the listener itself would be forwarded to itself for ever.

@@ -9,7 +9,7 @@ use lateen_api::{
 };
 
 use crate::{
-    Index, Proxy,
+    Index, Proxy, ProxyKind,
     index::{Service, host_matches},
     protocol::Protocol,
 };
@@ -177,6 +177,9 @@ pub(super) fn merged<'a>(index: &'a Index, proxy: &'a Proxy) -> Merged<'a> {
 
 /// Hosts of the servers that pass TLS on by its server name alone.
 pub(in crate::translate) fn auto_passthrough_hosts(index: &Index, proxy: &Proxy) -> Vec<String> {
+    if proxy.kind != ProxyKind::Router {
+        return Vec::new();
+    }
     let merged = merged(index, proxy);
     let servers = merged.shared.iter().flat_map(|shared| &shared.servers);
     servers
