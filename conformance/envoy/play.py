@@ -227,6 +227,8 @@ MASKS = [
     # The rest of the time that a retry has.
     (re.compile(r"^x-envoy-expected-rq-timeout-ms$"), re.compile(r"^14[89]\d\d$"), "15000"),
     (re.compile(r"^x-envoy-upstream-service-time$"), re.compile(r"^\d+$"), "<ms>"),
+    # A hash of the client's address and port.
+    (re.compile(r"^set-cookie$"), re.compile(r'^(\w+)="[0-9a-f]{16}"(.*)$'), r'\1="<hash>"\2'),
 ]
 
 
@@ -236,7 +238,7 @@ def masked(headers):
     for name, value in headers:
         for names, form, mask in MASKS:
             if names.match(name.lower()) and form.match(value):
-                value = mask
+                value = form.sub(mask, value)
         found.setdefault(name, []).append(value)
     return dict(sorted(found.items()))
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use lateen_route::balance::subset::{Labels, SubsetSettings, SubsetState, Subsets};
-use lateen_route::balance::{Balancer, Health, Member, Pick, Previous, Settings, State};
+use lateen_route::balance::{Balancer, Health, Member, Pick, Policy, Previous, Settings, State};
 use parking_lot::Mutex;
 
 use crate::cluster::Host;
@@ -16,6 +16,8 @@ use crate::cluster::Host;
 #[derive(Debug)]
 pub(crate) struct Balancing {
     current: ArcSwap<Balanced>,
+    /// Choices depend on a hash of the request.
+    hashes: bool,
     /// What it is rebuilt from; nothing for clusters that eject nobody.
     source: Option<Box<Mutex<Source>>>,
 }
@@ -76,6 +78,10 @@ impl Balancing {
         hosts: &[Arc<Host>],
         ejects: Option<u64>,
     ) -> Self {
+        let hashes = matches!(
+            settings.policy,
+            Policy::RingHash { .. } | Policy::Maglev { .. }
+        );
         let source = Source {
             settings,
             subsets,
@@ -84,13 +90,20 @@ impl Balancing {
         match ejects {
             None => Self {
                 current: ArcSwap::from_pointee(Balanced::build(&source, &source.members, hosts, 0)),
+                hashes,
                 source: None,
             },
             Some(epoch) => Self {
                 current: ArcSwap::from_pointee(Balanced::without(&source, hosts, epoch)),
+                hashes,
                 source: Some(Box::new(Mutex::new(source))),
             },
         }
+    }
+
+    /// Whether the choice depends on a hash of the request.
+    pub(crate) fn hashes(&self) -> bool {
+        self.hashes
     }
 
     /// The balancer as of `epoch`. The first who sees a new epoch rebuilds it for all workers.

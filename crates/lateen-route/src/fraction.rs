@@ -38,10 +38,7 @@ impl Fraction {
     pub fn compile_runtime(percent: RuntimeFractionalPercent) -> Result<Self, Invalid> {
         match percent.default_value {
             Some(value) => Self::compile(value).within("default_value"),
-            None => Ok(Self {
-                numerator: 0,
-                denominator: 100,
-            }),
+            None => Err(Invalid::new("default_value", "is required")),
         }
     }
 

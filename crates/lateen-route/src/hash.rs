@@ -6,6 +6,7 @@ use lateen_xds::pb::envoy::config::route::v3::route_action::hash_policy::PolicyS
 use twox_hash::XxHash64;
 
 use crate::compile::duration;
+use crate::constraint::header_name;
 use crate::cookie::CookieTemplate;
 use crate::rewrite::RegexRewrite;
 use crate::{Invalid, RequestView, Within, refuse_rest};
@@ -54,11 +55,18 @@ pub struct HashPolicy {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Header(HeaderName, Option<RegexRewrite>),
+    Header(HashedHeader, Option<RegexRewrite>),
     /// A cookie; with a life time it is generated for those who have none.
     Cookie(CookieTemplate),
     PeerIp,
     Query(String),
+}
+
+#[derive(Debug, Clone)]
+enum HashedHeader {
+    /// `:method`, `:path`, `:authority`, `:scheme` or `host`.
+    Pseudo(String),
+    Field(HeaderName),
 }
 
 /// Where the request came from, for the policies that use it.
@@ -86,12 +94,13 @@ impl HashPolicy {
                     .transpose()
                     .within("header.regex_rewrite")?;
                 refuse_rest(&header).within("header")?;
-                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-                    Invalid::new(
-                        "header.header_name",
-                        format!("`{name}` is not a valid header name"),
-                    )
-                })?;
+                let lower = name.to_ascii_lowercase();
+                let name = match lower.as_str() {
+                    ":method" | ":path" | ":authority" | ":scheme" | "host" => {
+                        HashedHeader::Pseudo(lower)
+                    }
+                    _ => HashedHeader::Field(header_name("header.header_name", &lower)?),
+                };
                 Source::Header(name, rewrite)
             }
             Some(PolicySpecifier::Cookie(mut cookie)) => {
@@ -178,9 +187,19 @@ pub fn hash_request<'p>(
 /// A single value is hashed as it is; several are sorted and hashed one after the other, each seeded by the one before.
 fn hash_header(
     request: &RequestView<'_>,
-    name: &HeaderName,
+    name: &HashedHeader,
     rewrite: Option<&RegexRewrite>,
 ) -> Option<u64> {
+    let name = match name {
+        HashedHeader::Field(name) => name,
+        HashedHeader::Pseudo(name) => {
+            let value = request.pseudo_header(name)?.as_bytes();
+            return Some(match rewrite {
+                Some(rewrite) => xx64(&rewrite.replace(value), 0),
+                None => xx64(value, 0),
+            });
+        }
+    };
     let rewritten = |value: &'_ http::HeaderValue| match rewrite {
         Some(rewrite) => rewrite.replace(value.as_bytes()).into_owned(),
         None => value.as_bytes().to_vec(),

@@ -5,8 +5,12 @@ use lateen_xds::pb::envoy::config::route::v3 as pb;
 use lateen_xds::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier as H;
 use lateen_xds::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
 
+use crate::constraint::not_empty;
 use crate::string_match::{StringMatch, full_match};
 use crate::{Invalid, RequestView, Within, refuse_rest};
+
+/// Most bytes of the name of a query parameter.
+const PARAMETER_NAME_LIMIT: usize = 1024;
 
 /// A condition on one header.
 #[derive(Debug, Clone)]
@@ -56,6 +60,11 @@ impl HeaderMatch {
                 Invalid::new("name", format!("`{name}` is not a valid header name"))
             })?),
         };
+        if let Some(H::PrefixMatch(text) | H::SuffixMatch(text) | H::ContainsMatch(text)) =
+            &specifier
+        {
+            not_empty("header_match_specifier", text)?;
+        }
         // The deprecated plain forms mean the same as the string matcher of that kind.
         let test = match specifier {
             None => Test::Present(true),
@@ -135,6 +144,36 @@ impl HeaderMatch {
     }
 }
 
+/// A condition on one cookie.
+#[derive(Debug, Clone)]
+pub struct CookieMatch {
+    name: String,
+    test: StringMatch,
+    invert: bool,
+}
+
+impl CookieMatch {
+    /// Compiles the protobuf form.
+    pub fn compile(mut matcher: pb::CookieMatcher) -> Result<Self, Invalid> {
+        let name = std::mem::take(&mut matcher.name);
+        not_empty("name", &name)?;
+        let test = matcher
+            .string_match
+            .take()
+            .ok_or_else(|| Invalid::new("string_match", "is required"))?;
+        let test = StringMatch::compile(test).within("string_match")?;
+        let invert = std::mem::take(&mut matcher.invert_match);
+        refuse_rest(&matcher)?;
+        Ok(Self { name, test, invert })
+    }
+
+    /// Whether the request satisfies the condition. Without the cookie only an inverted one holds.
+    pub fn matches(&self, request: &RequestView<'_>) -> bool {
+        let value = request.cookie(&self.name);
+        value.is_some_and(|value| self.test.matches(value.as_bytes())) != self.invert
+    }
+}
+
 /// A condition on one query parameter.
 #[derive(Debug, Clone)]
 pub struct QueryMatch {
@@ -148,6 +187,11 @@ impl QueryMatch {
     /// Compiles the protobuf form.
     pub fn compile(mut matcher: pb::QueryParameterMatcher) -> Result<Self, Invalid> {
         let name = std::mem::take(&mut matcher.name);
+        not_empty("name", &name)?;
+        if name.len() > PARAMETER_NAME_LIMIT {
+            let reason = format!("must have at most {PARAMETER_NAME_LIMIT} bytes");
+            return Err(Invalid::new("name", reason));
+        }
         let specifier = matcher.query_parameter_match_specifier.take();
         refuse_rest(&matcher)?;
         let (test, present) = match specifier {

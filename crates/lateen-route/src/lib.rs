@@ -18,6 +18,7 @@
 
 pub mod balance;
 mod compile;
+pub mod constraint;
 pub mod cookie;
 pub mod cors;
 pub mod fault;

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use lateen_xds::pb::envoy::config::core::v3::HeaderValueOption;
 use lateen_xds::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 
+use crate::constraint::header_value;
 use crate::format::{Template, Values};
 use crate::{Invalid, Within, refuse_rest};
 
@@ -25,17 +26,10 @@ pub struct HeaderMutations {
 
 #[derive(Debug)]
 struct Addition {
-    name: AddedName,
+    name: HeaderName,
     value: Template,
     action: HeaderAppendAction,
     keep_empty: bool,
-}
-
-#[derive(Debug)]
-enum AddedName {
-    Field(HeaderName),
-    /// `host` or `:authority`: handled by the caller, as it is not a field of the map.
-    Host,
 }
 
 impl HeaderMutations {
@@ -75,11 +69,10 @@ impl HeaderMutations {
         }
     }
 
-    /// Adds what is to be added. Returns a new host, when one is set.
+    /// Adds what is to be added.
     ///
     /// As in Envoy, what each addition does is decided by the headers before all of them, and replacements come first.
-    pub fn add(&self, headers: &mut HeaderMap, values: &dyn Values) -> Option<String> {
-        let mut host = None;
+    pub fn add(&self, headers: &mut HeaderMap, values: &dyn Values) {
         let (mut replacing, mut appending) = (Vec::new(), Vec::new());
         for addition in &self.add {
             let mut text = String::new();
@@ -87,13 +80,7 @@ impl HeaderMutations {
             if text.is_empty() && !addition.keep_empty {
                 continue;
             }
-            let name = match &addition.name {
-                AddedName::Field(name) => name,
-                AddedName::Host => {
-                    host = Some(text);
-                    continue;
-                }
-            };
+            let name = &addition.name;
             let Ok(value) = HeaderValue::from_str(&text) else {
                 continue;
             };
@@ -114,7 +101,6 @@ impl HeaderMutations {
         for (name, value) in appending {
             headers.append(name, value);
         }
-        host
     }
 }
 
@@ -134,11 +120,15 @@ fn compile_addition(mut option: HeaderValueOption) -> Result<Addition, Invalid> 
     let key = std::mem::take(&mut header.key);
     let value = std::mem::take(&mut header.value);
     refuse_rest(&header).within("header")?;
-    let name = if key.eq_ignore_ascii_case("host") || key.eq_ignore_ascii_case(":authority") {
-        AddedName::Host
-    } else {
-        AddedName::Field(parse_name(&key).within("header.key")?)
-    };
+    // Envoy leaves pseudo headers and the host to the rewrites of the route.
+    if key.starts_with(':') || key.eq_ignore_ascii_case("host") {
+        return Err(Invalid::new(
+            "header.key",
+            format!("`{key}` cannot be changed this way"),
+        ));
+    }
+    let name = parse_name(&key).within("header.key")?;
+    header_value("header.value", &value)?;
     let value = Template::parse(&value).within("header.value")?;
     Ok(Addition {
         name,

@@ -6,6 +6,7 @@ use lateen_xds::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 
+use crate::constraint::one_line;
 use crate::rewrite::PathRewrite;
 use crate::{Invalid, RequestView, Route, Within, refuse_rest};
 
@@ -45,6 +46,7 @@ impl Redirect {
             Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => Some(scheme),
             Some(SchemeRewriteSpecifier::HttpsRedirect(false)) | None => None,
         };
+        one_line("host_redirect", &action.host_redirect)?;
         let host = Some(std::mem::take(&mut action.host_redirect)).filter(|host| !host.is_empty());
         let port = match std::mem::take(&mut action.port_redirect) {
             0 => None,
@@ -54,8 +56,12 @@ impl Redirect {
             ),
         };
         let path = match action.path_rewrite_specifier.take() {
-            Some(PathRewriteSpecifier::PathRedirect(path)) => Some(RedirectPath::Full(path)),
+            Some(PathRewriteSpecifier::PathRedirect(path)) => {
+                one_line("path_redirect", &path)?;
+                Some(RedirectPath::Full(path))
+            }
             Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
+                one_line("prefix_rewrite", &prefix)?;
                 Some(RedirectPath::Rewrite(PathRewrite::Prefix(prefix)))
             }
             Some(PathRewriteSpecifier::RegexRewrite(rewrite)) => Some(RedirectPath::Rewrite(

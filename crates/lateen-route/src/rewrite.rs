@@ -27,6 +27,8 @@ pub enum HostRewrite {
     Literal(String),
     /// To a header's value, unless it is missing or empty.
     Header(HeaderName),
+    /// To what an expression makes of the path.
+    Path(RegexRewrite),
     /// To the host name of the chosen endpoint, if it has one.
     Endpoint,
 }

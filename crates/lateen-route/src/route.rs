@@ -8,7 +8,7 @@ use crate::RequestView;
 use crate::balance::subset::Labels;
 use crate::filter::PerFilter;
 use crate::hash::HashPolicy;
-use crate::header_match::{HeaderMatch, QueryMatch};
+use crate::header_match::{CookieMatch, HeaderMatch, QueryMatch};
 use crate::mutate::Mutations;
 use crate::path_match::PathMatch;
 use crate::redirect::Redirect;
@@ -52,6 +52,7 @@ pub struct Route {
     pub(crate) case_sensitive: bool,
     pub(crate) headers: Vec<HeaderMatch>,
     pub(crate) query: Vec<QueryMatch>,
+    pub(crate) cookies: Vec<CookieMatch>,
     /// The request must be gRPC.
     pub(crate) grpc: bool,
     pub(crate) fraction: Option<crate::fraction::Fraction>,
@@ -69,6 +70,7 @@ impl Route {
             && (!self.grpc || is_grpc(request))
             && self.headers.iter().all(|matcher| matcher.matches(request))
             && self.query.iter().all(|matcher| matcher.matches(request))
+            && self.cookies.iter().all(|matcher| matcher.matches(request))
     }
 }
 
@@ -103,6 +105,12 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Limit for the time that `grpc-timeout` may ask for: nothing: the header is ignored; zero: no limit.
     pub grpc_timeout_max: Option<Duration>,
+    /// What is taken off the time that `grpc-timeout` asks for, if it is less.
+    pub grpc_timeout_offset: Duration,
+    /// Time for the request with its whole response, whatever happens on it; nothing: the listener's.
+    pub stream_limit: Option<Duration>,
+    /// Limit for the time of the stream that `grpc-timeout` may ask for: nothing: the header is ignored; zero: no limit.
+    pub grpc_stream_max: Option<Duration>,
     /// Time without progress on the stream; nothing: the listener's.
     pub idle_timeout: Option<Duration>,
     /// When and how to try again.
@@ -134,6 +142,8 @@ pub enum Target {
         clusters: Vec<WeightedCluster>,
         /// Sum of the weights, positive.
         total: u64,
+        /// A header whose number draws instead of chance.
+        number: Option<HeaderName>,
     },
 }
 
@@ -155,12 +165,21 @@ pub struct WeightedCluster {
 }
 
 impl Target {
-    /// The candidate that a random number draws; nothing for unweighted targets.
-    pub fn draw(&self, random: u64) -> Option<usize> {
-        let Self::Weighted { clusters, total } = self else {
+    /// The candidate that a random number draws, or a number in the request; nothing for unweighted targets.
+    pub fn draw(&self, request: &RequestView<'_>, random: u64) -> Option<usize> {
+        let Self::Weighted {
+            clusters,
+            total,
+            number,
+        } = self
+        else {
             return None;
         };
-        let mut point = random % total;
+        let given = number.as_ref().and_then(|name| {
+            let value = request.headers.get(name)?;
+            value.to_str().ok()?.parse::<u64>().ok()
+        });
+        let mut point = given.unwrap_or(random) % total;
         for (index, cluster) in clusters.iter().enumerate() {
             if point < cluster.weight {
                 return Some(index);

@@ -3,6 +3,7 @@
 use lateen_xds::pb::envoy::r#type::matcher::v3 as pb;
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::constraint::not_empty;
 use crate::{Invalid, Within, refuse_rest};
 
 /// Largest compiled form of one expression in bytes.
@@ -32,6 +33,9 @@ impl StringMatch {
         let ignore_case = std::mem::take(&mut matcher.ignore_case);
         let pattern = matcher.match_pattern.take();
         refuse_rest(&matcher)?;
+        if let Some(P::Prefix(text) | P::Suffix(text) | P::Contains(text)) = &pattern {
+            not_empty("match_pattern", text)?;
+        }
         let fold = |text: String| {
             if ignore_case {
                 text.to_ascii_lowercase()

@@ -26,6 +26,9 @@ pub struct RouteTable {
     pub filters: PerFilter,
     /// Changes of the table override those of virtual hosts, and these those of routes, unless this is set.
     pub most_specific_mutations_win: bool,
+    /// Whether the table is refused when one of its clusters does not exist; nothing: as it is usual where it comes
+    /// from.
+    pub validate_clusters: Option<bool>,
     pub(crate) ignore_port: bool,
     pub(crate) domains: Domains,
 }
@@ -91,7 +94,7 @@ impl RouteTable {
                 Decision::Route {
                     virtual_host,
                     route,
-                    weighted: route.draw(random),
+                    weighted: route.draw(request, random),
                 }
             }
         }
@@ -146,9 +149,9 @@ impl Route {
         }
     }
 
-    fn draw(&self, random: u64) -> Option<usize> {
+    fn draw(&self, request: &RequestView<'_>, random: u64) -> Option<usize> {
         self.forward()
-            .and_then(|forward| forward.target.draw(random))
+            .and_then(|forward| forward.target.draw(request, random))
     }
 }
 

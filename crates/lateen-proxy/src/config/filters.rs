@@ -1,5 +1,7 @@
 //! The HTTP filters of a connection manager.
 
+use std::sync::Arc;
+
 use lateen_route::fault::Fault;
 use lateen_route::stateful_session::Session;
 use lateen_route::{Invalid, Within, refuse_rest};
@@ -9,9 +11,12 @@ use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager
 use lateen_xds::pb::google::protobuf::Any;
 
 use super::decode;
+use crate::http::filter::alpn::UpstreamProtocols;
 use crate::http::filter::{HttpFilter, HttpFilters, Kind};
 
 const PREFIX: &str = "type.googleapis.com/envoy.extensions.filters.http.";
+
+const ALPN: &str = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
 
 /// The filters before the router, and what the router is told.
 pub(crate) struct Filters {
@@ -75,8 +80,44 @@ fn router(any: &Any) -> Result<bool, Invalid> {
     Ok(suppress)
 }
 
+/// `istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+struct AlpnConfig {
+    #[prost(message, repeated, tag = "1")]
+    alpn_override: Vec<AlpnOverride>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AlpnOverride {
+    #[prost(int32, tag = "1")]
+    upstream_protocol: i32,
+    #[prost(string, repeated, tag = "2")]
+    alpn_override: Vec<String>,
+}
+
+/// The protocols by HTTP version. Upstreams are never spoken to in HTTP/1.0, whose list is passed over.
+fn alpn(config: AlpnConfig) -> Result<UpstreamProtocols, Invalid> {
+    let mut protocols = UpstreamProtocols::default();
+    for (index, entry) in config.alpn_override.into_iter().enumerate() {
+        let list = entry.alpn_override.into_iter().map(String::into_bytes);
+        match entry.upstream_protocol {
+            0 => {}
+            1 => protocols.http1 = list.collect(),
+            2 => protocols.http2 = list.collect(),
+            _ => {
+                return Err(Invalid::new("upstream_protocol", "is not a known protocol"))
+                    .within_item("alpn_override", index);
+            }
+        }
+    }
+    Ok(protocols)
+}
+
 /// Nothing for a filter that does not exist here.
 fn kind(any: &Any) -> Result<Option<Kind>, Invalid> {
+    if any.type_url == ALPN {
+        return Ok(Some(Kind::Alpn(Arc::new(alpn(decode(any)?)?))));
+    }
     let kind = any.type_url.strip_prefix(PREFIX).unwrap_or_default();
     Ok(Some(match kind {
         // Routes configure it.

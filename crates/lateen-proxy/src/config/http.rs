@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderValue;
+use lateen_route::constraint::not_empty;
 use lateen_route::{Invalid, RouteTable, Within, refuse_rest};
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
     ServerHeaderTransformation,
 };
+use lateen_xds::pb::google::protobuf;
 
 use super::filters::{self, Filters};
 use super::store::Context;
@@ -27,6 +29,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Header limit in KiB.
 const HEADERS_KB: u32 = 60;
+/// The largest header limit in KiB.
+const MOST_HEADERS_KB: u32 = 8192;
 
 /// Compiles the filter.
 pub(crate) fn compile(
@@ -35,6 +39,7 @@ pub(crate) fn compile(
 ) -> Result<HttpManager, Invalid> {
     accept_without_effect(&mut message);
     let stat_prefix = std::mem::take(&mut message.stat_prefix);
+    not_empty("stat_prefix", &stat_prefix)?;
     let codec = match CodecType::try_from(std::mem::take(&mut message.codec_type)) {
         Ok(CodecType::Auto) => Codec::Auto,
         Ok(CodecType::Http1) => Codec::Http1,
@@ -47,7 +52,15 @@ pub(crate) fn compile(
             RouteSource::Dynamic(context.route_slot(&rds.route_config_name))
         }
         Some(RouteSpecifier::RouteConfig(configuration)) => RouteSource::Inline(Arc::new(
-            RouteTable::compile(configuration).within("route_config")?,
+            RouteTable::compile(configuration)
+                .and_then(|table| {
+                    // Unlike tables of their own, inline ones are checked unless configured otherwise.
+                    if table.validate_clusters != Some(false) {
+                        context.check_clusters(&table)?;
+                    }
+                    Ok(table)
+                })
+                .within("route_config")?,
         )),
         _ => {
             return Err(Invalid::new(
@@ -180,10 +193,7 @@ pub(crate) fn compile(
         preserve_external_request_id: std::mem::take(&mut message.preserve_external_request_id),
         request_id_in_response: std::mem::take(&mut message.always_set_request_id_in_response),
         append_forwarded_port: std::mem::take(&mut message.append_x_forwarded_port),
-        headers_kb: message
-            .max_request_headers_kb
-            .take()
-            .map_or(HEADERS_KB, |value| value.value),
+        headers_kb: headers_kb(message.max_request_headers_kb.take())?,
         max_streams,
         accept_http_10,
         upgrades,
@@ -212,5 +222,16 @@ fn accept_without_effect(message: &mut pb::HttpConnectionManager) {
         && !internal.unix_sockets
     {
         message.internal_address_config = None;
+    }
+}
+
+fn headers_kb(value: Option<protobuf::UInt32Value>) -> Result<u32, Invalid> {
+    match value {
+        None => Ok(HEADERS_KB),
+        Some(value) if (1..=MOST_HEADERS_KB).contains(&value.value) => Ok(value.value),
+        Some(_) => {
+            let reason = format!("must be 1 to {MOST_HEADERS_KB}");
+            Err(Invalid::new("max_request_headers_kb", reason))
+        }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Context<'s> {
     pub(crate) node_ip: Option<IpAddr>,
     /// Traffic comes in for the workload beside the proxy.
     pub(crate) inbound: bool,
+    /// Clusters that wait for their endpoints.
+    warming: Option<&'s HashMap<String, ClusterSpec>>,
 }
 
 impl<'s> Context<'s> {
@@ -53,6 +55,15 @@ impl<'s> Context<'s> {
             logs: &shared.names.logs,
             node_ip: shared.node_ip,
             inbound: false,
+            warming: None,
+        }
+    }
+
+    /// The same with the clusters that wait for their endpoints.
+    fn with_warming(self, warming: &'s HashMap<String, ClusterSpec>) -> Self {
+        Self {
+            warming: Some(warming),
+            ..self
         }
     }
 
@@ -98,6 +109,22 @@ impl<'s> Context<'s> {
             .entry(name.to_owned())
             .or_insert_with(slot)
             .clone()
+    }
+
+    /// Refuses routes to clusters that do not exist.
+    pub(crate) fn check_clusters(&self, table: &RouteTable) -> Result<(), Invalid> {
+        let clusters = self.shared.clusters.load();
+        let warming = self.warming;
+        let known = |name: &str| {
+            clusters.contains_key(name) || warming.is_some_and(|all| all.contains_key(name))
+        };
+        match table.clusters().find(|name| !known(name)) {
+            Some(name) => {
+                let reason = format!("a route goes to the unknown cluster `{name}`");
+                Err(Invalid::new("virtual_hosts", reason))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn http_stats(&self, prefix: &str) -> Arc<PerWorker<HttpStats>> {
@@ -388,7 +415,8 @@ impl Store {
 
     fn listener(&mut self, resource: &Resource) -> Result<(), Invalid> {
         let message: ListenerMessage = decode(&resource.body)?;
-        let compiled = listener::compile(message, &Context::new(&self.shared))?;
+        let context = Context::new(&self.shared).with_warming(&self.warming_clusters);
+        let compiled = listener::compile(message, &context)?;
         let owner = self
             .shared
             .listeners
@@ -499,6 +527,11 @@ impl Store {
 
     fn route(&self, resource: &Resource) -> Result<(), Invalid> {
         let table = RouteTable::compile(decode::<RouteConfiguration>(&resource.body)?)?;
+        // A table of its own may arrive before its clusters, so they are only looked for when that is asked for.
+        if table.validate_clusters == Some(true) {
+            let context = Context::new(&self.shared).with_warming(&self.warming_clusters);
+            context.check_clusters(&table)?;
+        }
         let slot = Context::new(&self.shared).route_slot(&resource.name);
         slot.table.store(Some(Arc::new(table)));
         Ok(())

@@ -12,6 +12,7 @@ use lateen_route::retry::Failure;
 
 use super::body::{RequestBody, RequestSource};
 use super::exchange::Exchange;
+use super::filter::alpn::UpstreamProtocols;
 use super::finish::{Lease, UpstreamHold};
 use super::head::Head;
 use super::reply::{Reset, http_status};
@@ -53,6 +54,11 @@ pub(super) async fn one_attempt(
     } && exchange.upgrade.is_none();
     exchange.record.upstream_http2 = Some(http2);
     let worker = exchange.connection.worker.clone();
+    let protocols = exchange.upstream_protocols.clone();
+    let choice = Choice {
+        priority,
+        protocols: protocols.as_deref(),
+    };
     let (head, source) = (&exchange.head, &exchange.source);
     // The log shows the connection of this attempt, not of one before.
     let local = &mut exchange.record.upstream_local;
@@ -63,7 +69,7 @@ pub(super) async fn one_attempt(
             .as_ref()
             .map_or(RequestBody::Empty, |source| source.pass());
         let request = build(head, body, http2)?;
-        send(&worker, cluster, host, priority, request, local).await
+        send(&worker, cluster, host, choice, request, local).await
     };
     let expired = tokio::select! {
         result = sending => Ok(result),
@@ -171,18 +177,30 @@ pub(super) fn outlier_status(head: &Head, response: &Response<Incoming>) -> u16 
     code.map_or_else(|| response.status().as_u16(), http_status)
 }
 
+/// Which connections of a pool a request may use.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'a> {
+    pub(super) priority: Priority,
+    /// Application protocols that a filter chose for TLS.
+    pub(super) protocols: Option<&'a UpstreamProtocols>,
+}
+
 /// Sends a request on a connection of the pool; its version says on which kind. The address of the connection's near end
 /// goes to `local` before the answer is waited for.
 pub(super) async fn send(
     worker: &Worker,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
-    priority: Priority,
+    choice: Choice<'_>,
     mut request: Request<RequestBody>,
     local: &mut Option<SocketAddr>,
 ) -> Result<(Response<Incoming>, Lease), AttemptError> {
     let http2 = request.version() == Version::HTTP_2;
-    let asked = asked(cluster, &request);
+    let mut asked = asked(cluster, &request);
+    if let Some(protocols) = choice.protocols {
+        protocols.apply(cluster, http2, &mut asked);
+    }
+    let priority = choice.priority;
     let mut stale = 0;
     loop {
         let failed = if http2 {

@@ -125,6 +125,11 @@ impl RequestSource {
         }
     }
 
+    /// Whether the whole body was read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.inner.borrow().done
+    }
+
     /// Bytes received so far.
     pub(crate) fn received(&self) -> u64 {
         self.inner.borrow().received

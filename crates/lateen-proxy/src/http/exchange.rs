@@ -2,20 +2,22 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use lateen_route::filter::FilterLevels;
-use lateen_route::mutate::{HeaderMutations, Mutations};
+use lateen_route::mutate::Mutations;
 use lateen_route::redirect::Redirect;
 use lateen_route::route::{Target, WeightedCluster};
 use lateen_route::{Action, Decision, Forward, Route, RouteTable, VirtualHost};
 
 use super::body::{Content, RequestSource, ResponseBody};
 use super::connection::HttpConnection;
+use super::filter::alpn::UpstreamProtocols;
 use super::filter::{ActiveFault, Passed, Wanted};
-use super::finish::{Tail, UpstreamHold};
+use super::finish::{Deadline, Tail, UpstreamHold};
 use super::forward::{self, Forwarded};
 use super::head::Head;
 use super::manager::ServerHeader;
@@ -42,6 +44,8 @@ pub(super) struct Exchange {
     pub(super) priority: Priority,
     /// The endpoint of the request's session.
     pub(super) wanted: Option<Wanted>,
+    /// Application protocols for TLS to the upstream, instead of the cluster's.
+    pub(super) upstream_protocols: Option<Arc<UpstreamProtocols>>,
     /// A fault was injected.
     pub(super) fault: Option<ActiveFault>,
     /// Bytes per second of the response, when a fault limits them.
@@ -54,7 +58,7 @@ struct Answer {
     headers: HeaderMap,
     content: Content,
     hold: Option<UpstreamHold>,
-    deadline: Option<tokio::time::Instant>,
+    deadline: Option<Deadline>,
     close: bool,
 }
 
@@ -88,6 +92,7 @@ pub(super) async fn handle(
         trying: false,
         priority: Priority::Default,
         wanted: None,
+        upstream_protocols: None,
         fault: None,
         response_rate: None,
     };
@@ -326,7 +331,7 @@ impl Exchange {
         for level in levels.iter().filter(|level| !level.response.is_empty()) {
             level.response.remove(headers);
             self.record.response_headers = headers.clone();
-            let _ = level.response.add(headers, &self.record);
+            level.response.add(headers, &self.record);
         }
     }
 
@@ -379,9 +384,10 @@ impl Exchange {
                 connection: self.connection,
                 source: self.source,
                 upstream: answer.hold,
-                deadline: answer
-                    .deadline
-                    .map(|at| Box::pin(tokio::time::sleep_until(at))),
+                deadline: answer.deadline.map(|deadline| {
+                    let timer = tokio::time::sleep_until(deadline.at);
+                    (deadline, Box::pin(timer))
+                }),
                 idle,
                 fault: self.fault,
             }),
@@ -474,24 +480,14 @@ pub(super) fn target<'n>(
     }
 }
 
-/// Applies the request changes of all levels. Returns a new host, when one is set.
-pub(super) fn mutate_request(exchange: &mut Exchange, levels: &[&Mutations]) -> Option<String> {
-    let changes: Vec<&HeaderMutations> = levels
-        .iter()
-        .map(|level| &level.request)
-        .filter(|change| !change.is_empty())
-        .collect();
-    if changes.is_empty() {
-        return None;
-    }
-    let mut host = None;
-    for change in changes {
+/// Applies the request changes of all levels.
+pub(super) fn mutate_request(exchange: &mut Exchange, levels: &[&Mutations]) {
+    for level in levels.iter().filter(|level| !level.request.is_empty()) {
         // A level sees what the one before it left.
-        change.remove(&mut exchange.head.headers);
+        level.request.remove(&mut exchange.head.headers);
         exchange.record.head = Some(exchange.head.clone_for_values());
-        host = change
-            .add(&mut exchange.head.headers, &exchange.record)
-            .or(host);
+        level
+            .request
+            .add(&mut exchange.head.headers, &exchange.record);
     }
-    host
 }

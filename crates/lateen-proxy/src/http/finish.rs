@@ -25,12 +25,20 @@ pub(crate) struct Tail {
     pub(crate) source: Option<Rc<RequestSource>>,
     pub(crate) upstream: Option<UpstreamHold>,
     /// When the response must be complete.
-    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    pub(crate) deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
     /// Time without progress, and the timer for it.
     pub(crate) idle: Option<(Duration, Pin<Box<Sleep>>)>,
     /// A fault was injected into the request.
     #[allow(dead_code, reason = "it counts until it is dropped")]
     pub(crate) fault: Option<ActiveFault>,
+}
+
+/// When a response must be complete.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// It is that of the whole stream, not that of the response.
+    pub(crate) of_stream: bool,
 }
 
 /// The upstream side of an exchange.
@@ -61,11 +69,16 @@ impl UpstreamHold {
 impl Tail {
     /// Whether one of the timers has run out.
     pub(crate) fn expired(&mut self, context: &mut Context<'_>) -> bool {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(context).is_ready()
+        if let Some((deadline, timer)) = &mut self.deadline
+            && timer.as_mut().poll(context).is_ready()
         {
-            self.record.flags.set(Flags::UPSTREAM_REQUEST_TIMEOUT);
-            self.record.details = "response_timeout".into();
+            let (flag, details) = if deadline.of_stream {
+                (Flags::DURATION_TIMEOUT, "max_duration_timeout")
+            } else {
+                (Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
+            };
+            self.record.flags.set(flag);
+            self.record.details = details.into();
             self.upstream = None;
             return true;
         }

@@ -15,8 +15,9 @@ use lateen_route::route::{Forward, WeightedCluster};
 use lateen_route::{Route, VirtualHost};
 use tokio::time::Instant;
 
+use super::body::RequestSource;
 use super::exchange::{Exchange, mutate_request, target};
-use super::finish::UpstreamHold;
+use super::finish::{Deadline, UpstreamHold};
 use super::reply::LocalReply;
 use super::retry::attempts;
 use super::{hop, shadow};
@@ -46,7 +47,7 @@ pub(super) struct Forwarded {
     pub(super) response: Response<Incoming>,
     pub(super) hold: UpstreamHold,
     /// When the body must be complete.
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Option<Deadline>,
 }
 
 /// Carries out the decision.
@@ -64,7 +65,7 @@ pub(super) async fn forward(
     if plan.action.high_priority {
         exchange.priority = Priority::High;
     }
-    let (hash, cookies) = request_hash(exchange, plan);
+    let (hash, cookies) = request_hash(exchange, plan, &cluster);
     let subset = subset(plan);
     prepare_head(exchange, plan);
     let manager = exchange.connection.manager.clone();
@@ -109,6 +110,16 @@ pub(super) async fn forward(
         deadline.set(Some(at));
         tokio::time::sleep_until(at).await;
     };
+    let ends = stream_limit(exchange, plan).map(|limit| Deadline {
+        at: Instant::from_std(exchange.record.started) + limit,
+        of_stream: true,
+    });
+    let ended = async {
+        match ends {
+            Some(deadline) => tokio::time::sleep_until(deadline.at).await,
+            None => std::future::pending().await,
+        }
+    };
     let stalled = async {
         match idle {
             Some(time) => tokio::time::sleep(time).await,
@@ -127,9 +138,17 @@ pub(super) async fn forward(
             }
             return Err(LocalReply::timeout("response_timeout"));
         }
-        () = stalled => return Err(LocalReply::stream_idle()),
+        () = stalled => return Err(LocalReply::stream_idle(received(source.as_deref()))),
+        () = ended => return Err(LocalReply::stream_too_long(received(source.as_deref()))),
     };
-    forwarded.deadline = deadline.get();
+    let of_response = deadline.get().map(|at| Deadline {
+        at,
+        of_stream: false,
+    });
+    forwarded.deadline = [of_response, ends]
+        .into_iter()
+        .flatten()
+        .min_by_key(|deadline| deadline.at);
     for cookie in cookies {
         let headers = forwarded.response.headers_mut();
         headers.append(header::SET_COOKIE, cookie);
@@ -185,8 +204,13 @@ fn check_upgrade(exchange: &Exchange, plan: &Plan<'_>) -> Result<(), LocalReply>
 }
 
 /// The hash for consistent balancing, and the cookies that the response sets for it.
-fn request_hash(exchange: &Exchange, plan: &Plan<'_>) -> (Option<u64>, Vec<HeaderValue>) {
-    if plan.action.hash.is_empty() {
+fn request_hash(
+    exchange: &Exchange,
+    plan: &Plan<'_>,
+    cluster: &Cluster,
+) -> (Option<u64>, Vec<HeaderValue>) {
+    // Others do not ask, so that no cookie is made for them.
+    if plan.action.hash.is_empty() || !cluster.balancing.hashes() {
         return (None, Vec::new());
     }
     let info = &exchange.connection.info;
@@ -210,7 +234,7 @@ fn request_hash(exchange: &Exchange, plan: &Plan<'_>) -> (Option<u64>, Vec<Heade
 
 /// Header changes, rewrites, and the removal of what concerns the client's connection only.
 fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
-    let new_host = mutate_request(exchange, plan.levels);
+    mutate_request(exchange, plan.levels);
     let suppress = exchange.connection.manager.suppress_envoy_headers;
     let upgrade = exchange
         .upgrade
@@ -220,6 +244,14 @@ fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
     hop::strip(&mut head.headers, upgrade.as_deref());
     // Answered by the codec when the upstream begins to take the body.
     head.headers.remove(header::EXPECT);
+    // What the path was before it is changed decides.
+    let of_path = match &plan.action.host_rewrite {
+        Some(HostRewrite::Path(rewrite)) => {
+            let host = rewrite.replace(head.view().path_only().as_bytes());
+            String::from_utf8(host.into_owned()).ok()
+        }
+        _ => None,
+    };
     if let Some(rewrite) = &plan.action.path_rewrite
         && let Some(path) = rewrite.apply(plan.route, &head.path)
     {
@@ -240,9 +272,10 @@ fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
             .filter(|value| !value.is_empty())
             .map(str::to_owned),
         // Known when the endpoint is chosen.
+        Some(HostRewrite::Path(_)) => of_path,
         Some(HostRewrite::Endpoint) | None => None,
     };
-    if let Some(host) = of_cluster.or(of_route).or(new_host) {
+    if let Some(host) = of_cluster.or(of_route) {
         set_host(head, host, plan.action.append_forwarded_host, suppress);
     }
 }
@@ -273,22 +306,43 @@ fn set_host(head: &mut super::head::Head, host: String, append: bool, suppress: 
 /// The time for the whole response: the route's, the client's header, or the gRPC deadline.
 fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
     let mut timeout = plan.action.timeout;
+    let asked = grpc_limit(exchange, plan, plan.action.grpc_timeout_max);
+    timeout = asked.or(timeout);
     let headers = &mut exchange.head.headers;
-    if let Some(limit) = plan.action.grpc_timeout_max
-        && let Some(asked) = headers.get(GRPC_TIMEOUT).and_then(grpc_timeout)
-    {
-        timeout = Some(if limit.is_zero() {
-            asked
-        } else {
-            asked.min(limit)
-        });
-    }
     let given = headers.remove(UPSTREAM_TIMEOUT);
     let given = given.and_then(|value| value.to_str().ok()?.parse().ok());
     given
         .map(Duration::from_millis)
         .or(timeout)
         .filter(|time| !time.is_zero())
+}
+
+/// The time for the whole stream: the gRPC deadline, where it counts, or the route's.
+fn stream_limit(exchange: &Exchange, plan: &Plan<'_>) -> Option<Duration> {
+    grpc_limit(exchange, plan, plan.action.grpc_stream_max).or(plan.action.stream_limit)
+}
+
+/// What `grpc-timeout` asks for, at most `most` unless that is zero.
+fn grpc_limit(exchange: &Exchange, plan: &Plan<'_>, most: Option<Duration>) -> Option<Duration> {
+    let most = most?;
+    let header = exchange.head.headers.get(GRPC_TIMEOUT);
+    let asked = header.and_then(grpc_timeout)?;
+    let offset = plan.action.grpc_timeout_offset;
+    let asked = if offset < asked {
+        asked - offset
+    } else {
+        asked
+    };
+    Some(if most.is_zero() {
+        asked
+    } else {
+        asked.min(most)
+    })
+}
+
+/// Whether the whole request has come.
+fn received(source: Option<&RequestSource>) -> bool {
+    source.is_none_or(RequestSource::is_complete)
 }
 
 /// Reads `grpc-timeout`: up to eight digits and a unit.

@@ -7,6 +7,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::flags::Flags;
 
+/// The gRPC status of calls that took too long.
+const DEADLINE_EXCEEDED: u32 = 4;
+
 /// An answer without an upstream.
 #[derive(Debug)]
 pub(crate) struct LocalReply {
@@ -159,15 +162,22 @@ impl LocalReply {
         )
     }
 
-    /// The stream made no progress for too long.
-    pub(crate) fn stream_idle() -> Self {
+    /// The stream made no progress for too long. `received`: the whole request has come, so that the client is not to
+    /// blame.
+    pub(crate) fn stream_idle(received: bool) -> Self {
         let flags = Flags::STREAM_IDLE_TIMEOUT;
-        Self::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "stream timeout",
-            flags,
-            "stream_idle_timeout",
-        )
+        let status = status_of_timeout(received);
+        Self::new(status, "stream timeout", flags, "stream_idle_timeout")
+    }
+
+    /// The stream took longer than its route allows, or than its gRPC deadline.
+    pub(crate) fn stream_too_long(received: bool) -> Self {
+        let flags = Flags::DURATION_TIMEOUT;
+        let details = "max_duration_timeout";
+        let status = status_of_timeout(received);
+        let mut reply = Self::new(status, "downstream duration timeout", flags, details);
+        reply.grpc_status = Some(DEADLINE_EXCEEDED);
+        reply
     }
 
     /// The request is malformed.
@@ -206,6 +216,14 @@ impl LocalReply {
             Flags::default(),
             "upgrade_failed",
         )
+    }
+}
+
+fn status_of_timeout(received: bool) -> StatusCode {
+    if received {
+        StatusCode::GATEWAY_TIMEOUT
+    } else {
+        StatusCode::REQUEST_TIMEOUT
     }
 }
 

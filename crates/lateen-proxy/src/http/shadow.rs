@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::attempt::{build, outlier_status, send};
+use super::attempt::{Choice, build, outlier_status, send};
 use super::body::{REPLAY_LIMIT, RequestBody};
 use super::exchange::{ATTEMPT_COUNT, Exchange};
 use super::finish::UpstreamHold;
@@ -300,7 +300,10 @@ impl Shadow {
             worker,
             cluster,
             &host,
-            Priority::Default,
+            Choice {
+                priority: Priority::Default,
+                protocols: None,
+            },
             request,
             &mut local,
         );

@@ -198,6 +198,8 @@ pub(crate) struct ClusterNotes {
     pub(crate) service: Option<ServiceName>,
     /// Its endpoints are outside the mesh.
     pub(crate) external: bool,
+    /// Filters do not choose the application protocols of its connections.
+    pub(crate) keeps_protocols: bool,
 }
 
 impl ClusterNotes {
@@ -233,7 +235,11 @@ impl ClusterNotes {
             }
             _ => None,
         };
-        Self { service, external }
+        Self {
+            service,
+            external,
+            keeps_protocols: text(notes, "alpn_override") == "false",
+        }
     }
 }
 

@@ -8,17 +8,20 @@ use lateen_xds::pb::envoy::config::route::v3 as pb;
 use lateen_xds::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
 };
-use lateen_xds::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
+use lateen_xds::pb::envoy::config::route::v3::weighted_cluster::{
+    RandomValueSpecifier, cluster_weight,
+};
 
 use super::{duration, mutations};
 use crate::balance::subset::labels;
+use crate::constraint::{header_name, not_empty, one_line};
 use crate::filter::PerFilter;
 use crate::fraction::Fraction;
 use crate::hash::HashPolicy;
 use crate::mutate::{HeaderMutations, Mutations};
 use crate::redirect::Redirect;
 use crate::retry::RetryPolicy;
-use crate::rewrite::{HostRewrite, PathRewrite};
+use crate::rewrite::{HostRewrite, PathRewrite, RegexRewrite};
 use crate::route::{Action, Forward, Mirror, Target, WeightedCluster};
 use crate::{Invalid, Within, refuse_rest};
 
@@ -77,7 +80,10 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
     let subset = labels(message.metadata_match.take().as_ref());
     message.include_vh_rate_limits = None;
     let target = match message.cluster_specifier.take() {
-        Some(ClusterSpecifier::Cluster(name)) => Target::Cluster(name),
+        Some(ClusterSpecifier::Cluster(name)) => {
+            not_empty("cluster", &name)?;
+            Target::Cluster(name)
+        }
         Some(ClusterSpecifier::ClusterHeader(name)) => {
             Target::Header(HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
                 Invalid::new(
@@ -95,7 +101,10 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
     let path_rewrite = path_rewrite(&mut message)?;
     let host_rewrite = match message.host_rewrite_specifier.take() {
         None => None,
-        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host)),
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            one_line("host_rewrite_literal", &host)?;
+            Some(HostRewrite::Literal(host))
+        }
         Some(HostRewriteSpecifier::AutoHostRewrite(auto)) => {
             auto.value.then_some(HostRewrite::Endpoint)
         }
@@ -107,36 +116,52 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
                 )
             })?,
         )),
-        Some(_) => return Err(Invalid::unsupported("host_rewrite_path_regex")),
+        Some(HostRewriteSpecifier::HostRewritePathRegex(rewrite)) => Some(HostRewrite::Path(
+            RegexRewrite::compile(rewrite).within("host_rewrite_path_regex")?,
+        )),
+        Some(_) => return Err(Invalid::unsupported("host_rewrite")),
     };
-    let timeout = match message.timeout.take() {
+    let mut timeout = match message.timeout.take() {
         None => Some(DEFAULT_TIMEOUT),
         Some(time) => Some(duration(time).within("timeout")?).filter(|time| !time.is_zero()),
     };
-    let mut grpc_timeout_max = message
+    let grpc_timeout_max = message
         .max_grpc_timeout
         .take()
         .map(duration)
         .transpose()
         .within("max_grpc_timeout")?;
+    let mut grpc_timeout_offset = message
+        .grpc_timeout_offset
+        .take()
+        .map(duration)
+        .transpose()
+        .within("grpc_timeout_offset")?;
+    let mut stream_limit = None;
+    let mut grpc_stream_max = None;
     if let Some(mut stream) = message.max_stream_duration.take() {
-        let limit = stream.max_stream_duration.take().map(duration).transpose();
-        if limit
+        stream_limit = stream
+            .max_stream_duration
+            .take()
+            .map(duration)
+            .transpose()
             .within("max_stream_duration.max_stream_duration")?
-            .is_some_and(|d| !d.is_zero())
-        {
-            return Err(Invalid::unsupported(
-                "max_stream_duration.max_stream_duration",
-            ));
-        }
-        let grpc = stream
+            .filter(|limit| !limit.is_zero());
+        // With these limits there is no time for the response alone.
+        timeout = None;
+        grpc_stream_max = stream
             .grpc_timeout_header_max
             .take()
             .map(duration)
-            .transpose();
-        grpc_timeout_max = grpc
-            .within("max_stream_duration.grpc_timeout_header_max")?
-            .or(grpc_timeout_max);
+            .transpose()
+            .within("max_stream_duration.grpc_timeout_header_max")?;
+        grpc_timeout_offset = stream
+            .grpc_timeout_header_offset
+            .take()
+            .map(duration)
+            .transpose()
+            .within("max_stream_duration.grpc_timeout_header_offset")?
+            .or(grpc_timeout_offset);
         refuse_rest(&stream).within("max_stream_duration")?;
     }
     let idle_timeout = message
@@ -198,6 +223,9 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
         append_forwarded_host,
         timeout,
         grpc_timeout_max,
+        grpc_timeout_offset: grpc_timeout_offset.unwrap_or_default(),
+        stream_limit,
+        grpc_stream_max,
         idle_timeout,
         retry,
         hash,
@@ -212,6 +240,7 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
 fn path_rewrite(message: &mut pb::RouteAction) -> Result<Option<PathRewrite>, Invalid> {
     let prefix = std::mem::take(&mut message.prefix_rewrite);
     let full = std::mem::take(&mut message.path_rewrite);
+    one_line("prefix_rewrite", &prefix)?;
     let regex = message.regex_rewrite.take();
     Ok(match (prefix.is_empty(), regex, full.is_empty()) {
         (true, None, true) => None,
@@ -264,6 +293,13 @@ fn weighted(mut message: pb::WeightedCluster) -> Result<Target, Invalid> {
         })();
         clusters.push(compiled.within_item("clusters", index)?);
     }
+    let number = match message.random_value_specifier.take() {
+        Some(RandomValueSpecifier::HeaderName(name)) => Some(header_name("header_name", &name)?),
+        Some(RandomValueSpecifier::UseHashPolicy(used)) if used.value => {
+            return Err(Invalid::unsupported("use_hash_policy"));
+        }
+        Some(RandomValueSpecifier::UseHashPolicy(_)) | None => None,
+    };
     refuse_rest(&message)?;
     let total: u64 = clusters.iter().map(|cluster| cluster.weight).sum();
     if total == 0 || total > u64::from(u32::MAX) {
@@ -278,7 +314,11 @@ fn weighted(mut message: pb::WeightedCluster) -> Result<Target, Invalid> {
             format!("must be the sum of weights, {total}"),
         ));
     }
-    Ok(Target::Weighted { clusters, total })
+    Ok(Target::Weighted {
+        clusters,
+        total,
+        number,
+    })
 }
 
 fn mirror(mut message: pb::route_action::RequestMirrorPolicy) -> Result<Mirror, Invalid> {

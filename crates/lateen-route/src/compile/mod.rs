@@ -10,16 +10,20 @@ use lateen_xds::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use lateen_xds::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use lateen_xds::pb::google::protobuf;
 
+use crate::constraint::not_empty;
 use crate::filter::PerFilter;
 use crate::fraction::Fraction;
-use crate::header_match::{HeaderMatch, QueryMatch};
+use crate::header_match::{CookieMatch, HeaderMatch, QueryMatch};
 use crate::mutate::{HeaderMutations, Mutations};
 use crate::path_match::PathMatch;
-use crate::route::{Route, VirtualHost};
+use crate::route::{Action, Route, VirtualHost};
 use crate::string_match::full_match;
 use crate::table::RouteTable;
 use crate::table::index::RouteIndex;
 use crate::{Invalid, Within, refuse_rest};
+
+/// Bytes that the body of a direct response may have when nothing else is configured.
+const DIRECT_BODY_LIMIT: usize = 4096;
 
 /// Takes the four header lists out of a message.
 macro_rules! mutations {
@@ -51,11 +55,12 @@ pub(crate) use mutations;
 
 /// Compiles a route configuration.
 pub(crate) fn table(mut message: pb::RouteConfiguration) -> Result<RouteTable, Invalid> {
-    // Accepted without effect: metadata is for other tools; clusters are never validated here, as a route may arrive
-    // before its cluster; direct bodies are bounded by the size of a discovery message.
+    // For other tools.
     message.metadata = None;
-    message.validate_clusters = None;
-    message.max_direct_response_body_size_bytes = None;
+    let most = message
+        .max_direct_response_body_size_bytes
+        .take()
+        .map_or(DIRECT_BODY_LIMIT, |value| value.value as usize);
     let mut table = RouteTable {
         name: std::mem::take(&mut message.name),
         mutations: mutations!(message),
@@ -63,14 +68,19 @@ pub(crate) fn table(mut message: pb::RouteConfiguration) -> Result<RouteTable, I
         most_specific_mutations_win: std::mem::take(
             &mut message.most_specific_header_mutations_wins,
         ),
+        validate_clusters: message.validate_clusters.take().map(|value| value.value),
         ignore_port: std::mem::take(&mut message.ignore_port_in_host_matching),
         ..RouteTable::default()
     };
     let hosts = std::mem::take(&mut message.virtual_hosts);
+    let mirrors = std::mem::take(&mut message.request_mirror_policies);
     refuse_rest(&message)?;
     let mut names = std::collections::HashSet::new();
     for (position, mut host) in hosts.into_iter().enumerate() {
         let domains = std::mem::take(&mut host.domains);
+        if host.request_mirror_policies.is_empty() {
+            host.request_mirror_policies.clone_from(&mirrors);
+        }
         if domains.is_empty() {
             return Err(Invalid::new("domains", "must not be empty"))
                 .within_item("virtual_hosts", position);
@@ -82,7 +92,9 @@ pub(crate) fn table(mut message: pb::RouteConfiguration) -> Result<RouteTable, I
                 .map_err(|reason| Invalid::new(format!("domains[{index}]"), reason))
                 .within_item("virtual_hosts", position)?;
         }
-        let host = virtual_host(host).within_item("virtual_hosts", position)?;
+        let host = virtual_host(host)
+            .and_then(|host| check_bodies(host, most))
+            .within_item("virtual_hosts", position)?;
         if !names.insert(host.name.clone()) {
             return Err(Invalid::new(
                 "name",
@@ -95,9 +107,24 @@ pub(crate) fn table(mut message: pb::RouteConfiguration) -> Result<RouteTable, I
     Ok(table)
 }
 
+/// Refuses answers whose body is longer than allowed.
+fn check_bodies(host: VirtualHost, most: usize) -> Result<VirtualHost, Invalid> {
+    for (position, route) in host.routes.iter().enumerate() {
+        if let Action::Direct { body, .. } = &route.action
+            && body.len() > most
+        {
+            let reason = format!("has {} bytes; at most {most} are allowed", body.len());
+            return Err(Invalid::new("direct_response.body", reason))
+                .within_item("routes", position);
+        }
+    }
+    Ok(host)
+}
+
 fn virtual_host(mut message: pb::VirtualHost) -> Result<VirtualHost, Invalid> {
     message.metadata = None;
     let name = std::mem::take(&mut message.name);
+    not_empty("name", &name)?;
     let require_tls = match TlsRequirementType::try_from(std::mem::take(&mut message.require_tls)) {
         Ok(TlsRequirementType::None) => false,
         Ok(TlsRequirementType::All) => true,
@@ -105,6 +132,7 @@ fn virtual_host(mut message: pb::VirtualHost) -> Result<VirtualHost, Invalid> {
     };
     let mutations = mutations!(message);
     let retry = message.retry_policy.take();
+    let mirrors = std::mem::take(&mut message.request_mirror_policies);
     let attempt_count_in_request = std::mem::take(&mut message.include_request_attempt_count);
     let attempt_count_in_response = std::mem::take(&mut message.include_attempt_count_in_response);
     let filters = PerFilter::compile(std::mem::take(&mut message.typed_per_filter_config))?;
@@ -117,6 +145,12 @@ fn virtual_host(mut message: pb::VirtualHost) -> Result<VirtualHost, Invalid> {
             && action.retry_policy.is_none()
         {
             action.retry_policy.clone_from(&retry);
+        }
+        // So are its copies.
+        if let Some(pb::route::Action::Route(action)) = &mut message.action
+            && action.request_mirror_policies.is_empty()
+        {
+            action.request_mirror_policies.clone_from(&mirrors);
         }
         routes.push(route(message).within_item("routes", position)?);
     }
@@ -167,6 +201,7 @@ fn route(mut message: pb::Route) -> Result<Route, Invalid> {
             case_sensitive: true,
             headers: Vec::new(),
             query: Vec::new(),
+            cookies: Vec::new(),
             grpc: false,
             fraction: None,
         },
@@ -215,6 +250,11 @@ fn conditions(mut message: pb::RouteMatch, mut route: Route) -> Result<Route, In
         route
             .query
             .push(QueryMatch::compile(matcher).within_item("query_parameters", index)?);
+    }
+    for (index, matcher) in std::mem::take(&mut message.cookies).into_iter().enumerate() {
+        route
+            .cookies
+            .push(CookieMatch::compile(matcher).within_item("cookies", index)?);
     }
     route.grpc = message.grpc.take().is_some();
     route.fraction = message

@@ -101,10 +101,12 @@ fn judge(route: &Route, request: &RequestView<'_>, random: u64) -> Verdict {
         Action::Forward(forward) => match &forward.target {
             Target::Cluster(name) => format!("cluster {name}"),
             Target::Header(name) => format!("cluster named by header {name}"),
-            Target::Weighted { clusters, total } => {
+            Target::Weighted {
+                clusters, total, ..
+            } => {
                 let drawn = forward
                     .target
-                    .draw(random)
+                    .draw(request, random)
                     .and_then(|drawn| clusters.get(drawn));
                 drawn.map_or_else(String::new, |cluster| {
                     format!(

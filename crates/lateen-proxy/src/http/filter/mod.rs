@@ -4,10 +4,12 @@
 //! What a filter remembers of a request until its response is in [`Passed`]. A filter that has nothing to do for a
 //! request costs a look at the configuration of the route's levels.
 
+pub(crate) mod alpn;
 mod fault;
 mod session;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use lateen_route::cors::{Cors, Outcome};
@@ -15,6 +17,7 @@ use lateen_route::fault::Fault;
 use lateen_route::filter::{FilterConfig, FilterLevels};
 use lateen_route::stateful_session::Session;
 
+use alpn::UpstreamProtocols;
 pub(crate) use fault::ActiveFault;
 pub(super) use session::Wanted;
 
@@ -39,6 +42,7 @@ pub(crate) struct HttpFilter {
 /// What a filter does, with its own configuration.
 #[derive(Debug)]
 pub(crate) enum Kind {
+    Alpn(Arc<UpstreamProtocols>),
     Cors,
     Fault(Box<Fault>),
     StatefulSession(Option<Box<Session>>),
@@ -68,6 +72,9 @@ impl HttpFilters {
                 continue;
             }
             match &filter.kind {
+                Kind::Alpn(protocols) => {
+                    exchange.upstream_protocols = Some(protocols.clone());
+                }
                 Kind::Cors => {
                     let policies = levels.configs(name).filter_map(|config| match config {
                         FilterConfig::Cors(policy) => Some(&**policy),
@@ -124,7 +131,7 @@ impl HttpFilters {
                         session::announce(exchange, session, named, headers);
                     }
                 }
-                Kind::Fault(_) => {}
+                Kind::Alpn(_) | Kind::Fault(_) => {}
             }
         }
     }
