@@ -17,6 +17,7 @@ TYPES = {
     "endpoints": "envoy.config.endpoint.v3.ClusterLoadAssignment",
     "listeners": "envoy.config.listener.v3.Listener",
     "routes": "envoy.config.route.v3.RouteConfiguration",
+    "secrets": "envoy.extensions.transport_sockets.tls.v3.Secret",
 }
 URLS = {kind: PREFIX + message for kind, message in TYPES.items()}
 KINDS = {url: kind for kind, url in URLS.items()}

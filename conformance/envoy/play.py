@@ -5,6 +5,7 @@ Runs in a network namespace of its own, so that both proxies get the same snapsh
 
 import collections
 import copy
+import hashlib
 import json
 import os
 import pathlib
@@ -12,11 +13,13 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 
 import ads
+import certificates
 import generate
 import shorthand
 import upstream
@@ -94,14 +97,16 @@ def play(which, binary, folder, path, seed, count):
     shorthand.fill(snapshot)
     if "generate" in snapshot:
         generate.fill(snapshot, seed, count)
+    made = certificates.Certificates(snapshot.pop("certificates", {}), pathlib.Path(tempfile.mkdtemp(dir=folder)))
+    snapshot = made.fill(snapshot)
     for each in snapshot.get("upstreams", []):
-        upstream.start(each["name"], each.get("address", "127.0.0.1"), each["port"])
+        upstream.start(each["name"], each.get("address", "127.0.0.1"), each["port"], files(made, each.get("tls")))
     server = ads.Ads(XDS)
     for kind in ads.TYPES:
         server.put(kind, snapshot.get("resources", {}).get(kind, []))
     proxy = Proxy(which, binary, folder, name)
     try:
-        named = {kind: set(server.held[kind]) for kind in ("endpoints", "routes")}
+        named = {kind: set(server.held[kind]) for kind in ("endpoints", "routes", "secrets")}
         rejected = server.settle(DEADLINE, lambda: server.subscribed["listeners"] and all(
             server.subscribed[kind] >= names for kind, names in named.items()))
         if rejected:
@@ -112,6 +117,7 @@ def play(which, binary, folder, path, seed, count):
         seen = [attempt(server, trial) for trial in snapshot.get("trials", [])]
         clients = {}
         for request in expand(snapshot.get("requests", [])):
+            request["tls"] = files(made, request.get("tls"))
             seen.append(ask(clients, request, snapshot))
         if proxy.process.poll() is not None:
             raise RuntimeError(f"the proxy ended with {proxy.process.returncode}: {proxy.log.read_text()[-2000:]}")
@@ -138,6 +144,13 @@ def attempt(server, trial):
     server.settle(DEADLINE)
     note = next(iter(rejected.values()), "")
     return {"name": trial["name"], "seen": {"rejected": bool(rejected)}, "note": note}
+
+
+def files(made, tls):
+    """TLS options with files in the place of names."""
+    if tls is None:
+        return None
+    return {key: str(made.file(value)) if key in ("identity", "clients") else value for key, value in tls.items()}
 
 
 def expand(requests):
@@ -203,6 +216,8 @@ def ask(clients, request, snapshot):
     alone = "raw" in request or request.get("alone", False)
     started = time.monotonic()
     client = None if alone else clients.pop(key, None)
+    if request["tls"] is not None:
+        return shake(request, key)
     client = client or wire.Client(*key, patience=request.get("patience", 5.0))
     found = client.exchange(encode(request), request.get("responses", 1))
     seconds = time.monotonic() - started
@@ -219,6 +234,26 @@ def ask(clients, request, snapshot):
     if "timing" in request:  # Classes of that many seconds.
         seen["time"] = int(seconds / request["timing"])
     return {"name": request["name"], "seen": seen, "tally": request.get("tally"), "sent": encode(request).decode("latin-1")}
+
+
+def shake(request, key):
+    """A request on a TLS connection of its own. How a refusal looks to a client depends on its library, so any will do."""
+    sent = encode(request)
+    seen = {"refused": True}
+    try:
+        client = wire.Client(*key, patience=request.get("patience", 5.0), tls=request["tls"])
+        found = client.exchange(sent)
+        if found and not isinstance(found[0], str):
+            connection = client.connection
+            seen = {"alpn": connection.selected_alpn_protocol(), "version": connection.version(),
+                    "responses": [canonical(response) for response in found]}
+            if "shows" in request:
+                shown = hashlib.sha256(connection.getpeercert(binary_form=True)).hexdigest()
+                seen["expected certificate"] = shown == request["shows"]
+        client.close()
+    except OSError:
+        pass
+    return {"name": request["name"], "seen": seen, "tally": request.get("tally"), "sent": sent.decode("latin-1")}
 
 
 MASKS = [
@@ -239,6 +274,10 @@ def masked(headers):
         for names, form, mask in MASKS:
             if names.match(name.lower()) and form.match(value):
                 value = form.sub(mask, value)
+        if name.lower() == "x-forwarded-client-cert":
+            # Every run makes certificates of its own.
+            value = re.sub(r"Hash=[0-9a-f]{64}", "Hash=<hash>", value)
+            value = re.sub(r'(Cert|Chain)="(-----BEGIN%20CERTIFICATE-----%0A[^"]*%0A)"', r'\1="<pem>"', value)
         found.setdefault(name, []).append(value)
     return dict(sorted(found.items()))
 

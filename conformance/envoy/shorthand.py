@@ -27,9 +27,40 @@ def static(name, ports, **fields):
             "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}, **fields}
 
 
+def tls(direction, context):
+    """A transport socket with a TLS context."""
+    url = f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{direction}TlsContext"
+    return {"name": "envoy.transport_sockets.tls", "typed_config": {"@type": url, **context}}
+
+
+def chains(port, wanted):
+    """A listener that looks at the client hello, with filter chains: `{match, tls, cluster, manager}`."""
+    inspector = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+    made = listener(port, {})
+    made["listener_filters"] = [{"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": inspector}}]
+    made["filter_chains"] = []
+    for index, each in enumerate(wanted):
+        routes = [{"match": {"prefix": "/"}, "route": {"cluster": each["cluster"]}}]
+        virtual_hosts = [{"name": "v", "domains": ["*"], "routes": routes}]
+        chain = inline(port, virtual_hosts, dict(each.get("manager", {})))["filter_chains"][0]
+        chain |= {"name": f"chain-{index}", "filter_chain_match": each.get("match", {})}
+        if "tls" in each:
+            chain["transport_socket"] = tls("Downstream", each["tls"])
+        made["filter_chains"].append(chain)
+    return made
+
+
 def fill(snapshot):
-    """Replaces the short forms: `http: [{port, virtual_hosts | rds, manager}]`, `static: [{name, ports, ...}]`."""
+    """Replaces the short forms: `http: [{port, virtual_hosts | rds, manager}]`, `static: [{name, ports, tls, ...}]`,
+    `chains: [{port, chains}]`, and `handshakes: {ports, clients}`, a request from each client to each port."""
     resources = snapshot.setdefault("resources", {})
+    for each in snapshot.pop("chains", []):
+        resources.setdefault("listeners", []).append(chains(each["port"], each["chains"]))
+    for each in snapshot.pop("handshakes", []):
+        for port in each["ports"]:
+            for name, client in each["clients"].items():
+                request = {"name": f"{name} at {port}", "port": port, "alone": True, **(client or {})}
+                snapshot.setdefault("requests", []).append(request)
     for each in snapshot.pop("http", []):
         manager = dict(each.get("manager", {}))
         if "rds" in each:
@@ -40,6 +71,8 @@ def fill(snapshot):
             made = inline(each["port"], each["virtual_hosts"], manager)
         resources.setdefault("listeners", []).append(made)
     for each in snapshot.pop("static", []):
+        if "tls" in each:
+            each["transport_socket"] = tls("Upstream", each.pop("tls"))
         resources.setdefault("clusters", []).append(static(**each))
     for trial in snapshot.get("trials", []):
         # One resource of a kind that is given by the part that matters.
@@ -49,5 +82,12 @@ def fill(snapshot):
         elif "routes" in trial or "virtual_hosts" in trial:
             virtual_hosts = trial.get("virtual_hosts") or [{"name": "v", "domains": ["*"], "routes": trial["routes"]}]
             trial["kind"], trial["resource"] = "routes", {"name": "trial", "virtual_hosts": virtual_hosts}
+        elif "server" in trial:
+            made = inline(18080, [{"name": "v", "domains": ["*"]}], {})
+            made["filter_chains"][0]["transport_socket"] = tls("Downstream", trial["server"])
+            trial["kind"], trial["resource"] = "listeners", made
+        elif "client" in trial:
+            socket = tls("Upstream", trial["client"])
+            trial["kind"], trial["resource"] = "clusters", static("trial", [9001], transport_socket=socket)
         elif "cluster" in trial:
             trial["kind"], trial["resource"] = "clusters", static("trial", [9001], **trial["cluster"])

@@ -8,6 +8,7 @@ same `x-key`, wherever they arrive; others are answered as if nothing had been a
 import collections
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -30,32 +31,55 @@ def concerned(name, request, options):
     return "only" not in options or name in options["only"].split("+")
 
 
-def start(name, address, port):
-    """Listens, and answers until the process ends."""
+def start(name, address, port, tls=None):
+    """Listens, and answers until the process ends. `tls`: `identity` and `clients` (files), `alpn`."""
+    context = tls and server_context(tls)
     listener = socket.create_server((address, port), backlog=256)
 
     def accept():
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=serve, args=(name, connection), daemon=True).start()
+            threading.Thread(target=serve, args=(name, connection, context), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
 
 
-def serve(name, connection):
+def server_context(tls):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls["identity"])
+    if "clients" in tls:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(tls["clients"])
+    if "alpn" in tls:
+        context.set_alpn_protocols(tls["alpn"])
+
+    def named(connection, name, _):
+        connection.asked = name
+
+    context.sni_callback = named
+    return context
+
+
+def serve(name, connection, context=None):
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    reader = wire.Reader(connection)
+    tls = None
     try:
+        if context:
+            connection = context.wrap_socket(connection, server_side=True)
+            shown = connection.getpeercert() or {}
+            tls = {"sni": getattr(connection, "asked", None), "alpn": connection.selected_alpn_protocol(),
+                   "client": [list(pair) for pair in shown.get("subjectAltName", ())]}
+        reader = wire.Reader(connection)
         while True:
             request = reader.message(is_request=True)
-            if request is None or not answer(name, connection, request):
+            if request is None or not answer(name, connection, request, tls):
                 break
     except (OSError, ValueError):
         pass
     connection.close()
 
 
-def answer(name, connection, request):
+def answer(name, connection, request, tls=None):
     """Answers a request; whether the connection stays open."""
     method, path, _ = request["start"].split(" ", 2)
     words = [value for key, value in request["headers"] if key.lower() == "x-do"]
@@ -71,6 +95,8 @@ def answer(name, connection, request):
         return False
     seen = {"upstream": name, "method": method, "path": path, "headers": request["headers"],
             "body": request["body"], "framing": request["framing"]}
+    if tls:
+        seen["tls"] = tls
     body = b"" if "empty" in options else json.dumps(seen).encode()
     lines = [f"HTTP/1.1 {options.get('status', 200)} Fine", "content-type: application/json", *added]
     if "chunked" in options:

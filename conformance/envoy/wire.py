@@ -1,6 +1,7 @@
 """HTTP/1.1 on raw sockets: exact bytes out, what came back in."""
 
 import socket
+import ssl
 
 
 class Reader:
@@ -68,12 +69,27 @@ class Reader:
         return message
 
 
+def handshake(connection, options):
+    """TLS as a client: `identity` (a file), `sni`, `alpn`, `version`. The server's certificate is looked at by tests."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if "identity" in options:
+        context.load_cert_chain(options["identity"])
+    if "alpn" in options:
+        context.set_alpn_protocols(options["alpn"])
+    if "version" in options:
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[options["version"]]
+    return context.wrap_socket(connection, server_hostname=options.get("sni"))
+
+
 class Client:
     """A connection to the proxy."""
 
-    def __init__(self, port, source="127.0.0.1", patience=5.0):
+    def __init__(self, port, source="127.0.0.1", patience=5.0, tls=None):
         self.connection = socket.create_connection(("127.0.0.1", port), patience, (source, 0))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.connection = handshake(self.connection, tls)
         self.reader = Reader(self.connection)
 
     def exchange(self, request, responses=1):

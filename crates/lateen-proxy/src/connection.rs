@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -105,7 +106,12 @@ pub(crate) async fn serve(
     let mut prefix = BytesMut::new();
     let inspection = inspect(&mut stream, &mut prefix, &listener, local.port()).await;
     let restored = local != canonical(own);
-    if let Some((chain, info)) = choose(&listener, inspection, remote, local, restored, id)
+    let chosen = choose(&listener, inspection, remote, local, restored, id);
+    if chosen.is_none() && !prefix.is_empty() {
+        // What was sent is not taken: the client sees a reset, as from Envoy, which leaves it in the socket.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
+    if let Some((chain, info)) = chosen
         && let Some((mut stream, info, mut prefix)) =
             secure(&chain, &listener, info, stream, prefix).await
     {

@@ -78,6 +78,16 @@ pub(crate) fn downstream(
         current: Default::default(),
     };
     refuse_rest(&message).within("typed_config")?;
+    let fixed = tls.common.validation.as_ref();
+    let checks = fixed.is_some_and(|fixed| fixed.checks_something());
+    if tls.require_client_certificate && !checks && tls.common.validation_secret.is_none() {
+        // Envoy would not even ask for one, and everybody would be served.
+        let reason = "needs a validation context that says how to check the certificate";
+        return Err(Invalid::new(
+            "typed_config.require_client_certificate",
+            reason,
+        ));
+    }
     tls.prepare()
         .map_err(|reason| Invalid::new("typed_config", reason))?;
     Ok(Some(Arc::new(tls)))

@@ -151,9 +151,12 @@ impl ServerTls {
         let builder = ServerConfig::builder_with_provider(parameters.provider.clone())
             .with_protocol_versions(&parameters.versions)?;
         let checked = validation.filter(|validation| validation.checks_something());
-        let asks = checked.is_some() || self.require_client_certificate;
-        let builder = if asks {
-            let validation = checked.unwrap_or_default();
+        if self.require_client_certificate && checked.is_none() {
+            // A secret without authorities or names would let everybody pass.
+            return Err(Refusal::NotReady.into());
+        }
+        let asks = checked.is_some();
+        let builder = if let Some(validation) = checked {
             let verifier = Verifier {
                 asked: None,
                 algorithms: parameters.provider.signature_verification_algorithms,

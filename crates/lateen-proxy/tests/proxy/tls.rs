@@ -1,6 +1,6 @@
 //! TLS of listeners: modes of mutual TLS, names, protocols, secrets that come late, change and go.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -221,7 +221,9 @@ fn plaintext_gets_no_answer_from_a_strict_listener() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(bytes).unwrap();
         let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
+        let ended = stream.read_to_end(&mut answer);
+        let error = ended.map_err(|error| error.kind());
+        assert_eq!(error, Err(ErrorKind::ConnectionReset), "{bytes:?}");
         assert_eq!(answer, b"", "{bytes:?}");
     }
     assert_eq!(upstream.count(), 0);
@@ -531,7 +533,10 @@ fn contexts_that_cannot_be_carried_out_are_rejected_by_path() {
     renamed["sessionTicketKeys"] = json!({ "keys": [{ "inlineString": "x" }] });
     let mut stapled = common(json!({}));
     stapled["ocspStaplePolicy"] = json!("MUST_STAPLE");
+    let mut unchecked = common(json!({}));
+    unchecked["requireClientCertificate"] = json!(true);
     for (context, path) in [
+        (unchecked, "require_client_certificate"),
         (
             json!({ "commonTlsContext": {} }),
             "common_tls_context.tls_certificates",
