@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 import ads
@@ -90,10 +91,32 @@ def listening(port):
     return True
 
 
+def log_lines(path, count):
+    """The lines of a log, once there are as many as expected; JSON lines as objects."""
+    def lines():
+        return path.read_text().splitlines() if path.exists() else []
+
+    try:
+        until(f"{count} lines in {path.name}", lambda: len(lines()) >= count)
+    except TimeoutError:
+        pass
+    return [json.loads(line) if line.startswith("{") else line for line in lines()]
+
+
+def statistics(pattern):
+    """Counters and gauges whose names fit."""
+    query = urllib.parse.urlencode({"filter": pattern})
+    with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/stats?{query}", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return dict(line.split(": ", 1) for line in lines if line.rsplit(": ", 1)[-1].isdigit())
+
+
 def play(which, binary, folder, path, seed, count):
     """What was seen of one snapshot: a list of transcripts."""
-    snapshot = yaml.safe_load(path.read_text())
     name = path.stem
+    files = folder / f"{which}-{name}-files"
+    files.mkdir()
+    snapshot = yaml.safe_load(path.read_text().replace("$FOLDER", str(files)))
     shorthand.fill(snapshot)
     if "generate" in snapshot:
         generate.fill(snapshot, seed, count)
@@ -119,6 +142,9 @@ def play(which, binary, folder, path, seed, count):
         for request in expand(snapshot.get("requests", [])):
             request["tls"] = files(made, request.get("tls"))
             seen.append(ask(clients, request, snapshot))
+        seen += [{"name": f"log {each['name']}", "seen": {"lines": log_lines(files / each["name"], each["lines"])}}
+                 for each in snapshot.get("logs", [])]
+        seen += [{"name": f"stats {each}", "seen": statistics(each)} for each in snapshot.get("stats", [])]
         if proxy.process.poll() is not None:
             raise RuntimeError(f"the proxy ended with {proxy.process.returncode}: {proxy.log.read_text()[-2000:]}")
         return tallied(seen)
