@@ -114,9 +114,9 @@ def statistics(pattern):
 def play(which, binary, folder, path, seed, count):
     """What was seen of one snapshot: a list of transcripts."""
     name = path.stem
-    files = folder / f"{which}-{name}-files"
-    files.mkdir()
-    snapshot = yaml.safe_load(path.read_text().replace("$FOLDER", str(files)))
+    logs = folder / f"{which}-{name}-logs"
+    logs.mkdir()
+    snapshot = yaml.safe_load(path.read_text().replace("$FOLDER", str(logs)))
     shorthand.fill(snapshot)
     if "generate" in snapshot:
         generate.fill(snapshot, seed, count)
@@ -142,7 +142,7 @@ def play(which, binary, folder, path, seed, count):
         for request in expand(snapshot.get("requests", [])):
             request["tls"] = files(made, request.get("tls"))
             seen.append(ask(clients, request, snapshot))
-        seen += [{"name": f"log {each['name']}", "seen": {"lines": log_lines(files / each["name"], each["lines"])}}
+        seen += [{"name": f"log {each['name']}", "seen": {"lines": log_lines(logs / each["name"], each["lines"])}}
                  for each in snapshot.get("logs", [])]
         seen += [{"name": f"stats {each}", "seen": statistics(each)} for each in snapshot.get("stats", [])]
         if proxy.process.poll() is not None:

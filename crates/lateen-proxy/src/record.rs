@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::cluster::{Cluster, Host};
@@ -32,8 +31,6 @@ pub(crate) struct Record {
     pub(crate) flags: Flags,
     pub(crate) details: Cow<'static, str>,
     pub(crate) upstream_failure: String,
-    /// What the proxy answered itself.
-    pub(crate) local_body: Bytes,
     /// What is logged, in Envoy's words, when it is not the end.
     pub(crate) log_type: Option<&'static str>,
     pub(crate) bytes_received: u64,
@@ -74,7 +71,6 @@ impl Record {
             flags: Flags::default(),
             details: Cow::Borrowed(""),
             upstream_failure: String::new(),
-            local_body: Bytes::new(),
             log_type: None,
             bytes_received: 0,
             bytes_sent: 0,

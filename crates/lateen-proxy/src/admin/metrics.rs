@@ -293,7 +293,10 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
             push(samples, "cluster", name, label, stat, kind, value);
         };
         ClusterStats::visit(&cluster.shared.stats, &mut |stat, kind, value| {
-            add(stat, kind, value)
+            // As in Envoy, classes of codes appear with their first response.
+            if value > 0 || !stat.ends_with("xx") {
+                add(stat, kind, value);
+            }
         });
         Codes::visit(&cluster.shared.codes, &mut |status, count| {
             add(&format!("upstream_rq_{status}"), Kind::Counter, count);

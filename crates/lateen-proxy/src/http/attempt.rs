@@ -114,7 +114,9 @@ pub(super) async fn one_attempt(
         }
         Err(error) => {
             host.shared.failed_requests.fetch_add(1, Ordering::Relaxed);
-            if matches!(error.failure, Failure::Reset | Failure::RefusedStream) {
+            if matches!(error.reset, Reset::Remote | Reset::Refused)
+                && !matches!(error.failure, Failure::AttemptTimeout { .. })
+            {
                 cluster.shared.stats.here().rq_rx_reset.inc();
             }
             Err(error)

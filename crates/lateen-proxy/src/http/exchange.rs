@@ -129,6 +129,10 @@ impl Exchange {
             .filters
             .on_request(self, levels, cluster.as_deref(), &mut passed)
             .await;
+        if filtered.is_ok() {
+            // It has passed the filters, and reaches the router.
+            manager.stats.here().forwarded.inc();
+        }
         let mut answer = match (filtered, found) {
             // Header changes count for routes that forward, and for answers that are no part of CORS.
             (Err(reply), Some(found)) if found.route.forward().is_some() && !reply.plain => {
@@ -173,7 +177,6 @@ impl Exchange {
             }
             Action::Redirect(redirect) => self.redirect(redirect, Some(route), &levels),
             Action::Forward(action) => {
-                manager.stats.here().forwarded.inc();
                 let plan = forward::Plan {
                     route,
                     virtual_host,
@@ -183,6 +186,12 @@ impl Exchange {
                 };
                 match forward::forward(self, &plan).await {
                     Err(mut reply) => {
+                        // What the proxy answers for a cluster counts as an answer of the cluster.
+                        if let Some(cluster) = &self.record.cluster {
+                            let status = reply.status.as_u16();
+                            cluster.shared.stats.here().response(status);
+                            cluster.shared.codes.here().inc(status);
+                        }
                         if virtual_host.attempt_count_in_response && self.record.attempts > 0 {
                             let count = HeaderValue::from(self.record.attempts);
                             reply.headers.push((ATTEMPT_COUNT, count));
@@ -210,7 +219,12 @@ impl Exchange {
         route: Option<&Route>,
         levels: &[&Mutations],
     ) -> Answer {
-        self.connection.manager.stats.here().redirect.inc();
+        // As in Envoy, redirects of routes count as direct responses.
+        let stats = self.connection.manager.stats.here();
+        match route {
+            Some(_) => stats.direct.inc(),
+            None => stats.redirect.inc(),
+        }
         let location = redirect.location(route, &self.head.view());
         let flags = Default::default();
         let mut reply = LocalReply::new(redirect.status, "", flags, "direct_response");
@@ -289,7 +303,6 @@ impl Exchange {
         self.record.status = reply.status.as_u16();
         self.mutate_response(&mut headers, levels);
         let (mut status, mut body) = (reply.status, reply.body);
-        self.record.local_body = body.clone();
         if self.head.is_grpc() && !reply.plain {
             let grpc = reply
                 .grpc_status

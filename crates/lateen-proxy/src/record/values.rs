@@ -53,7 +53,7 @@ impl Record {
         Some(match operator {
             O::ResponseCodeDetails { white_space: false } => self.details.replace(' ', "_").into(),
             O::ResponseCodeDetails { white_space: true } => Text::Borrowed(&self.details),
-            O::UpstreamTransportFailureReason => Text::Borrowed(&self.upstream_failure),
+            O::UpstreamTransportFailureReason => self.upstream_failure.replace(' ', "_").into(),
             O::RequestedServerName => Text::Borrowed(&self.connection.server_name),
             O::RouteName => Text::Borrowed(&self.route),
             O::VirtualHostName => Text::Borrowed(&self.virtual_host),
@@ -79,6 +79,7 @@ impl Record {
                 name.trim_end().to_owned().into()
             }
             O::Protocol => Text::Borrowed(protocol(head?.version)),
+            O::UpstreamProtocol if self.upstream_local.is_none() => return None,
             O::UpstreamProtocol if self.upstream_http2? => Text::Borrowed("HTTP/2"),
             O::UpstreamProtocol => Text::Borrowed("HTTP/1.1"),
             O::GrpcStatus(form) => form.of(self.grpc_status()?).into(),
@@ -90,7 +91,6 @@ impl Record {
             }
             O::DownstreamTls(property) => tls_value(self.connection.tls.as_ref()?, *property)?,
             O::UpstreamTls(property) => tls_value(self.upstream_tls.as_ref()?, *property)?,
-            O::LocalReplyBody => String::from_utf8_lossy(&self.local_body),
             O::AccessLogType if self.log_type.is_some() => Text::Borrowed(self.log_type?),
             O::AccessLogType if head.is_some() => Text::Borrowed("DownstreamEnd"),
             O::AccessLogType => Text::Borrowed("TcpConnectionEnd"),
@@ -98,6 +98,12 @@ impl Record {
             // No reason for ending a connection is known besides the response details.
             _ => return None,
         })
+    }
+
+    /// The endpoint's address, once it is connected to.
+    fn connected(&self) -> Option<SocketAddr> {
+        self.upstream_local?;
+        Some(self.upstream.as_ref()?.address)
     }
 
     /// Values that are numbers; nothing when there is none, or the operator is of another kind.
@@ -121,7 +127,7 @@ impl Record {
                 Some(millis(now().saturating_sub(start)))
             }
             O::UpstreamRequestAttemptCount => Some(self.attempts.into()),
-            O::UpstreamRemotePort => port(self.upstream.as_ref()?.address),
+            O::UpstreamRemotePort => port(self.connected()?),
             O::UpstreamLocalPort => port(self.upstream_local?),
             O::DownstreamLocalPort => port(self.connection.local),
             O::DownstreamDirectLocalPort => port(self.connection.local),
@@ -136,7 +142,7 @@ impl Record {
         use Operator as O;
         let connection = &self.connection;
         Some(match operator {
-            O::UpstreamHostWithoutPort => (self.upstream.as_ref()?.address, true),
+            O::UpstreamHostWithoutPort => (self.connected()?, true),
             O::UpstreamLocalAddress => (self.upstream_local?, false),
             O::UpstreamLocalAddressWithoutPort => (self.upstream_local?, true),
             O::DownstreamLocalAddress | O::DownstreamDirectLocalAddress => {
@@ -170,6 +176,8 @@ impl Values for Record {
                     out,
                 );
             }
+            // Only replies that are made by a format have a body to show.
+            Operator::LocalReplyBody => return true,
             Operator::Response(name) => return lookup(&self.response_headers, name, out),
             Operator::Trailer(name) => return lookup(&self.trailers, name, out),
             // No flags are a dash everywhere: in headers and JSON, too.

@@ -70,7 +70,15 @@ impl JsonTemplate {
         match node {
             Node::Constant(Json::Null) => return false,
             Node::Constant(value) => out.push_str(&value.to_string()),
-            Node::Object(fields) => self.object(fields, values, out),
+            Node::Object(fields) => {
+                let start = out.len();
+                self.object(fields, values, out);
+                // An object that lost all of its keys has no value either.
+                if self.omit_empty && out.len() == start + "{}".len() {
+                    out.truncate(start);
+                    return false;
+                }
+            }
             Node::List(nodes) => {
                 out.push('[');
                 let mut first = true;
@@ -245,7 +253,7 @@ mod tests {
             (
                 true,
                 "{\"code\":\"code 200\",\"cut\":\"2\",\"mixed\":\":a \\\"b\\\"\\n\",\
-                \"nested\":{\"empty\":{},\"list\":[1,true,200]},\"z\":200}\n",
+                \"nested\":{\"list\":[1,true,200]},\"z\":200}\n",
             ),
         ] {
             let mut out = String::new();
