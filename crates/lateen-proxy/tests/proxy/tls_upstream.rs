@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
+use base64::Engine as _;
 use lateen_xds::ResourceType;
 use rustls::StreamOwned;
 use serde_json::{Value, json};
 
 use crate::support::{
-    PATIENCE, Proxy, Upstream, cluster, eventually, free_address, get, merge, socket_address, to,
-    wait_for_listener,
+    PATIENCE, Proxy, Upstream, cluster, eventually, filters, free_address, get, merge,
+    socket_address, to, wait_for_listener,
 };
 use crate::tls_support::{
     Authority, ClientOptions, Identity, TlsClient, TlsUpstream, secret, transport,
@@ -253,6 +254,37 @@ fn a_change_of_transport_leaves_no_old_connection_in_use() {
     for sni in ["one.test", "two.test"] {
         proxy.accept(ResourceType::Cluster, &[resource(sni)]);
         assert_eq!(get(address, "/", &[]).seen()["sni"], sni);
+    }
+}
+
+#[test]
+fn a_filter_chooses_the_protocols_that_are_offered_unless_the_cluster_keeps_its_own() {
+    let authority = Authority::new("ours");
+    let identity = authority.issue(&["a.test"]);
+    let upstream = TlsUpstream::start(&identity, None, &["istio-http/1.1", "istio"]);
+    // One override, for HTTP/1.1: a message of a type that the descriptors lack.
+    let mut config = b"\x0a\x19\x08\x01\x12\x0eistio-http/1.1".to_vec();
+    config.extend(b"\x12\x05istio");
+    let alpn = json!({
+        "@type": "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+        "@value": base64::engine::general_purpose::STANDARD.encode(config),
+    });
+    let mut proxy = Proxy::start(1);
+    let address = proxy.http(
+        json!([to("c", json!({}))]),
+        filters(&[("istio.alpn", alpn)]),
+    );
+    for (keep, offered) in [(false, "istio-http/1.1"), (true, "istio")] {
+        let validation = trusted(&authority, json!([]));
+        let mut resource = tls_cluster("c", upstream.address, validation, json!({}));
+        resource["transportSocket"]["typedConfig"]["commonTlsContext"]["alpnProtocols"] =
+            json!(["istio"]);
+        if keep {
+            resource["metadata"] =
+                json!({ "filterMetadata": { "istio": { "alpn_override": "false" } } });
+        }
+        proxy.accept(ResourceType::Cluster, &[resource]);
+        assert_eq!(get(address, "/", &[]).seen()["alpn"], offered);
     }
 }
 
