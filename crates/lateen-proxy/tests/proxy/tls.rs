@@ -596,3 +596,77 @@ fn contexts_that_cannot_be_carried_out_are_rejected_by_path() {
         );
     }
 }
+
+#[test]
+fn revoked_clients_and_clients_of_unknown_status_are_refused() {
+    let upstream = Upstream::start("c");
+    let mut proxy = proxy(&upstream);
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let numbered = |authority: &Authority, serial: u64| {
+        authority.issue_with(&[WORKLOAD], |params| {
+            params.serial_number = Some(serial.into());
+        })
+    };
+    let address = free_address();
+    let server = transport(
+        "Downstream",
+        json!({
+            "requireClientCertificate": true,
+            "commonTlsContext": {
+                "tlsCertificates": [ours.issue(&["a"]).inline()],
+                "validationContext": {
+                    "trustedCa": { "inlineString": format!("{}{}", ours.pem, theirs.pem) },
+                    "crl": { "inlineString": ours.revoke(&[7]) },
+                },
+            },
+        }),
+    );
+    let chains = vec![chain(json!({}), Some(server), "c", json!({}))];
+    proxy.accept(ResourceType::Listener, &[listener("l", address, chains)]);
+    wait_for_listener(address);
+    for (who, identity, accepted) in [
+        ("in good standing", numbered(&ours, 6), true),
+        ("revoked", numbered(&ours, 7), false),
+        (
+            "of an authority without a list",
+            numbered(&theirs, 6),
+            false,
+        ),
+    ] {
+        let options = ClientOptions {
+            identity: Some(&identity),
+            ..ClientOptions::default()
+        };
+        assert_eq!(outcome(address, &options).is_some(), accepted, "{who}");
+    }
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_is_ended() {
+    let upstream = Upstream::start("c");
+    let mut proxy = proxy(&upstream);
+    let authority = Authority::new("ours");
+    let address = free_address();
+    let certificates = json!([authority.issue(&["a"]).inline()]);
+    let server = transport(
+        "Downstream",
+        json!({ "commonTlsContext": { "tlsCertificates": certificates } }),
+    );
+    let mut slow = chain(json!({}), Some(server), "c", json!({}));
+    slow["transportSocketConnectTimeout"] = json!("0.2s");
+    let mut resource = listener("l", address, vec![slow]);
+    // Without an inspector the time begins with the connection.
+    resource.as_object_mut().unwrap().remove("listenerFilters");
+    proxy.accept(ResourceType::Listener, &[resource]);
+    wait_for_listener(address);
+    for bytes in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        let ended = stream.read(&mut [0]);
+        let timed_out = ended
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        assert!(!timed_out, "{bytes:?}: {ended:?}");
+    }
+}
