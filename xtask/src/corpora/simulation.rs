@@ -3,7 +3,7 @@
 //! The translation's own resources are walked the way a proxy walks them; routes are decided by `lateen-route`, the
 //! code that decides in the proxy.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context, Result};
 use http::HeaderMap;
@@ -14,7 +14,10 @@ use lateen_xds::{
     pb::{
         envoy::{
             config::{
-                core::v3::{Node, transport_socket::ConfigType},
+                core::v3::{
+                    CidrRange, Node, address::Address, socket_address::PortSpecifier,
+                    transport_socket::ConfigType,
+                },
                 listener::v3::{
                     FilterChain, Listener, ListenerFilterChainMatchPredicate, filter,
                     listener_filter_chain_match_predicate::Rule,
@@ -231,14 +234,25 @@ fn walk(index: &Index, proxy: &Proxy, call: &Call<'_>) -> Result<Met> {
                 ))
             })
             .collect::<Result<_>>()?;
-    let exact = format!("{}_{}", call.address, call.port);
-    let wildcard = format!("0.0.0.0_{}", call.port);
-    let names = if call.inbound {
-        vec!["virtualInbound"]
-    } else {
-        vec![&exact, &wildcard, "virtualOutbound"]
+    // Connections are handed over by the address that they were for.
+    let at = |host: &str| {
+        listeners.values().find(|listener| {
+            let address = listener
+                .address
+                .as_ref()
+                .and_then(|one| one.address.as_ref());
+            matches!(address, Some(Address::SocketAddress(address))
+                if address.address == host
+                    && address.port_specifier == Some(PortSpecifier::PortValue(call.port)))
+        })
     };
-    let Some(listener) = names.into_iter().find_map(|name| listeners.get(name)) else {
+    let found = if call.inbound {
+        listeners.get("virtualInbound")
+    } else {
+        let handed = at(call.address).or_else(|| at("0.0.0.0"));
+        handed.or_else(|| listeners.get("virtualOutbound"))
+    };
+    let Some(listener) = found else {
         return fail(met, "ErrNoListener");
     };
     met.fields.insert("ListenerMatched", listener.name.clone());
@@ -394,6 +408,23 @@ fn filter_chain<'a>(listener: &'a Listener, call: &Call<'_>) -> Option<&'a Filte
         |chain| port(chain) == Some(call.port),
         |chain| port(chain).is_none(),
     );
+    let ranges = |chain: &'a FilterChain| {
+        matching(chain).map_or(&[][..], |matching| &matching.prefix_ranges)
+    };
+    let longest = |chain: &&'a FilterChain| {
+        let covering = ranges(chain)
+            .iter()
+            .filter(|range| covers(range, call.address));
+        covering
+            .map(|range| range.prefix_len.map_or(0, |length| length.value))
+            .max()
+    };
+    let best = chains.iter().filter_map(longest).max();
+    narrow(
+        &mut chains,
+        |chain| best.is_some() && longest(chain) == best,
+        |chain| ranges(chain).is_empty(),
+    );
     let names =
         |chain: &'a FilterChain| matching(chain).map_or(&[][..], |matching| &matching.server_names);
     let mut candidates = vec![server_name.to_owned()];
@@ -441,6 +472,25 @@ fn filter_chain<'a>(listener: &'a Listener, call: &Call<'_>) -> Option<&'a Filte
         .first()
         .copied()
         .or(listener.default_filter_chain.as_ref())
+}
+
+/// Whether a network has an address.
+fn covers(range: &CidrRange, address: &str) -> bool {
+    let bits = |text: &str| match text.parse() {
+        Ok(IpAddr::V4(address)) => Some((u128::from(u32::from(address)) << 96, true)),
+        Ok(IpAddr::V6(address)) => Some((u128::from(address), false)),
+        Err(_) => None,
+    };
+    let length = range.prefix_len.map_or(0, |length| length.value);
+    let kept = u128::MAX
+        .checked_shl(128_u32.saturating_sub(length))
+        .unwrap_or(0);
+    match (bits(&range.address_prefix), bits(address)) {
+        (Some((network, four)), Some((address, also_four))) => {
+            four == also_four && network & kept == address & kept
+        }
+        _ => false,
+    }
 }
 
 /// Keeps the chains that ask for what is there, else those that do not care.

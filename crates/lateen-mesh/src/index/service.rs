@@ -25,6 +25,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Virtual addresses; none for headless services and most service entries.
     pub addresses: Vec<String>,
+    /// Networks that are its own as a whole, `10.1.0.0/16`.
+    pub networks: Vec<String>,
     /// How its endpoints are found.
     pub discovery: Discovery,
     /// Whether the endpoints are outside of the mesh.
@@ -154,6 +156,7 @@ impl Service {
                 .as_ref()
                 .map_or(0, |time| time.0.as_second()),
             subject_alt_names: Vec::new(),
+            networks: Vec::new(),
             labels: metadata.labels.clone().unwrap_or_default(),
             kubernetes: true,
             host,
@@ -204,7 +207,12 @@ impl Service {
                 addresses: spec
                     .addresses
                     .iter()
-                    .filter(|address| !address.contains('/'))
+                    .filter_map(|address| single_address(address))
+                    .collect(),
+                networks: spec
+                    .addresses
+                    .iter()
+                    .filter(|address| single_address(address).is_none())
                     .cloned()
                     .collect(),
                 discovery: discovery.clone(),
@@ -233,4 +241,13 @@ impl Service {
     pub fn port(&self, number: u32) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
     }
+}
+
+/// The address of `address` or of a network of one address; `None` for larger networks.
+fn single_address(text: &str) -> Option<String> {
+    let Some((address, length)) = text.split_once('/') else {
+        return Some(text.to_owned());
+    };
+    let whole = if address.contains(':') { "128" } else { "32" };
+    (length == whole).then(|| address.to_owned())
 }

@@ -13,16 +13,22 @@ use lateen_xds::pb::envoy::{
         },
         network::tcp_proxy::v3::{
             TcpProxy,
-            tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
+            tcp_proxy::{
+                ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster::ClusterWeight,
+            },
         },
     },
-    r#type::v3::Int32Range,
+    r#type::v3::{
+        HashPolicy, Int32Range,
+        hash_policy::{PolicySpecifier, SourceIp},
+    },
 };
 use prost::{Message, Name};
 
 use super::{
     access_log,
-    build::{any, number, seconds},
+    build::{any, duration, number, seconds},
+    destination::ConnectionSettings,
 };
 use crate::{Index, Proxy};
 
@@ -47,12 +53,18 @@ pub(super) fn network<M: Message + Name>(name: &str, message: &M) -> Filter {
 
 /// Forwards bytes to one cluster, logged unless they go nowhere.
 pub(super) fn tcp_proxy(index: &Index, proxy: &Proxy, cluster: &str) -> Filter {
-    tcp_proxy_to(
-        index,
-        proxy,
-        cluster,
-        ClusterSpecifier::Cluster(cluster.to_owned()),
-    )
+    tcp_proxy_with(index, proxy, cluster, &ConnectionSettings::default())
+}
+
+/// Forwards bytes to one cluster as the settings say.
+pub(super) fn tcp_proxy_with(
+    index: &Index,
+    proxy: &Proxy,
+    cluster: &str,
+    settings: &ConnectionSettings,
+) -> Filter {
+    let to = ClusterSpecifier::Cluster(cluster.to_owned());
+    tcp_proxy_to(index, proxy, cluster, to, settings)
 }
 
 /// Forwards bytes to one of several clusters, by weight.
@@ -61,6 +73,7 @@ pub(super) fn tcp_proxy_weighted(
     proxy: &Proxy,
     prefix: &str,
     clusters: Vec<(String, u32)>,
+    settings: &ConnectionSettings,
 ) -> Filter {
     let clusters = clusters.into_iter().map(|(name, weight)| ClusterWeight {
         name,
@@ -75,16 +88,42 @@ pub(super) fn tcp_proxy_weighted(
         proxy,
         prefix,
         ClusterSpecifier::WeightedClusters(weighted),
+        settings,
     )
 }
 
-fn tcp_proxy_to(index: &Index, proxy: &Proxy, prefix: &str, clusters: ClusterSpecifier) -> Filter {
+fn tcp_proxy_to(
+    index: &Index,
+    proxy: &Proxy,
+    prefix: &str,
+    clusters: ClusterSpecifier,
+    settings: &ConnectionSettings,
+) -> Filter {
+    let by_source = HashPolicy {
+        policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})),
+    };
+    let tunnel = settings
+        .tunnel
+        .as_ref()
+        .map(|(target, post)| TunnelingConfig {
+            hostname: target.clone(),
+            use_post: *post,
+            ..TunnelingConfig::default()
+        });
     let nowhere = prefix == super::cluster::BLACK_HOLE;
     network(
         "envoy.filters.network.tcp_proxy",
         &TcpProxy {
             stat_prefix: prefix.to_owned(),
             cluster_specifier: Some(clusters),
+            idle_timeout: settings.idle_timeout.and_then(duration),
+            max_downstream_connection_duration: settings.max_duration.and_then(duration),
+            hash_policy: settings
+                .by_source
+                .then_some(by_source)
+                .into_iter()
+                .collect(),
+            tunneling_config: tunnel,
             access_log: if nowhere {
                 Vec::new()
             } else {

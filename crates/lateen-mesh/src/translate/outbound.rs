@@ -13,7 +13,7 @@ use lateen_xds::{
 
 use super::{
     access_log,
-    build::{address, flag, number, seconds},
+    build::{address, fields, flag, metadata, number, seconds, text},
     cluster::{BLACK_HOLE, PASSTHROUGH},
     destination::{self, L4Rule},
     filter::{chain, http_inspector, plain_http, service_chain, tcp_proxy, tls_inspector},
@@ -37,11 +37,12 @@ const WILDCARD: &str = "0.0.0.0";
 struct Draft {
     /// Requests on this listener are routed one by one.
     http: Option<FilterChain>,
-    /// Chains by server name.
-    tls: Vec<FilterChain>,
-    /// Everything else.
-    tcp: Option<FilterChain>,
+    /// Chains by server name and network.
+    others: Vec<(Told, FilterChain)>,
 }
+
+/// What tells connections apart: server names and networks.
+type Told = (BTreeSet<String>, BTreeSet<String>);
 
 /// The listeners for what the application sends, of those that are named.
 pub(super) fn listeners(index: &Index, proxy: &Proxy, names: &Names) -> Vec<Listener> {
@@ -97,28 +98,13 @@ fn add_service(
     rules: &[&VirtualService],
     drafts: &mut BTreeMap<(String, u32), Draft>,
 ) {
-    let address = service.addresses.first().map(String::as_str);
     let protocol = port.protocol;
     if protocol == Protocol::Udp {
         return;
     }
-    // Requests name their host, so one listener serves all HTTP services of a port; other bytes are told apart by
-    // the destination address alone.
-    let binds: Vec<String> = match address {
-        _ if protocol.is_http() => vec![WILDCARD.to_owned()],
-        Some(address) => vec![address.to_owned()],
-        // Clients of headless services connect to the pods; the proxy's own one is never reached this way.
-        None if service.is_headless() => index
-            .endpoints(service, port)
-            .into_iter()
-            .map(|endpoint| endpoint.address)
-            .filter(|address| *address != proxy.address)
-            .collect(),
-        None => vec![WILDCARD.to_owned()],
-    };
-    for bind in binds {
-        let wildcard = bind == WILDCARD;
-        let draft = drafts.entry((bind.clone(), port.number)).or_default();
+    for place in places(index, proxy, service, port) {
+        let wildcard = place.bind == WILDCARD;
+        let draft = drafts.entry((place.bind.clone(), port.number)).or_default();
         if protocol.is_http() || protocol == Protocol::Auto {
             let name = if wildcard {
                 port.number.to_string()
@@ -126,70 +112,109 @@ fn add_service(
                 format!("{}:{}", service.host, port.number)
             };
             draft.http.get_or_insert_with(|| {
-                let prefix = format!("outbound_{bind}_{};", port.number);
+                let prefix = format!("outbound_{}_{};", place.bind, port.number);
                 let manager =
                     http_manager(index, proxy, Side::Outbound, &prefix, Routes::Named(name));
                 service_chain(Some(plain_http()), vec![manager])
             });
         }
-        match protocol {
-            Protocol::Tls => {
-                let chains = destination::tls_rules(index, proxy, service, port, rules, "mesh");
-                for rule in chains {
-                    let names = if rule.server_names.is_empty() && wildcard {
-                        vec![service.host.clone()]
-                    } else {
-                        rule.server_names.clone()
-                    };
-                    let taken = draft.tls.iter().any(|chain| {
-                        chain
-                            .filter_chain_match
-                            .as_ref()
-                            .map_or(&[][..], |matching| &matching.server_names)
-                            == names
-                    });
-                    if !taken {
-                        let matching = FilterChainMatch {
-                            server_names: names,
-                            ..FilterChainMatch::default()
-                        };
-                        draft.tls.push(service_chain(
-                            Some(matching),
-                            vec![rule.filter(index, proxy)],
-                        ));
-                    }
-                }
-            }
-            // Without an address of their own, bytes of undeclared protocol go where the client wanted to go.
-            Protocol::Auto if wildcard => {}
-            Protocol::Tcp | Protocol::Auto if draft.tcp.is_none() => {
-                let rule: L4Rule =
-                    destination::tcp_rule(index, proxy, service, port, rules, "mesh");
-                draft.tcp = Some(service_chain(None, vec![rule.filter(index, proxy)]));
-            }
-            _ => {}
+        // Without an address of their own, bytes of undeclared protocol go where the client wanted to go.
+        let passes = protocol == Protocol::Auto && wildcard && place.networks.is_empty();
+        if protocol.is_http() || passes {
+            continue;
+        }
+        let to = (service, port);
+        let found =
+            destination::rules_of_service(index, proxy, to, rules, &place.networks, wildcard);
+        for rule in found {
+            draft.add(index, proxy, &rule);
         }
     }
 }
 
+/// Where a listener of a service is.
+struct Place {
+    bind: String,
+    /// Networks that it is for, when the address does not say.
+    networks: Vec<String>,
+}
+
+/// Requests name their host, so one listener serves all HTTP services of a port; other bytes are told apart by the
+/// destination address alone.
+fn places(index: &Index, proxy: &Proxy, service: &Service, port: &ServicePort) -> Vec<Place> {
+    let at = |bind: &str| Place {
+        bind: bind.to_owned(),
+        networks: Vec::new(),
+    };
+    if port.protocol.is_http() {
+        return vec![at(WILDCARD)];
+    }
+    if service.is_headless() {
+        // Clients of headless services connect to the pods; the proxy's own one is never reached this way.
+        let endpoints = index.endpoints(service, port).into_iter();
+        let others = endpoints.filter(|endpoint| endpoint.address != proxy.address);
+        return others.map(|endpoint| at(&endpoint.address)).collect();
+    }
+    // Services of Kubernetes have further addresses of other families only.
+    let most = if service.kubernetes { 1 } else { usize::MAX };
+    let addresses = service.addresses.iter().take(most);
+    let mut places: Vec<Place> = addresses.map(|address| at(address)).collect();
+    places.extend(service.networks.iter().map(|network| Place {
+        networks: vec![network.clone()],
+        ..at(WILDCARD)
+    }));
+    if places.is_empty() {
+        places.push(at(WILDCARD));
+    }
+    places
+}
+
 impl Draft {
+    /// Adds a chain, unless an earlier one takes its connections.
+    fn add(&mut self, index: &Index, proxy: &Proxy, rule: &L4Rule) {
+        let names = rule.server_names.iter().cloned().collect();
+        let networks = rule.networks.iter();
+        let networks = networks
+            .map(|network| destination::masked(network))
+            .collect();
+        let told: Told = (names, networks);
+        if self.others.iter().any(|(other, _)| *other == told) {
+            return;
+        }
+        let metadata = rule
+            .origin
+            .as_ref()
+            .and_then(|origin| metadata("istio", fields([("config", text(origin.as_str()))])));
+        let chain = FilterChain {
+            metadata,
+            ..service_chain(rule.matching(), vec![rule.filter(index, proxy)])
+        };
+        self.others.push((told, chain));
+    }
+
     fn finish(self, index: &Index, proxy: &Proxy, bind: &str, port: u32) -> Listener {
+        let named = self.others.iter().any(|((names, _), _)| !names.is_empty());
         let mut listener_filters = Vec::new();
-        if !self.tls.is_empty() {
+        if named {
             listener_filters.push(tls_inspector());
         }
         if self.http.is_some() {
             listener_filters.push(http_inspector());
         }
-        let sniffed = !listener_filters.is_empty();
-        let (mut filter_chains, mut default_filter_chain) = (self.tls, None);
+        let (rest, told): (Vec<_>, Vec<_>) = self
+            .others
+            .into_iter()
+            .map(|(_, chain)| chain)
+            .partition(|chain| chain.filter_chain_match.is_none());
+        let mut filter_chains = told;
         filter_chains.extend(self.http);
-        match self.tcp {
+        let mut default_filter_chain = None;
+        match rest.into_iter().next() {
             // Nothing to tell apart: all connections take the one chain.
-            Some(tcp) if !sniffed => filter_chains.push(tcp),
-            Some(tcp) => default_filter_chain = Some(tcp),
-            None if bind == WILDCARD => default_filter_chain = Some(pass(index, proxy)),
-            None => {}
+            Some(chain) if filter_chains.is_empty() => filter_chains.push(chain),
+            Some(chain) => default_filter_chain = Some(chain),
+            // What a listener of all addresses does not know passes, also beside chains of networks or names.
+            None => default_filter_chain = Some(pass(index, proxy)),
         }
         Listener {
             name: format!("{bind}_{port}"),

@@ -188,8 +188,8 @@ fn first_tcp_route(
     let rules = rules_of(index, proxy, served);
     let gateway = served.gateway_name();
     let number = served.server.port.number;
-    destination::first_tcp_rule(index, proxy, &rules, &gateway, number)
-        .map(|rule| rule.filter(index, proxy))
+    let rules = destination::all_tcp_rules(index, proxy, &rules, &gateway, number, &[]);
+    rules.first().map(|rule| rule.filter(index, proxy))
 }
 
 /// TLS that is routed by its server name, as the rules say.
@@ -204,7 +204,7 @@ fn passthrough<'a>(
     let number = served.server.port.number;
     let bind = served.server.bind.as_str();
     let mut chains = Vec::new();
-    for rule in destination::all_tls_rules(index, proxy, &rules, &gateway, number) {
+    for rule in destination::all_tls_rules(index, proxy, &rules, &gateway, number, &[]) {
         let names = || rule.server_names.iter().map(|name| (name.clone(), bind));
         if names().any(|name| taken.contains(&name)) {
             continue;
