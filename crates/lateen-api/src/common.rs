@@ -251,3 +251,13 @@ pub const GRPC_CODES: [&str; 17] = [
     "DATA_LOSS",
     "UNAUTHENTICATED",
 ];
+
+/// Reads a list as Kubernetes writes it: `null` is an empty one, and elements that are `null` are left out.
+pub(crate) fn without_nulls<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let elements = Option::<Vec<Option<T>>>::deserialize(deserializer)?;
+    Ok(elements.into_iter().flatten().flatten().collect())
+}

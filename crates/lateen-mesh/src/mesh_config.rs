@@ -20,8 +20,27 @@ pub struct MeshConfig {
     pub access_log_format: String,
     /// Whether mutual TLS is used between workloads that have a sidecar, without any DestinationRule.
     pub enable_auto_mtls: bool,
-    /// Whether connections to unknown destinations pass (`ALLOW_ANY`) or are refused (`REGISTRY_ONLY`).
-    pub allow_any: bool,
+    /// What happens to connections to unknown destinations.
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+}
+
+/// What happens to connections to unknown destinations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutboundTrafficPolicy {
+    /// The rule.
+    pub mode: OutboundMode,
+}
+
+/// What happens to connections to unknown destinations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OutboundMode {
+    /// They pass.
+    #[default]
+    AllowAny,
+    /// They are refused.
+    RegistryOnly,
 }
 
 impl Default for MeshConfig {
@@ -34,7 +53,7 @@ impl Default for MeshConfig {
             access_log_file: String::new(),
             access_log_format: String::new(),
             enable_auto_mtls: true,
-            allow_any: true,
+            outbound_traffic_policy: OutboundTrafficPolicy::default(),
         }
     }
 }

@@ -53,9 +53,11 @@ pub(crate) fn run(cases: &Value) -> Result<Vec<Case>> {
         let group = format!("{} {}", text("test"), text("name"));
         let dynamic =
             case["meshConfig"]["outboundTrafficPolicy"]["mode"] == "ALLOW_ANY_DYNAMIC_DNS";
-        let mesh = MeshConfig {
-            allow_any: case["meshConfig"]["outboundTrafficPolicy"]["mode"] != "REGISTRY_ONLY",
-            ..MeshConfig::default()
+        let mesh: MeshConfig = match &case["meshConfig"] {
+            Value::Object(_) if !dynamic => {
+                serde_json::from_value(case["meshConfig"].clone()).with_context(|| group.clone())?
+            }
+            _ => MeshConfig::default(),
         };
         let index = index_of(&[text("config"), text("kubeConfig")], mesh);
         for call in case["calls"].as_array().into_iter().flatten() {
@@ -392,7 +394,7 @@ fn filter_chain<'a>(listener: &'a Listener, call: &Call<'_>) -> Option<&'a Filte
     } else {
         ""
     };
-    let server_name = if encrypted { call.server_name } else { "" };
+    let server_name = if reads_tls { call.server_name } else { "" };
 
     let matching = |chain: &'a FilterChain| chain.filter_chain_match.as_ref();
     let mut chains: Vec<&FilterChain> = listener.filter_chains.iter().collect();

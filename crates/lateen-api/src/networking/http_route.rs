@@ -19,7 +19,10 @@ pub struct HttpRoute {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Conditions, of which one must hold; none at all always hold.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::common::without_nulls"
+    )]
     pub r#match: Vec<HttpMatch>,
     /// Where requests go.
     #[serde(skip_serializing_if = "Vec::is_empty")]

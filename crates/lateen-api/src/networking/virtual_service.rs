@@ -16,7 +16,10 @@ use crate::{
 #[serde(rename_all = "camelCase", default)]
 pub struct VirtualServiceSpec {
     /// Hosts that the rules are for: names, `*.domain` or `*`; short names are of the own namespace.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::common::without_nulls"
+    )]
     pub hosts: Vec<String>,
     /// Gateways (`name` or `namespace/name`) that apply the rules; `mesh` stands for all sidecars and is the default.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -18,8 +18,8 @@ pub struct PeerAuthenticationSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<MutualTls>,
     /// Settings for single ports of the workload (not of the service).
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub port_level_mtls: BTreeMap<String, MutualTls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_level_mtls: Option<BTreeMap<String, MutualTls>>,
 }
 
 /// Mutual TLS setting.
@@ -43,6 +43,14 @@ pub enum MutualTlsMode {
     Permissive,
     /// Mutual TLS only.
     Strict,
+}
+
+impl PeerAuthenticationSpec {
+    /// Settings for single ports of the workload, by number.
+    pub fn port_levels(&self) -> impl Iterator<Item = (&str, &MutualTls)> {
+        let levels = self.port_level_mtls.iter().flatten();
+        levels.map(|(port, setting)| (port.as_str(), setting))
+    }
 }
 
 impl Kind for PeerAuthenticationSpec {

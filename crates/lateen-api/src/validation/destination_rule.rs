@@ -7,6 +7,7 @@ use super::{
     http_policy::duration,
     names::{export_to, is_dns_label, is_port, is_wildcard_host},
 };
+use crate::Duration;
 use crate::networking::{
     destination_rule::DestinationRuleSpec,
     traffic_policy::{
@@ -15,6 +16,8 @@ use crate::networking::{
     },
 };
 
+/// Longest time that connecting may take.
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Largest Maglev table.
 const MAX_TABLE: u64 = 5_000_011;
 
@@ -45,6 +48,12 @@ pub fn specification(spec: &DestinationRuleSpec, problems: &mut Problems) {
         }
     });
     export_to(&spec.export_to, problems);
+    let selected = spec.workload_selector.is_some();
+    problems.demand(
+        !selected || spec.export_to.iter().all(|target| target == "."),
+        "exportTo",
+        "a rule with a workloadSelector is for its own namespace alone",
+    );
     if let Some(selector) = &spec.workload_selector {
         problems.demand(
             !selector.match_labels.is_empty(),
@@ -173,6 +182,12 @@ pub fn locality(setting: &LocalityLbSetting, problems: &mut Problems) {
     if !exclusive {
         problems.add("distribute excludes failover and failoverPriority");
     }
+    let by_region = |key: &String| key.split('=').next() == Some("topology.kubernetes.io/region");
+    problems.demand(
+        setting.failover.is_empty() || !setting.failover_priority.iter().any(by_region),
+        "failoverPriority",
+        "failover between regions excludes an order by region",
+    );
     let mut sources = Vec::new();
     problems.each("distribute", &setting.distribute, |problems, shares| {
         let total: u64 = shares.to.values().map(|share| u64::from(*share)).sum();
@@ -254,6 +269,12 @@ pub fn connection_pool(pool: &ConnectionPool, problems: &mut Problems) {
             if let Some(timeout) = http.idle_timeout {
                 duration(timeout, "idleTimeout", problems);
             }
+            if let Some(keep_alive) = &http.http2_keep_alive {
+                problems.field("http2KeepAlive", |problems| {
+                    let timed = keep_alive.interval.is_some() && keep_alive.timeout.is_some();
+                    problems.demand(timed, "interval", "interval and timeout go together");
+                });
+            }
             let upgraded = http.h2_upgrade_policy
                 == Some(crate::networking::traffic_policy::H2UpgradePolicy::Upgrade);
             problems.demand(
@@ -271,13 +292,23 @@ pub fn connection_pool(pool: &ConnectionPool, problems: &mut Problems) {
                 "a limit is 0 (unset) or more",
             );
             if let Some(timeout) = tcp.connect_timeout {
-                duration(timeout, "connectTimeout", problems);
+                connect_timeout(timeout, problems);
             }
             if let Some(life) = tcp.max_connection_duration {
                 duration(life, "maxConnectionDuration", problems);
             }
         });
     }
+}
+
+/// Checks the time that connecting may take.
+pub fn connect_timeout(timeout: Duration, problems: &mut Problems) {
+    duration(timeout, "connectTimeout", problems);
+    problems.demand(
+        timeout <= MAX_CONNECT_TIMEOUT,
+        "connectTimeout",
+        "connecting takes an hour at most",
+    );
 }
 
 /// Checks outlier detection.
@@ -319,6 +350,13 @@ pub fn client_tls(tls: &ClientTlsSettings, problems: &mut Problems) {
             || (tls.ca_certificates.is_empty() && tls.subject_alt_names.is_empty()),
         "insecureSkipVerify",
         "nothing is verified: caCertificates and subjectAltNames have no meaning",
+    );
+    problems.demand(
+        tls.insecure_skip_verify != Some(true)
+            || tls.mode != ClientTlsMode::Simple
+            || tls.credential_name.is_empty(),
+        "insecureSkipVerify",
+        "nothing is verified: the secret of mode SIMPLE has no meaning",
     );
     problems.demand(
         tls.credential_name.is_empty() || tls.ca_crl.is_empty(),

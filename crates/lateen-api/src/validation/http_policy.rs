@@ -154,7 +154,7 @@ pub(super) fn percentage(percent: Option<Percent>, name: &str, problems: &mut Pr
 }
 
 /// Checks that a duration is at least a millisecond.
-pub(super) fn duration(duration: Duration, name: &str, problems: &mut Problems) {
+pub fn duration(duration: Duration, name: &str, problems: &mut Problems) {
     problems.demand(
         duration >= Duration::from_millis(1),
         name,

@@ -10,7 +10,7 @@ use crate::{
     common::StringMatch,
     networking::http_route::{
         DirectResponse, HeaderOperations, Headers, HttpMatch, HttpRedirect, HttpRewrite, HttpRoute,
-        HttpRouteDestination,
+        HttpRouteDestination, RegexRewrite,
     },
 };
 
@@ -125,6 +125,11 @@ fn common(rule: &HttpRoute, problems: &mut Problems) {
     }
     if let Some(settings) = &rule.rewrite {
         problems.field("rewrite", |problems| rewrite(settings, problems));
+        problems.demand(
+            settings.authority.is_empty() || !sets_authority(rule),
+            "rewrite",
+            "the authority is either rewritten or set as a header, not both",
+        );
     }
     if let Some(settings) = &rule.cors_policy {
         problems.field("corsPolicy", |problems| cors(settings, problems));
@@ -153,6 +158,29 @@ fn common(rule: &HttpRoute, problems: &mut Problems) {
         "a share is 0 to 100 percent",
     );
     percentage(rule.mirror_percentage, "mirrorPercentage", problems);
+}
+
+fn sets_authority(rule: &HttpRoute) -> bool {
+    let request = rule
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.request.as_ref());
+    request.is_some_and(|operations| {
+        operations.set.keys().any(|name| {
+            name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
+        })
+    })
+}
+
+/// Whether a rule looks at claims of a token, which gateways alone can.
+pub(super) fn asks_for_claims(rule: &HttpRoute) -> bool {
+    rule.r#match.iter().any(|condition| {
+        let mut names = condition
+            .headers
+            .keys()
+            .chain(condition.without_headers.keys());
+        names.any(|name| name.starts_with(CLAIM_PREFIX))
+    })
 }
 
 /// Checks a condition.
@@ -345,17 +373,20 @@ pub fn rewrite(rewrite: &HttpRewrite, problems: &mut Problems) {
             "uri",
             "uri and uriRegexRewrite exclude each other",
         );
-        problems.field("uriRegexRewrite", |problems| {
-            problems.demand(
-                !regex.r#match.is_empty() && is_regex(&regex.r#match),
-                "match",
-                format!("{:?} is not a regular expression", regex.r#match),
-            );
-            problems.demand(
-                !regex.rewrite.is_empty(),
-                "rewrite",
-                "a replacement is needed",
-            );
-        });
+        problems.field("uriRegexRewrite", |problems| regex_rewrite(regex, problems));
     }
+}
+
+/// Checks a replacement by a regular expression.
+pub fn regex_rewrite(regex: &RegexRewrite, problems: &mut Problems) {
+    problems.demand(
+        !regex.r#match.is_empty() && is_regex(&regex.r#match),
+        "match",
+        format!("{:?} is not a regular expression", regex.r#match),
+    );
+    problems.demand(
+        !regex.rewrite.is_empty(),
+        "rewrite",
+        "a replacement is needed",
+    );
 }

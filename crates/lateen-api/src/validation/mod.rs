@@ -151,12 +151,18 @@ pub fn peer_authentication(
         .selector
         .as_ref()
         .is_some_and(|selector| !selector.match_labels.is_empty());
+    let empty = spec.port_levels().next().is_none();
     problems.demand(
-        spec.port_level_mtls.is_empty() || selected,
+        spec.port_level_mtls.is_none() || !empty,
+        "portLevelMtls",
+        "name at least one port, or leave it out",
+    );
+    problems.demand(
+        empty || selected,
         "portLevelMtls",
         "settings of single ports need a selector with labels",
     );
-    for port in spec.port_level_mtls.keys() {
+    for (port, _) in spec.port_levels() {
         let valid = port.parse::<u32>().is_ok_and(names::is_port);
         problems.demand(
             valid,

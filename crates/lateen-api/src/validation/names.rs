@@ -89,6 +89,18 @@ pub fn is_header(name: &str, pseudo: bool) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
 }
 
+/// Whether a text is the name of a cluster in the form of a server name, `outbound_.80_.v1_.host`.
+pub fn is_cluster_server_name(name: &str) -> bool {
+    let mut parts = name.splitn(4, "_.");
+    let direction = parts.next().unwrap_or_default();
+    let port = parts.next().unwrap_or_default().parse();
+    let (subset, host) = (parts.next(), parts.next().unwrap_or_default());
+    matches!(direction, "outbound" | "inbound")
+        && port.is_ok_and(is_port)
+        && subset.is_some_and(|subset| subset.is_empty() || is_dns_label(subset))
+        && is_host(host)
+}
+
 /// Whether a header value's `%` are operators of the proxy, `%HOSTNAME%`, or doubled.
 pub fn is_header_value(value: &str) -> bool {
     let mut rest = value;
@@ -123,8 +135,18 @@ pub fn is_header_value(value: &str) -> bool {
     true
 }
 
-/// Checks a list of namespaces that something is exported to.
+/// Checks a list of namespaces that something is exported to. Services may be exported to nobody.
 pub fn export_to(list: &[String], problems: &mut Problems) {
+    problems.demand(
+        !list.iter().any(|target| target == "~"),
+        "exportTo",
+        "~ (nobody) is for service entries: delete what nobody is to see",
+    );
+    service_export_to(list, problems);
+}
+
+/// Checks a list of namespaces that a service is exported to.
+pub fn service_export_to(list: &[String], problems: &mut Problems) {
     let mut seen = std::collections::BTreeSet::new();
     problems.each("exportTo", list, |problems, target| {
         if !matches!(target.as_str(), "*" | "." | "~") && !is_dns_label(target) {

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{
     Problems,
-    names::{export_to, is_address, is_dns_label, is_host, is_network, is_port, is_wildcard_host},
+    names::{
+        is_address, is_dns_label, is_host, is_network, is_port, is_wildcard_host, service_export_to,
+    },
 };
 use crate::networking::service_entry::{Resolution, ServiceEntrySpec, WorkloadEntryBody};
 
@@ -97,12 +99,35 @@ pub fn specification(spec: &ServiceEntrySpec, problems: &mut Problems) {
                 "endpoints",
                 "resolution DYNAMIC_DNS has no endpoints",
             );
+            problems.demand(
+                spec.addresses.is_empty(),
+                "addresses",
+                "resolution DYNAMIC_DNS has no addresses",
+            );
+            problems.each("ports", &spec.ports, |problems, port| {
+                let named = matches!(
+                    port.protocol.to_ascii_uppercase().as_str(),
+                    "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "HTTPS" | "TLS"
+                );
+                problems.demand(
+                    named,
+                    "protocol",
+                    "resolution DYNAMIC_DNS needs a protocol that names the host: HTTP or TLS",
+                );
+            });
         }
     }
     problems.each("endpoints", &spec.endpoints, |problems, one| {
         endpoint(one, spec, problems)
     });
-    export_to(&spec.export_to, problems);
+    service_export_to(&spec.export_to, problems);
+    if let Some(selector) = &spec.workload_selector {
+        problems.demand(
+            selector.labels.keys().all(|key| !key.is_empty()),
+            "workloadSelector",
+            "a label needs a key",
+        );
+    }
 }
 
 fn ports(spec: &ServiceEntrySpec, problems: &mut Problems) {
@@ -134,6 +159,23 @@ fn ports(spec: &ServiceEntrySpec, problems: &mut Problems) {
             "a port is 1 to 65535",
         );
     });
+}
+
+/// Checks an endpoint on its own.
+pub fn workload(entry: &WorkloadEntryBody, problems: &mut Problems) {
+    let address = entry.address.as_str();
+    let unix = address.strip_prefix("unix:");
+    let valid = match unix {
+        Some(path) => {
+            path.trim_start_matches("//").starts_with(['/', '@']) || path.starts_with('/')
+        }
+        None => is_address(address) || is_host(address) || !entry.network.is_empty(),
+    };
+    problems.demand(
+        valid,
+        "address",
+        format!("{address:?} is neither an address, a name nor a unix socket"),
+    );
 }
 
 fn endpoint(endpoint: &WorkloadEntryBody, spec: &ServiceEntrySpec, problems: &mut Problems) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Problems,
+    destination_rule::connection_pool,
     gateway::server_tls,
     names::{is_address, is_dns_label, is_partial_wildcard, is_port, is_wildcard_host},
     virtual_service::destination,
@@ -56,6 +57,11 @@ pub fn specification(spec: &SidecarSpec, problems: &mut Problems) {
             "the listener without a port comes last: it takes what the others do not",
         );
     });
+    if let Some(pool) = &spec.inbound_connection_pool {
+        problems.field("inboundConnectionPool", |problems| {
+            connection_pool(pool, problems)
+        });
+    }
     if let Some(policy) = &spec.outbound_traffic_policy
         && let Some(proxy) = &policy.egress_proxy
     {
@@ -162,7 +168,9 @@ fn egress(listener: &EgressListener, problems: &mut Problems) {
         match host.split_once('/') {
             None => problems.add(format!("{host:?} is not of the form namespace/host")),
             Some((namespace, name)) => {
-                if !matches!(namespace, "*" | "." | "~") && !is_dns_label(namespace) {
+                // `~namespace` takes what others let in out again.
+                let name_of = namespace.strip_prefix('~').unwrap_or(namespace);
+                if !matches!(namespace, "*" | "." | "~") && !is_dns_label(name_of) {
                     problems.add(format!(
                         "{namespace:?} is neither a namespace nor *, . or ~"
                     ));
@@ -189,7 +197,6 @@ fn port(port: &Port, bind: &str, problems: &mut Problems) {
             format!("port number {} is not from 1 to 65535", port.number),
         );
     }
-    problems.demand(!port.name.is_empty(), "name", "a port name is needed");
 }
 
 fn bind(bind: &str, problems: &mut Problems) {

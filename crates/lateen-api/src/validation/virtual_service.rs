@@ -37,6 +37,11 @@ pub fn specification(spec: &VirtualServiceSpec, problems: &mut Problems) {
     }
     problems.each("http", &spec.http, |problems, rule| {
         http_route::rule(rule, problems);
+        problems.demand(
+            !mesh || !http_route::asks_for_claims(rule),
+            "match",
+            "claims of tokens are for gateways, not for sidecars (gateway mesh)",
+        );
     });
     problems.each("tls", &spec.tls, |problems, rule| {
         problems.demand(

@@ -61,7 +61,7 @@ impl Index {
                 weight: 1,
                 mutual_tls: false,
             }],
-            Discovery::Static(_) | Discovery::Original => Vec::new(),
+            Discovery::Static(_) | Discovery::Original | Discovery::Alias(_) => Vec::new(),
         };
         endpoints.sort_by(|a, b| (&a.address, a.port).cmp(&(&b.address, b.port)));
         endpoints

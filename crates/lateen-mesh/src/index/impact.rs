@@ -152,6 +152,23 @@ impl Index {
         impact
     }
 
+    /// Everything that a service or the one that it is another name of appears in.
+    pub(super) fn touched_by_service(&self, service: &Service) -> Impact {
+        let mut impact = self.touched(service);
+        let mut seen = BTreeSet::from([service.host.clone()]);
+        let mut next = service.alias_for().map(str::to_owned);
+        // Names may lead in a circle, which leads nowhere.
+        while let Some(host) = next.take().filter(|host| seen.insert(host.clone())) {
+            let declarations = self.hosts.get(&host).into_iter().flatten();
+            let services = declarations.filter_map(|one| self.declared(&host, one));
+            for concrete in services {
+                impact.merge(self.touched(concrete));
+                next = concrete.alias_for().map(str::to_owned);
+            }
+        }
+        impact
+    }
+
     /// Everything that a destination rule for a host has a say in.
     pub(super) fn touched_by_rule(&self, host: &str) -> Impact {
         if host.starts_with('*') {

@@ -34,7 +34,7 @@ impl Index {
             .filter(|service| {
                 egress
                     .as_ref()
-                    .is_none_or(|egress| egress.iter().any(|e| e.imports(service)))
+                    .is_none_or(|egress| admits(egress, |host| host.imports(service)))
             })
             .collect();
         services.sort_by(|a, b| (a.created, &a.host).cmp(&(b.created, &b.host)));
@@ -45,7 +45,7 @@ impl Index {
     pub fn visible_service(&self, proxy: &Proxy, host: &str) -> Option<&Service> {
         let service = self.service_seen_from(host, &proxy.namespace)?;
         match self.egress_hosts(proxy) {
-            Some(egress) if !egress.iter().any(|e| e.imports(service)) => None,
+            Some(egress) if !admits(&egress, |host| host.imports(service)) => None,
             _ => Some(service),
         }
     }
@@ -62,6 +62,23 @@ impl Index {
         services()
             .find(|service| service.namespace == namespace && seen(service))
             .or_else(|| services().find(seen))
+    }
+
+    /// The services that are other names of a host, as a namespace sees them, names of names included.
+    pub fn aliases_of(&self, host: &str, namespace: &str) -> Vec<&Service> {
+        let mut found = BTreeMap::new();
+        let mut open = vec![host];
+        while let Some(host) = open.pop() {
+            for alias in self.aliases.get(host).into_iter().flatten() {
+                let Some(service) = self.service_seen_from(alias, namespace) else {
+                    continue;
+                };
+                if found.insert(alias.as_str(), service).is_none() {
+                    open.push(alias);
+                }
+            }
+        }
+        found.into_values().collect()
     }
 
     /// The service that rules of a namespace mean by a host: that of their own namespace, else what the proxy sees.
@@ -121,7 +138,7 @@ impl Index {
                     .hosts
                     .iter()
                     .map(|host| self.resolve(host, rules.namespace()));
-                hosts.any(|host| egress.iter().any(|e| e.overlaps(&host, rules.namespace())))
+                hosts.any(|host| admits(&egress, |one| one.overlaps(&host, rules.namespace())))
             });
         }
         // Rules for this namespace alone come before those for several, and those before the ones for all.
@@ -273,7 +290,9 @@ impl Index {
             .and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref())
         {
             Some(policy) => policy.mode.unwrap_or_default() == OutboundMode::AllowAny,
-            None => self.mesh.allow_any,
+            None => {
+                self.mesh.outbound_traffic_policy.mode == crate::mesh_config::OutboundMode::AllowAny
+            }
         }
     }
 
@@ -292,8 +311,8 @@ impl Index {
                         && labels_match(&selector.match_labels, labels)
                 })
             })
-            .flat_map(|policy| policy.spec.port_level_mtls.keys())
-            .filter_map(|port| port.parse().ok())
+            .flat_map(|policy| policy.spec.port_levels())
+            .filter_map(|(port, _)| port.parse().ok())
             .collect()
     }
 
@@ -336,7 +355,7 @@ impl Index {
                 .is_none_or(|selector| selector.match_labels.is_empty())
         };
         let port_level = selecting
-            .and_then(|policy| policy.spec.port_level_mtls.get(&port.to_string()))
+            .and_then(|policy| policy.spec.port_level_mtls.as_ref()?.get(&port.to_string()))
             .map(|mtls| mtls.mode)
             .filter(|mode| *mode != MutualTlsMode::Unset);
         port_level
@@ -385,22 +404,30 @@ struct EgressHost {
     /// `*` for all.
     namespace: String,
     host: String,
+    /// Takes out what others let in.
+    excludes: bool,
+}
+
+/// Whether hosts that a Sidecar lists let something in.
+fn admits(egress: &[EgressHost], found: impl Fn(&EgressHost) -> bool) -> bool {
+    let of = |excludes: bool| egress.iter().filter(move |host| host.excludes == excludes);
+    of(false).any(&found) && !of(true).any(&found)
 }
 
 impl EgressHost {
     fn parse(text: &str, own: &str) -> Option<Self> {
         let (namespace, host) = text.split_once('/')?;
-        match namespace {
-            "~" => None,
-            "." => Some(Self {
-                namespace: own.to_owned(),
-                host: host.to_owned(),
-            }),
-            _ => Some(Self {
-                namespace: namespace.to_owned(),
-                host: host.to_owned(),
-            }),
-        }
+        let (namespace, excludes) = match namespace.strip_prefix('~') {
+            Some("") => return None,
+            Some(namespace) => (namespace, true),
+            None => (namespace, false),
+        };
+        let namespace = if namespace == "." { own } else { namespace };
+        Some(Self {
+            namespace: namespace.to_owned(),
+            host: host.to_owned(),
+            excludes,
+        })
     }
 
     fn imports(&self, service: &Service) -> bool {

@@ -40,6 +40,8 @@ pub struct Index {
     entries: BTreeMap<Key, Vec<Arc<Service>>>,
     /// Declarations of each host.
     hosts: BTreeMap<String, BTreeSet<Declaration>>,
+    /// Hosts that are other names of a host.
+    aliases: BTreeMap<String, BTreeSet<String>>,
     /// Identities behind each host, as clusters were last told: clients check certificates against them.
     identities: BTreeMap<String, BTreeSet<String>>,
     /// Endpoint slices by service, then by name.

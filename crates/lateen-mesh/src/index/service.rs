@@ -85,6 +85,8 @@ pub enum Discovery {
     },
     /// The address that the client connected to.
     Original,
+    /// Another name of the service of this host.
+    Alias(String),
 }
 
 impl Service {
@@ -111,13 +113,7 @@ impl Service {
             .external_name
             .filter(|_| spec.type_.as_deref() == Some("ExternalName"));
         let discovery = match &external_name {
-            Some(target) => Discovery::Dns {
-                endpoints: vec![WorkloadEntryBody {
-                    address: target.clone(),
-                    ..WorkloadEntryBody::default()
-                }],
-                first_only: false,
-            },
+            Some(target) => Discovery::Alias(target.trim_end_matches('.').to_ascii_lowercase()),
             None => Discovery::Slices,
         };
         let ports = spec.ports.unwrap_or_default();
@@ -235,6 +231,14 @@ impl Service {
     /// Whether it has no virtual address and its pods are addressed one by one.
     pub fn is_headless(&self) -> bool {
         self.kubernetes && self.addresses.is_empty() && !self.external
+    }
+
+    /// The host that it is another name of.
+    pub fn alias_for(&self) -> Option<&str> {
+        match &self.discovery {
+            Discovery::Alias(host) => Some(host),
+            _ => None,
+        }
     }
 
     /// The port that clients use.

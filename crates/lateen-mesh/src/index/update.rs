@@ -347,14 +347,14 @@ impl Index {
         }
         let mut impact = Impact::none();
         if let Some(old) = self.services.remove(&key) {
-            impact.merge(self.touched(&old));
+            impact.merge(self.touched_by_service(&old));
             self.undeclare(&old);
         }
         if let Some(service) = service {
             self.declare(&service);
             self.services.insert(key, Arc::clone(&service));
             self.refresh_identities(&service.host);
-            impact.merge(self.touched(&service));
+            impact.merge(self.touched_by_service(&service));
         }
         impact
     }
@@ -382,6 +382,10 @@ impl Index {
     }
 
     fn declare(&mut self, service: &Service) {
+        if let Some(host) = service.alias_for() {
+            let names = self.aliases.entry(host.to_owned()).or_default();
+            names.insert(service.host.clone());
+        }
         self.hosts
             .entry(service.host.clone())
             .or_default()
@@ -389,6 +393,12 @@ impl Index {
     }
 
     fn undeclare(&mut self, service: &Service) {
+        if let Some(host) = service.alias_for()
+            && let Some(names) = self.aliases.get_mut(host)
+        {
+            names.remove(&service.host);
+        }
+        self.aliases.retain(|_, names| !names.is_empty());
         if let Some(declarations) = self.hosts.get_mut(&service.host) {
             declarations.remove(&declaration(service));
             if declarations.is_empty() {

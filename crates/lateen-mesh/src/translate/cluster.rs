@@ -64,6 +64,9 @@ pub(super) fn of_service(
     service: &Service,
     by_server_name: &[String],
 ) -> Vec<Cluster> {
+    if service.alias_for().is_some() {
+        return Vec::new();
+    }
     let rule = index.destination_rule(proxy, service);
     let subsets = rule.iter().flat_map(|rule| &rule.subsets);
     let subsets: Vec<Option<&Subset>> = std::iter::once(None)
@@ -252,7 +255,7 @@ fn outbound(
     };
     match &service.discovery {
         Discovery::Slices if service.is_headless() => be_original(&mut cluster),
-        Discovery::Original => be_original(&mut cluster),
+        Discovery::Original | Discovery::Alias(_) => be_original(&mut cluster),
         Discovery::Slices | Discovery::Static(_) | Discovery::Workloads(_) => {
             cluster.eds_cluster_config = Some(EdsClusterConfig {
                 eds_config: from_ads(),

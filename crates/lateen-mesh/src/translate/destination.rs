@@ -28,6 +28,8 @@ pub(super) fn cluster_of(
     service: Option<&Service>,
     listener_port: u32,
 ) -> String {
+    // Another name has no cluster of its own.
+    let host = service.and_then(Service::alias_for).unwrap_or(host);
     let port = match (
         &destination.port,
         service.map(|service| service.ports.as_slice()),

@@ -99,7 +99,7 @@ fn add_service(
     drafts: &mut BTreeMap<(String, u32), Draft>,
 ) {
     let protocol = port.protocol;
-    if protocol == Protocol::Udp {
+    if protocol == Protocol::Udp || service.alias_for().is_some() {
         return;
     }
     for place in places(index, proxy, service, port) {

@@ -69,24 +69,18 @@ pub(super) fn configuration(
         if let Some(rules) = by_host.find(&service.host) {
             let routes = http_route::routes(&place, rules);
             if !routes.is_empty() {
-                hosts.push(service_host(proxy, service, port, routes, only.is_some()));
+                hosts.push(service_host(&place, service, routes, only.is_some()));
                 taken.insert(&service.host);
             }
         }
     }
-    if only.is_none() && port == DEFAULT_PORT {
+    if only.is_none() {
         hosts.extend(unknown_hosts_of_rules(&place, &rules, &known));
     }
     for service in &services {
-        if !taken.contains(service.host.as_str()) {
+        if !taken.contains(service.host.as_str()) && service.alias_for().is_none() {
             let route = http_route::default_route(index, proxy, service, port);
-            hosts.push(service_host(
-                proxy,
-                service,
-                port,
-                vec![route],
-                only.is_some(),
-            ));
+            hosts.push(service_host(&place, service, vec![route], only.is_some()));
         }
     }
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
@@ -134,7 +128,8 @@ impl<'a> RulesByHost<'a> {
     }
 }
 
-/// Virtual hosts for the hosts of virtual services that no service of the port has.
+/// Virtual hosts for the hosts of virtual services that no service of the port has: on the port of plain HTTP, and
+/// wherever another host of the same rules is a service.
 fn unknown_hosts_of_rules(
     place: &Place<'_, '_>,
     rules: &[&VirtualService],
@@ -148,7 +143,14 @@ fn unknown_hosts_of_rules(
             .hosts
             .iter()
             .map(|host| place.index.resolve(host, rules.namespace()));
+        let names: Vec<String> = names.collect();
+        let served = |host: &String| known.keys().any(|known| host_matches(host, known));
+        // On other ports they come along with a host that is a service there.
+        if place.port != DEFAULT_PORT && !names.iter().any(served) {
+            continue;
+        }
         let unknown: Vec<String> = names
+            .into_iter()
             .filter(|host| !known.keys().any(|known| host_matches(host, known)))
             .filter(|host| seen.insert(host.clone()))
             .collect();
@@ -171,22 +173,35 @@ fn unknown_hosts_of_rules(
 }
 
 fn service_host(
-    proxy: &Proxy,
+    place: &Place<'_, '_>,
     service: &Service,
-    port: u32,
     routes: Vec<Route>,
     sniffed: bool,
 ) -> VirtualHost {
     let domains = if sniffed {
         vec!["*".to_owned()]
     } else {
-        domains(proxy, service)
+        domains(place.index, place.proxy, service)
     };
-    virtual_host(format!("{}:{port}", service.host), domains, routes)
+    virtual_host(format!("{}:{}", service.host, place.port), domains, routes)
 }
 
-/// The names that a client may use for a service.
-fn domains(proxy: &Proxy, service: &Service) -> Vec<String> {
+/// The names that a client may use for a service, those of its aliases included.
+fn domains(index: &Index, proxy: &Proxy, service: &Service) -> Vec<String> {
+    let mut names = own_names(proxy, service);
+    for alias in index.aliases_of(&service.host, &proxy.namespace) {
+        names.extend(own_names(proxy, alias));
+    }
+    if service.is_headless() {
+        // Pods of headless services have names of their own.
+        let below: Vec<String> = names.iter().map(|name| format!("*.{name}")).collect();
+        names.extend(below);
+    }
+    names.extend(service.addresses.iter().cloned());
+    names
+}
+
+fn own_names(proxy: &Proxy, service: &Service) -> Vec<String> {
     let host = &service.host;
     let mut names = vec![host.clone(), format!("{host}.")];
     if service.kubernetes {
@@ -201,11 +216,5 @@ fn domains(proxy: &Proxy, service: &Service) -> Vec<String> {
         // A wildcard with a dot at its end is no domain that Envoy knows.
         names.retain(|name| !name.ends_with('.'));
     }
-    if service.is_headless() {
-        // Pods of headless services have names of their own.
-        let below: Vec<String> = names.iter().map(|name| format!("*.{name}")).collect();
-        names.extend(below);
-    }
-    names.extend(service.addresses.iter().cloned());
     names
 }
