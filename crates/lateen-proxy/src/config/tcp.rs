@@ -60,7 +60,7 @@ pub(crate) fn compile(
     // Where the older fields for the same were moved to.
     let mut options = message.access_log_options.take().unwrap_or_default();
     let interval = options.access_log_flush_interval.take();
-    let interval = interval.or(message.access_log_flush_interval.take());
+    let interval = interval.or_else(|| message.access_log_flush_interval.take());
     let log_interval = limit(interval, None).within("access_log_flush_interval")?;
     if log_interval.is_some_and(|interval| interval < LEAST_LOG_INTERVAL) {
         return Err(Invalid::new(

@@ -9,6 +9,9 @@ use crate::flags::Flags;
 
 const UNKNOWN: &str = "unknown";
 
+/// Takes the name and value of a label.
+type LabelWriter<'w> = dyn FnMut(&str, &str) + 'w;
+
 /// Where traffic goes, as the labels name it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Service<'f> {
@@ -123,7 +126,7 @@ impl Facts<'_> {
             let set = overrides()
                 .flat_map(|each| &each.set)
                 .filter(|(tag, _)| tag == name)
-                .last();
+                .next_back();
             let value = match set {
                 Some((_, expression)) => {
                     self.values.get(*expression).map_or(UNKNOWN, String::as_str)
@@ -177,7 +180,7 @@ impl Facts<'_> {
         write("reporter", if is_source { "source" } else { "destination" });
         let mut side = |prefix: &str,
                         is_own: bool,
-                        middle: &mut dyn FnMut(&mut dyn FnMut(&str, &str))| {
+                        middle: &mut dyn FnMut(&mut LabelWriter<'_>)| {
             let (workload, namespace) = if is_own {
                 (own, &own.namespace)
             } else {

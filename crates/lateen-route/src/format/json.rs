@@ -23,8 +23,8 @@ pub struct JsonTemplate {
 enum Node {
     Text(Template),
     Constant(Json),
-    Object(BTreeMap<String, Node>),
-    List(Vec<Node>),
+    Object(BTreeMap<String, Self>),
+    List(Vec<Self>),
 }
 
 impl JsonTemplate {
