@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help demo build test lint format oracles clean
+.PHONY: help demo build test lint format oracles oracle-istiod clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +30,9 @@ lint: ## Formatting, clippy, licences of dependencies
 oracles: ## Judge the project by the originals and by ../shared
 	@scripts/setup.sh oracles
 	@conformance/run.sh ../shared
+
+oracle-istiod: ## Lateen as the proxy of a real istiod on a real Kubernetes; as root, by hand
+	@conformance/istiod-proxy/run.sh ../shared
 
 format: ## Format all Rust code
 	@$(CARGO) fmt --all

@@ -33,8 +33,8 @@ up() {
   "$shared/oracles/istio.sh" up "$cluster"
 }
 
-check() {
-  kube run "$cluster" python3 "$here/check.py" "$shared/seed-manifests" "$here/../../crates/lateen-node/data/images.yaml"
+check() { # with the Python that istio.sh made, which reads YAML
+  kube run "$cluster" "${LATEEN_ORACLES:-${XDG_CACHE_HOME:-$HOME/.cache}/lateen-oracles}/python/bin/python" "$here/check.py" "$shared/seed-manifests" "$here/../../crates/lateen-node/data/images.yaml"
 }
 
 down() {
