@@ -31,6 +31,7 @@ use super::{
     },
     cluster_policy::{self, HttpOptions, Upstream},
     endpoint,
+    locality::Preference,
     policy::Policy,
     tls,
     workload::InboundPort,
@@ -253,6 +254,7 @@ fn outbound(
         }),
         ..named(&text_name, DiscoveryType::Eds)
     };
+    let preference = Preference::of(index, proxy, &policy);
     match &service.discovery {
         Discovery::Slices if service.is_headless() => be_original(&mut cluster),
         Discovery::Original | Discovery::Alias(_) => be_original(&mut cluster),
@@ -266,7 +268,7 @@ fn outbound(
             look_up(&mut cluster, *first_only);
             cluster.load_assignment = Some(ClusterLoadAssignment {
                 cluster_name: text_name,
-                ..endpoint::assignment(index, proxy, service, port, subset)
+                ..endpoint::assignment(index, proxy, service, port, subset, &preference)
             });
         }
     }
@@ -281,6 +283,11 @@ fn outbound(
         ..HttpOptions::default()
     };
     cluster_policy::apply(&mut cluster, &mut options, &policy);
+    if !is_original(&cluster)
+        && let Some(common) = &mut cluster.common_lb_config
+    {
+        common.locality_config_specifier = preference.weighted();
+    }
 
     let mut notes = Vec::new();
     if let Some(rule) = rule {
@@ -352,6 +359,9 @@ fn outbound(
             }
         }
         None => {}
+    }
+    if let Some(settings) = policy.proxy_protocol {
+        cluster_policy::apply_proxy_protocol(&mut cluster, settings);
     }
     if !notes.is_empty() {
         cluster.metadata = metadata("istio", fields(notes));

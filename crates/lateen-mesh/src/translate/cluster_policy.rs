@@ -4,13 +4,15 @@ use std::collections::HashMap;
 
 use lateen_api::networking::traffic_policy::{
     ConnectionPool, ConsistentHash, H2UpgradePolicy, LoadBalancer,
-    OutlierDetection as OutlierSettings, SimpleLoadBalancer,
+    OutlierDetection as OutlierSettings, ProxyProtocol, ProxyProtocolVersion, RetryBudget,
+    SimpleLoadBalancer,
 };
 use lateen_xds::pb::{
     envoy::{
         config::{
             cluster::v3::{
                 Cluster, OutlierDetection, UpstreamConnectionOptions,
+                circuit_breakers::thresholds::RetryBudget as BudgetMessage,
                 cluster::{
                     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbConfig, LbPolicy,
                     LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
@@ -19,15 +21,19 @@ use lateen_xds::pb::{
             },
             core::v3::{
                 Http1ProtocolOptions, Http2ProtocolOptions,
-                HttpProtocolOptions as CommonHttpOptions, KeepaliveSettings, RuntimeDouble,
-                TcpKeepalive, UpstreamHttpProtocolOptions,
+                HttpProtocolOptions as CommonHttpOptions, KeepaliveSettings, ProxyProtocolConfig,
+                RuntimeDouble, TcpKeepalive, TransportSocket, UpstreamHttpProtocolOptions,
+                proxy_protocol_config,
             },
         },
-        extensions::upstreams::http::v3::{
-            HttpProtocolOptions,
-            http_protocol_options::{
-                ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-                explicit_http_config::ProtocolConfig,
+        extensions::{
+            transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport,
+            upstreams::http::v3::{
+                HttpProtocolOptions,
+                http_protocol_options::{
+                    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                    explicit_http_config::ProtocolConfig,
+                },
             },
         },
         r#type::v3::Percent,
@@ -36,13 +42,20 @@ use lateen_xds::pb::{
 };
 
 use super::{
-    build::{any, duration, large_number, number, ordered, positive},
+    build::{any, duration, large_number, number, ordered, positive, transport_socket},
     policy::Policy,
+    tls,
 };
 use crate::protocol::Protocol;
 
 /// Key of the HTTP options of a cluster.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// Name of the transport socket that begins with a PROXY protocol header.
+const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
+/// Share of requests that may be retries when a budget does not say, in percent.
+const RETRY_PERCENT: f64 = 20.0;
+/// Retries at a time that a budget allows always when it does not say.
+const RETRY_CONCURRENCY: u32 = 3;
 /// Smallest ring when nothing is said.
 const RING_SIZE: u64 = 1024;
 
@@ -142,7 +155,51 @@ pub(super) fn apply(cluster: &mut Cluster, options: &mut HttpOptions, policy: &P
     if let Some(settings) = policy.outlier_detection {
         apply_outlier_detection(cluster, settings);
     }
+    if let Some(budget) = policy.retry_budget {
+        apply_retry_budget(cluster, budget);
+    }
     apply_load_balancer(cluster, policy.load_balancer);
+}
+
+/// The share of requests that may be retries.
+fn apply_retry_budget(cluster: &mut Cluster, budget: &RetryBudget) {
+    let concurrency = budget.min_retry_concurrency.filter(|count| *count > 0);
+    let budget = BudgetMessage {
+        budget_percent: Some(Percent {
+            value: budget.percent.unwrap_or(RETRY_PERCENT),
+        }),
+        min_retry_concurrency: number(concurrency.unwrap_or(RETRY_CONCURRENCY)),
+        ..BudgetMessage::default()
+    };
+    let breakers = cluster.circuit_breakers.iter_mut();
+    for threshold in breakers.flat_map(|breakers| &mut breakers.thresholds) {
+        threshold.retry_budget = Some(budget);
+    }
+}
+
+/// Begins connections with a PROXY protocol header, before TLS if there is any.
+pub(super) fn apply_proxy_protocol(cluster: &mut Cluster, settings: &ProxyProtocol) {
+    let version = match settings.version {
+        ProxyProtocolVersion::V1 => proxy_protocol_config::Version::V1,
+        ProxyProtocolVersion::V2 => proxy_protocol_config::Version::V2,
+    };
+    let wrapped = |inner: Option<TransportSocket>| {
+        let message = ProxyProtocolUpstreamTransport {
+            config: Some(ProxyProtocolConfig {
+                version: version.into(),
+                ..ProxyProtocolConfig::default()
+            }),
+            transport_socket: Some(inner.unwrap_or_else(tls::plain)),
+            ..ProxyProtocolUpstreamTransport::default()
+        };
+        Some(transport_socket(PROXY_PROTOCOL, &message))
+    };
+    if cluster.transport_socket_matches.is_empty() {
+        cluster.transport_socket = wrapped(cluster.transport_socket.take());
+    }
+    for socket in &mut cluster.transport_socket_matches {
+        socket.transport_socket = wrapped(socket.transport_socket.take());
+    }
 }
 
 /// Limits of connections.

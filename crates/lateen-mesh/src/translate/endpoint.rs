@@ -14,7 +14,11 @@ use lateen_xds::pb::envoy::config::{
     },
 };
 
-use super::build::{address, fields, metadata, number, text};
+use super::{
+    build::{address, fields, metadata, number, text},
+    locality::Preference,
+    policy::Policy,
+};
 use crate::{
     Index, Proxy,
     index::{Discovery, Endpoint, Locality, Service, ServicePort},
@@ -48,7 +52,9 @@ pub(super) fn of_cluster(
                 .find(|subset| subset.name == wanted)?,
         ),
     };
-    let mut assignment = assignment(index, proxy, service, port, subset);
+    let policy = Policy::of(rule.as_ref(), subset, port.number);
+    let preference = Preference::of(index, proxy, &policy);
+    let mut assignment = assignment(index, proxy, service, port, subset, &preference);
     if only_mutual {
         keep_mutual(&mut assignment);
     }
@@ -105,19 +111,21 @@ pub(super) fn assignment(
     service: &Service,
     port: &ServicePort,
     subset: Option<&Subset>,
+    preference: &Preference<'_>,
 ) -> ClusterLoadAssignment {
     let looked_up = matches!(service.discovery, Discovery::Dns { .. });
-    let mut localities: BTreeMap<Locality, Vec<LbEndpoint>> = BTreeMap::new();
+    let mut localities: BTreeMap<(Locality, u32), Vec<LbEndpoint>> = BTreeMap::new();
     for endpoint in index.endpoints(service, port) {
         if subset.is_none_or(|subset| labels_match(&subset.labels, &endpoint.labels)) {
             let message = lb_endpoint(proxy, &endpoint, looked_up);
+            let rank = preference.rank(&endpoint);
             localities
-                .entry(endpoint.locality)
+                .entry((endpoint.locality, rank))
                 .or_default()
                 .push(message);
         }
     }
-    let endpoints = localities.into_iter().map(|(locality, endpoints)| {
+    let endpoints = localities.into_iter().map(|((locality, rank), endpoints)| {
         let weight = total_weight(&endpoints);
         LocalityLbEndpoints {
             locality: Some(LocalityMessage {
@@ -127,11 +135,14 @@ pub(super) fn assignment(
             }),
             lb_endpoints: endpoints,
             load_balancing_weight: number(weight),
+            priority: rank,
             ..LocalityLbEndpoints::default()
         }
     });
+    let mut endpoints = endpoints.collect();
+    preference.apply(&mut endpoints);
     ClusterLoadAssignment {
-        endpoints: endpoints.collect(),
+        endpoints,
         ..ClusterLoadAssignment::default()
     }
 }

@@ -15,6 +15,7 @@ mod http_manager;
 mod http_match;
 mod http_route;
 mod inbound;
+mod locality;
 mod outbound;
 mod policy;
 mod retry;

@@ -4,7 +4,7 @@ use lateen_api::networking::{
     destination_rule::Subset,
     traffic_policy::{
         ClientTlsSettings, ConnectionPool, ConsistentHash, LoadBalancer, OutlierDetection,
-        TrafficPolicy,
+        ProxyProtocol, RetryBudget, TrafficPolicy,
     },
 };
 
@@ -17,6 +17,8 @@ pub(super) struct Policy<'a> {
     pub(super) connection_pool: Option<&'a ConnectionPool>,
     pub(super) outlier_detection: Option<&'a OutlierDetection>,
     pub(super) tls: Option<&'a ClientTlsSettings>,
+    pub(super) proxy_protocol: Option<&'a ProxyProtocol>,
+    pub(super) retry_budget: Option<&'a RetryBudget>,
 }
 
 impl<'a> Policy<'a> {
@@ -46,12 +48,17 @@ impl<'a> Policy<'a> {
                 connection_pool: level.connection_pool.as_ref(),
                 outlier_detection: level.outlier_detection.as_ref(),
                 tls: level.tls.as_ref(),
+                // Ports cannot say anything about these.
+                proxy_protocol: policy.proxy_protocol.as_ref(),
+                retry_budget: policy.retry_budget.as_ref(),
             },
             None => Self {
                 load_balancer: policy.load_balancer.as_ref(),
                 connection_pool: policy.connection_pool.as_ref(),
                 outlier_detection: policy.outlier_detection.as_ref(),
                 tls: policy.tls.as_ref(),
+                proxy_protocol: policy.proxy_protocol.as_ref(),
+                retry_budget: policy.retry_budget.as_ref(),
             },
         }
     }
@@ -62,6 +69,8 @@ impl<'a> Policy<'a> {
             connection_pool: other.connection_pool.or(self.connection_pool),
             outlier_detection: other.outlier_detection.or(self.outlier_detection),
             tls: other.tls.or(self.tls),
+            proxy_protocol: other.proxy_protocol.or(self.proxy_protocol),
+            retry_budget: other.retry_budget.or(self.retry_budget),
         }
     }
 
