@@ -487,3 +487,58 @@ fn delegates_continue_the_rules_that_refer_to_them() {
     index.apply(part("/z"));
     assert!(!clusters(&index).contains("b.other.svc"));
 }
+
+#[test]
+fn a_sidecar_opens_ports_for_its_own_hosts() {
+    let mut index = mesh();
+    let sidecar_spec = json!({"egress": [
+        {"port": {"number": 9999, "name": "http", "protocol": "HTTP"}, "captureMode": "NONE", "hosts": ["./b.shop.svc.cluster.local"]},
+        {"hosts": ["./a.shop.svc.cluster.local"]},
+    ]});
+    let object = decode(&istio("Sidecar", "own", sidecar_spec)).expect("a valid Sidecar");
+    index.apply(Change::Sidecar(object));
+    let found = |kind, names: &Names| -> Vec<String> {
+        let all = resources(&index, &sidecar(), kind, names).into_iter();
+        all.map(|one| one.name).collect()
+    };
+    assert_eq!(
+        found(ResourceType::Listener, &Names::All),
+        [
+            "0.0.0.0_8080",
+            "127.0.0.1_9999",
+            "virtualInbound",
+            "virtualOutbound"
+        ]
+    );
+    let check = |route: &str, host: &str, expected: bool| {
+        let routes = resources(&index, &sidecar(), ResourceType::Route, &names(&[route]));
+        let text = String::from_utf8_lossy(&routes[0].body.value).into_owned();
+        assert_eq!(text.contains(host), expected, "{route} {host}");
+    };
+    check("8080", "a.shop.svc", true);
+    check("8080", "b.shop.svc", false);
+}
+
+#[test]
+fn rules_lead_beyond_what_a_sidecar_lists() {
+    let mut index = mesh();
+    let object = istio(
+        "Sidecar",
+        "own",
+        json!({"egress": [{"hosts": ["./a.shop.svc.cluster.local"]}]}),
+    );
+    index.apply(Change::Sidecar(decode(&object).expect("a valid Sidecar")));
+    let clusters = |index: &Index| -> Vec<String> {
+        let all = resources(index, &sidecar(), ResourceType::Cluster, &Names::All).into_iter();
+        all.map(|one| one.name).collect()
+    };
+    assert!(!clusters(&index).contains(&B.to_owned()));
+    let rules = json!({"hosts": ["a"], "http": [{"route": [{"destination": {"host": "b"}}]}]});
+    let impact = index.apply(virtual_service(rules));
+    assert!(
+        !impact
+            .narrow(&sidecar(), ResourceType::Cluster, &Names::All)
+            .is_empty()
+    );
+    assert!(clusters(&index).contains(&B.to_owned()));
+}

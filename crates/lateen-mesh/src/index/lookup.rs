@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_api::{
     DestinationRule, PeerAuthentication, Sidecar, VirtualService,
-    common::labels_match,
-    networking::{destination_rule::Subset, sidecar::OutboundMode, traffic_policy::TrafficPolicy},
+    common::{Port, labels_match},
+    networking::{
+        destination_rule::Subset,
+        sidecar::{EgressListener, OutboundMode},
+        traffic_policy::TrafficPolicy,
+    },
     security::MutualTlsMode,
 };
 
@@ -41,13 +45,53 @@ impl Index {
         services
     }
 
-    /// The service of a host, when a proxy may send to it.
-    pub fn visible_service(&self, proxy: &Proxy, host: &str) -> Option<&Service> {
+    /// The service of a host, when a proxy may send to it or rules that it applies do.
+    pub fn reachable_service(&self, proxy: &Proxy, host: &str) -> Option<&Service> {
         let service = self.service_seen_from(host, &proxy.namespace)?;
         match self.egress_hosts(proxy) {
-            Some(egress) if !admits(&egress, |host| host.imports(service)) => None,
+            Some(egress) if !admits(&egress, |host| host.imports(service)) => {
+                let named = self.destinations(proxy).contains(host);
+                named.then_some(service)
+            }
             _ => Some(service),
         }
+    }
+
+    /// The services that a proxy may send to, and those that rules lead to although its Sidecar does not list them.
+    pub fn reachable_services(&self, proxy: &Proxy) -> Vec<&Service> {
+        let mut services = self.visible_services(proxy);
+        let limited = self
+            .sidecar(proxy)
+            .is_some_and(|sidecar| !sidecar.spec.egress.is_empty());
+        if limited {
+            let seen: BTreeSet<&str> = services.iter().map(|one| one.host.as_str()).collect();
+            let beyond = self.destinations(proxy);
+            let beyond = beyond.iter().filter(|host| !seen.contains(host.as_str()));
+            let found: Vec<&Service> = beyond
+                .filter_map(|host| self.service_seen_from(host, &proxy.namespace))
+                .collect();
+            services.extend(found);
+        }
+        services
+    }
+
+    /// Hosts that the rules of a sidecar lead to.
+    fn destinations(&self, proxy: &Proxy) -> BTreeSet<String> {
+        let mut hosts = BTreeSet::new();
+        for rules in self.virtual_services(proxy, "mesh") {
+            let spec = &rules.spec;
+            let http = spec.http.iter().flat_map(|rule| {
+                let routes = rule.route.iter().map(|route| &route.destination);
+                let mirrors = rule.mirrors.iter().map(|mirror| &mirror.destination);
+                routes.chain(mirrors).chain(&rule.mirror)
+            });
+            let tls = spec.tls.iter().flat_map(|rule| &rule.route);
+            let tcp = spec.tcp.iter().flat_map(|rule| &rule.route);
+            let bytes = tls.chain(tcp).map(|route| &route.destination);
+            let named = http.chain(bytes).map(|destination| &destination.host);
+            hosts.extend(named.map(|host| self.resolve(host, rules.namespace())));
+        }
+        hosts
     }
 
     /// The service of a host as a namespace sees it: its own one first, else the first that is exported to it.
@@ -380,6 +424,30 @@ impl Index {
         resolve_host(host, namespace, &self.mesh.domain)
     }
 
+    /// What a proxy's listeners are for, in the order of its Sidecar: those of one port first. Without a Sidecar there is
+    /// one entry for everything.
+    pub(crate) fn egress<'a>(&'a self, proxy: &Proxy) -> Vec<Egress<'a>> {
+        let sidecar = self.sidecar(proxy);
+        let listed = sidecar.map_or(&[][..], |sidecar| &sidecar.spec.egress);
+        if listed.is_empty() {
+            return vec![Egress {
+                listener: None,
+                hosts: None,
+            }];
+        }
+        let of = |listener: &'a EgressListener| Egress {
+            listener: Some(listener),
+            hosts: Some(
+                listener
+                    .hosts
+                    .iter()
+                    .filter_map(|host| EgressHost::parse(host, &proxy.namespace))
+                    .collect(),
+            ),
+        };
+        listed.iter().map(of).collect()
+    }
+
     /// Hosts that a Sidecar lets a proxy see; `None` when there is no such limit.
     fn egress_hosts(&self, proxy: &Proxy) -> Option<Vec<EgressHost>> {
         let sidecar = self.sidecar(proxy)?;
@@ -396,6 +464,28 @@ impl Index {
                 .filter_map(|host| EgressHost::parse(host, &proxy.namespace))
                 .collect(),
         )
+    }
+}
+
+/// What the listeners of one entry of a Sidecar are for.
+pub(crate) struct Egress<'a> {
+    /// The entry; none without a Sidecar.
+    listener: Option<&'a EgressListener>,
+    /// All when unset.
+    hosts: Option<Vec<EgressHost>>,
+}
+
+impl<'a> Egress<'a> {
+    /// The entry of the Sidecar, when it is for one port.
+    pub(crate) fn of_port(&self) -> Option<(&'a EgressListener, &'a Port)> {
+        let listener = self.listener?;
+        Some((listener, listener.port.as_ref()?))
+    }
+
+    /// Whether a service is among its hosts.
+    pub(crate) fn imports(&self, service: &Service) -> bool {
+        let hosts = self.hosts.as_ref();
+        hosts.is_none_or(|hosts| admits(hosts, |host| host.imports(service)))
     }
 }
 

@@ -112,7 +112,7 @@ impl Index {
                 impact
             }
             Change::VirtualService(rules) => {
-                let impact = virtual_service_impact();
+                let impact = self.virtual_service_impact();
                 let impact = replace(&mut self.virtual_services, rules, impact);
                 self.rules_changed();
                 impact
@@ -153,7 +153,7 @@ impl Index {
                 None => Impact::none(),
             },
             ObjectKind::VirtualService => {
-                let impact = virtual_service_impact();
+                let impact = self.virtual_service_impact();
                 let impact = removed(&mut self.virtual_services, &key, impact);
                 self.rules_changed();
                 impact
@@ -190,6 +190,24 @@ impl Index {
         let root = namespace == self.mesh.root_namespace;
         if root || before != self.mutual_tls_mode_of_namespace(namespace) {
             impact.merge(Impact::of(Scope::All, [ResourceType::Cluster]));
+        }
+        impact
+    }
+
+    /// Rules concern listeners and routes, and the clusters of proxies whose Sidecar lists what they see: what rules
+    /// lead to comes on top.
+    fn virtual_service_impact(&self) -> Impact {
+        let mut impact = Impact::of(Scope::All, [ResourceType::Listener, ResourceType::Route]);
+        for (key, sidecar) in &self.sidecars {
+            if sidecar.spec.egress.is_empty() {
+                continue;
+            }
+            let scope = if key.namespace == self.mesh.root_namespace {
+                Scope::All
+            } else {
+                Scope::Namespace(key.namespace.clone())
+            };
+            impact.merge(Impact::of(scope, [ResourceType::Cluster]));
         }
         impact
     }
@@ -452,10 +470,6 @@ fn declaration(service: &Service) -> Declaration {
         created: service.created,
         key: service.key(),
     }
-}
-
-fn virtual_service_impact() -> Impact {
-    Impact::of(Scope::All, [ResourceType::Listener, ResourceType::Route])
 }
 
 fn gateway_impact(selector: BTreeMap<String, String>) -> Impact {

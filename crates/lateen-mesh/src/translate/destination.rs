@@ -273,7 +273,12 @@ pub(super) fn rules_of_service(
             .is_some_and(|last| sorted(&last.networks) == sorted(networks)),
     };
     if !complete {
-        let cluster = ClusterName::outbound(port.number, "", &service.host).to_string();
+        // A Sidecar may open another port: then the service's only one is meant.
+        let number = match service.ports.as_slice() {
+            [only] => only.number,
+            _ => port.number,
+        };
+        let cluster = ClusterName::outbound(number, "", &service.host).to_string();
         let named = by_name && port.protocol == Protocol::Tls;
         found.push(L4Rule {
             server_names: named.then(|| service.host.clone()).into_iter().collect(),

@@ -139,7 +139,7 @@ pub(super) fn assignment(
             ..LocalityLbEndpoints::default()
         }
     });
-    let mut endpoints = endpoints.collect();
+    let mut endpoints: Vec<LocalityLbEndpoints> = endpoints.collect();
     preference.apply(&mut endpoints);
     ClusterLoadAssignment {
         endpoints,

@@ -93,7 +93,7 @@ impl<'a> Preference<'a> {
     }
 
     /// Gives groups of endpoints of one place and rank their shares and priorities.
-    pub(super) fn apply(&self, groups: &mut Vec<LocalityLbEndpoints>) {
+    pub(super) fn apply(&self, groups: &mut [LocalityLbEndpoints]) {
         if !self.enabled {
             return;
         }
@@ -120,7 +120,7 @@ impl<'a> Preference<'a> {
 }
 
 /// Gives places the shares that the first entry for the client's place says; places that it does not name get nothing.
-fn share(own: &Locality, groups: &mut Vec<LocalityLbEndpoints>, distribute: &[LocalityDistribute]) {
+fn share(own: &Locality, groups: &mut [LocalityLbEndpoints], distribute: &[LocalityDistribute]) {
     let Some(shares) = distribute.iter().find(|shares| covers(&shares.from, own)) else {
         return;
     };

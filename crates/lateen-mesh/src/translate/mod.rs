@@ -111,7 +111,7 @@ pub(crate) fn translate(
 /// The clusters of services: of all that a proxy sees, or of those that are named.
 fn shared_clusters(index: &Index, proxy: &Proxy, names: &Names) -> Vec<Resource> {
     let services: Vec<&Service> = match names {
-        Names::All => index.visible_services(proxy),
+        Names::All => index.reachable_services(proxy),
         Names::Only(names) => {
             let parsed = names.iter().filter_map(|name| {
                 ClusterName::parse(name).or_else(|| ClusterName::parse_server_name(name))
@@ -119,7 +119,7 @@ fn shared_clusters(index: &Index, proxy: &Proxy, names: &Names) -> Vec<Resource>
             let hosts: BTreeSet<&str> = parsed.map(|cluster| cluster.host).collect();
             hosts
                 .into_iter()
-                .filter_map(|host| index.visible_service(proxy, host))
+                .filter_map(|host| index.reachable_service(proxy, host))
                 .collect()
         }
     };

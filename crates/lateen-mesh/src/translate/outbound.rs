@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lateen_api::VirtualService;
+use lateen_api::{
+    VirtualService,
+    networking::sidecar::{CaptureMode, EgressListener},
+};
 use lateen_xds::{
     Names,
     pb::envoy::config::{
@@ -21,7 +24,7 @@ use super::{
 };
 use crate::{
     Index, Proxy,
-    index::{Service, ServicePort},
+    index::{Service, ServicePort, TargetPort},
     protocol::Protocol,
 };
 
@@ -29,6 +32,8 @@ use crate::{
 pub(super) const OUTBOUND_PORT: u32 = 15001;
 /// Name of the listener that redirected connections arrive at.
 const CATCH_ALL: &str = "virtualOutbound";
+/// Address of listeners that the application connects to by itself.
+const LOOPBACK: &str = "127.0.0.1";
 /// Address of listeners that serve every destination address.
 const WILDCARD: &str = "0.0.0.0";
 
@@ -39,6 +44,8 @@ struct Draft {
     http: Option<FilterChain>,
     /// Chains by server name and network.
     others: Vec<(Told, FilterChain)>,
+    /// Whether the application connects to it without being redirected.
+    bound: bool,
 }
 
 /// What tells connections apart: server names and networks.
@@ -49,13 +56,35 @@ pub(super) fn listeners(index: &Index, proxy: &Proxy, names: &Names) -> Vec<List
     let rules = index.virtual_services(proxy, "mesh");
     let mut drafts: BTreeMap<(String, u32), Draft> = BTreeMap::new();
     let ports = named_ports(names);
-    for service in index.visible_services(proxy) {
-        for port in &service.ports {
-            if ports
-                .as_ref()
-                .is_none_or(|ports| ports.contains(&port.number))
-            {
-                add_service(index, proxy, service, port, &rules, &mut drafts);
+    let named = |port: u32| ports.as_ref().is_none_or(|ports| ports.contains(&port));
+    let services = index.visible_services(proxy);
+    for egress in index.egress(proxy) {
+        // What the entries before have opened is theirs alone.
+        let taken: BTreeSet<(String, u32)> = drafts.keys().cloned().collect();
+        let imported = services.iter().copied().filter(|one| egress.imports(one));
+        for service in imported {
+            let mut add = |port: &ServicePort, own: Option<&EgressListener>| {
+                if !named(port.number) {
+                    return;
+                }
+                for place in places(index, proxy, service, port, own) {
+                    if !taken.contains(&(place.bind.clone(), port.number)) {
+                        let to = (service, port);
+                        add_service(index, proxy, to, &rules, place, &mut drafts);
+                    }
+                }
+            };
+            match egress.of_port() {
+                Some((listener, port)) => {
+                    let port = ServicePort {
+                        name: port.name.clone(),
+                        number: port.number,
+                        protocol: Protocol::of_name(&port.protocol),
+                        target: TargetPort::Number(port.number),
+                    };
+                    add(&port, Some(listener));
+                }
+                None => service.ports.iter().for_each(|port| add(port, None)),
             }
         }
     }
@@ -93,42 +122,42 @@ pub(super) fn may_be_inbound(index: &Index, proxy: &Proxy, names: &Names) -> boo
 fn add_service(
     index: &Index,
     proxy: &Proxy,
-    service: &Service,
-    port: &ServicePort,
+    (service, port): (&Service, &ServicePort),
     rules: &[&VirtualService],
+    place: Place,
     drafts: &mut BTreeMap<(String, u32), Draft>,
 ) {
     let protocol = port.protocol;
     if protocol == Protocol::Udp || service.alias_for().is_some() {
         return;
     }
-    for place in places(index, proxy, service, port) {
-        let wildcard = place.bind == WILDCARD;
-        let draft = drafts.entry((place.bind.clone(), port.number)).or_default();
-        if protocol.is_http() || protocol == Protocol::Auto {
-            let name = if wildcard {
-                port.number.to_string()
-            } else {
-                format!("{}:{}", service.host, port.number)
-            };
-            draft.http.get_or_insert_with(|| {
-                let prefix = format!("outbound_{}_{};", place.bind, port.number);
-                let manager =
-                    http_manager(index, proxy, Side::Outbound, &prefix, Routes::Named(name));
-                service_chain(Some(plain_http()), vec![manager])
-            });
-        }
-        // Without an address of their own, bytes of undeclared protocol go where the client wanted to go.
-        let passes = protocol == Protocol::Auto && wildcard && place.networks.is_empty();
-        if protocol.is_http() || passes {
-            continue;
-        }
-        let to = (service, port);
-        let found =
-            destination::rules_of_service(index, proxy, to, rules, &place.networks, wildcard);
-        for rule in found {
-            draft.add(index, proxy, &rule);
-        }
+    let wildcard = place.bind == WILDCARD;
+    let draft = drafts.entry((place.bind.clone(), port.number)).or_default();
+    draft.bound = place.bound;
+    if protocol.is_http() || protocol == Protocol::Auto {
+        // A listener that a Sidecar opens is for all of its hosts.
+        let name = if wildcard || place.listed {
+            port.number.to_string()
+        } else {
+            format!("{}:{}", service.host, port.number)
+        };
+        draft.http.get_or_insert_with(|| {
+            let prefix = format!("outbound_{}_{};", place.bind, port.number);
+            let manager = http_manager(index, proxy, Side::Outbound, &prefix, Routes::Named(name));
+            let alone = place.listed && protocol.is_http() && !wildcard;
+            let matching = (!alone).then(plain_http);
+            service_chain(matching, vec![manager])
+        });
+    }
+    // Without an address of their own, bytes of undeclared protocol go where the client wanted to go.
+    let passes = protocol == Protocol::Auto && wildcard && place.networks.is_empty();
+    if protocol.is_http() || passes {
+        return;
+    }
+    let to = (service, port);
+    let found = destination::rules_of_service(index, proxy, to, rules, &place.networks, wildcard);
+    for rule in found {
+        draft.add(index, proxy, &rule);
     }
 }
 
@@ -137,15 +166,34 @@ struct Place {
     bind: String,
     /// Networks that it is for, when the address does not say.
     networks: Vec<String>,
+    /// Whether a Sidecar opens it.
+    listed: bool,
+    /// Whether the application connects to it without being redirected.
+    bound: bool,
 }
 
 /// Requests name their host, so one listener serves all HTTP services of a port; other bytes are told apart by the
 /// destination address alone.
-fn places(index: &Index, proxy: &Proxy, service: &Service, port: &ServicePort) -> Vec<Place> {
+fn places(
+    index: &Index,
+    proxy: &Proxy,
+    service: &Service,
+    port: &ServicePort,
+    listener: Option<&EgressListener>,
+) -> Vec<Place> {
+    let capture = listener.and_then(|listener| listener.capture_mode);
+    let bound = capture == Some(CaptureMode::None);
     let at = |bind: &str| Place {
         bind: bind.to_owned(),
         networks: Vec::new(),
+        listed: listener.is_some(),
+        bound,
     };
+    match listener.map(|listener| listener.bind.as_str()) {
+        Some("") if bound => return vec![at(LOOPBACK)],
+        Some("") | None => {}
+        Some(bind) => return vec![at(bind)],
+    }
     if port.protocol.is_http() {
         return vec![at(WILDCARD)];
     }
@@ -207,12 +255,18 @@ impl Draft {
             .map(|(_, chain)| chain)
             .partition(|chain| chain.filter_chain_match.is_none());
         let mut filter_chains = told;
+        let alone = self
+            .http
+            .as_ref()
+            .is_some_and(|chain| chain.filter_chain_match.is_none());
         filter_chains.extend(self.http);
         let mut default_filter_chain = None;
         match rest.into_iter().next() {
             // Nothing to tell apart: all connections take the one chain.
             Some(chain) if filter_chains.is_empty() => filter_chains.push(chain),
             Some(chain) => default_filter_chain = Some(chain),
+            // Everything on a listener of a Sidecar's own is what it says.
+            None if alone => {}
             // What a listener of all addresses does not know passes, also beside chains of networks or names.
             None => default_filter_chain = Some(pass(index, proxy)),
         }
@@ -225,7 +279,8 @@ impl Draft {
             listener_filters_timeout: seconds(0),
             continue_on_listener_filters_timeout: true,
             traffic_direction: TrafficDirection::Outbound.into(),
-            bind_to_port: flag(false),
+            bind_to_port: if self.bound { None } else { flag(false) },
+            max_connections_to_accept_per_socket_event: number(1).filter(|_| self.bound),
             ..Listener::default()
         }
     }

@@ -31,9 +31,19 @@ pub(super) fn configuration(
         None => (None, name),
     };
     let port: u32 = port.parse().ok()?;
+    // A port that a Sidecar opens is for the hosts of that entry, all others for those of the entry without a port.
+    let egress = index.egress(proxy);
+    let of_port = egress
+        .iter()
+        .find(|one| {
+            one.of_port()
+                .is_some_and(|(_, opened)| opened.number == port)
+        })
+        .or_else(|| egress.iter().find(|one| one.of_port().is_none()))?;
     let mut services: Vec<&Service> = index
         .visible_services(proxy)
         .into_iter()
+        .filter(|service| of_port.imports(service))
         .filter(|service| match only {
             Some(host) => service.host == host && service.port(port).is_some(),
             // Sniffed services with an address have a route configuration of their own.
