@@ -3,7 +3,7 @@
 # Without an action it does all three. Needs root: it starts a real Kubernetes with a node. See README.md.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-shared=$(cd "${1:?the folder with the originals and the scenarios' manifests}" && pwd)
+shared=$(cd "${1:?the folder with the originals and the manifests of the scenarios}" && pwd)
 action=${2:-all}
 cluster=${LATEEN_ORACLE_CLUSTER:-${TMPDIR:-/tmp}/lateen-istiod-proxy}
 kube() { "$shared/oracles/kube.sh" "$@"; }
@@ -34,7 +34,9 @@ up() {
 }
 
 check() { # with the Python that istio.sh made, which reads YAML
-  kube run "$cluster" "${LATEEN_ORACLES:-${XDG_CACHE_HOME:-$HOME/.cache}/lateen-oracles}/python/bin/python" "$here/check.py" "$shared/seed-manifests" "$here/../../crates/lateen-node/data/images.yaml"
+  local cache=${LATEEN_ORACLES:-${XDG_CACHE_HOME:-$HOME/.cache}/lateen-oracles}
+  kube run "$cluster" "$cache/python/bin/python" "$here/check.py" \
+    "$shared/seed-manifests" "$here/../../crates/lateen-node/data/images.yaml"
 }
 
 down() {

@@ -40,7 +40,7 @@ const IGNORED_FLAGS: [&str; 13] = [
 const IGNORED_SWITCHES: [&str; 1] = ["--log_as_json"];
 
 /// What is understood, by category, so that the control plane sends nothing else.
-const EXTENSIONS: [(&str, &str, &str); 15] = [
+const EXTENSIONS: [(&str, &str, &str); 18] = [
     (
         "envoy.filters.network",
         "envoy.filters.network.http_connection_manager",
@@ -75,6 +75,21 @@ const EXTENSIONS: [(&str, &str, &str); 15] = [
         "envoy.filters.http",
         "envoy.filters.http.fault",
         "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    ),
+    (
+        "envoy.filters.http",
+        "envoy.filters.http.cors",
+        "envoy.extensions.filters.http.cors.v3.Cors",
+    ),
+    (
+        "envoy.filters.http",
+        "envoy.filters.http.stateful_session",
+        "envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
+    ),
+    (
+        "envoy.filters.http",
+        "istio.alpn",
+        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
     ),
     (
         "envoy.filters.http",

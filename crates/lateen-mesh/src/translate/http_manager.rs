@@ -32,7 +32,7 @@ use lateen_xds::pb::envoy::{
 use prost::{Message, Name};
 
 use super::{
-    access_log,
+    access_log, alpn,
     build::{any, flag, from_ads, seconds},
     filter::network,
     telemetry,
@@ -153,6 +153,10 @@ fn http_filters(proxy: &Proxy, side: Side) -> Vec<HttpFilter> {
         http_filter("envoy.filters.http.cors", &Cors {}),
     ];
     filters.retain(|filter| proxy.supports(&filter.name));
+    if side != Side::Inbound && proxy.has(alpn::NAME) {
+        let after_grpc_stats = usize::from(proxy.supports("envoy.filters.http.grpc_stats"));
+        filters.insert(after_grpc_stats, alpn::filter());
+    }
     telemetry::http_filters(proxy, side, &mut filters);
     filters.push(http_filter("envoy.filters.http.router", &Router::default()));
     filters
@@ -209,5 +213,59 @@ fn tracing(proxy: &Proxy) -> Tracing {
         overall_sampling: percent(100.0),
         custom_tags: dry_runs.chain(literals).collect(),
         ..Tracing::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lateen_xds::pb::envoy::config::core::v3::{Extension, Node};
+
+    use super::*;
+
+    #[test]
+    fn filters_come_in_istios_order_to_proxies_that_have_them() {
+        let check = |extensions: &[&str], side: Side, expected: &[&str]| {
+            let extension = |name: &&str| Extension {
+                name: (*name).to_owned(),
+                ..Extension::default()
+            };
+            let proxy = Proxy::from_node(&Node {
+                id: "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local".to_owned(),
+                extensions: extensions.iter().map(extension).collect(),
+                ..Node::default()
+            });
+            let filters = http_filters(&proxy.unwrap(), side);
+            let names: Vec<_> = filters.iter().map(|filter| filter.name.as_str()).collect();
+            assert_eq!(names, expected, "{extensions:?} {side:?}");
+        };
+        let stock = [
+            "envoy.filters.http.grpc_stats",
+            "envoy.filters.http.fault",
+            "envoy.filters.http.cors",
+            "envoy.filters.http.router",
+        ];
+        check(&[], Side::Outbound, &stock);
+        let ours = [
+            "envoy.filters.http.peer_metadata",
+            "envoy.filters.http.grpc_stats",
+            "envoy.filters.http.fault",
+            "envoy.filters.http.istio_stats",
+            "istio.alpn",
+        ];
+        let outbound = [
+            "istio.metadata_exchange",
+            "envoy.filters.http.grpc_stats",
+            "istio.alpn",
+            "envoy.filters.http.fault",
+            "istio.stats",
+            "envoy.filters.http.router",
+        ];
+        check(&ours, Side::Outbound, &outbound);
+        check(&ours, Side::Gateway, &outbound);
+        let inbound: Vec<_> = outbound
+            .into_iter()
+            .filter(|name| *name != "istio.alpn")
+            .collect();
+        check(&ours, Side::Inbound, &inbound);
     }
 }

@@ -1,6 +1,7 @@
 //! Translation to Envoy's messages, in Istio's structure and with Istio's names.
 
 mod access_log;
+mod alpn;
 mod build;
 mod cluster;
 mod cluster_policy;
