@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use lateen_api::{
     DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
+    WorkloadEntry,
 };
 use lateen_mesh::Change;
 use serde::de::DeserializeOwned;
@@ -69,6 +70,9 @@ pub(crate) fn change(object: &Value) -> Result<Option<Change>> {
         }
         ("networking.istio.io", "ServiceEntry") => {
             Change::ServiceEntry(read::<ServiceEntry>(object)?)
+        }
+        ("networking.istio.io", "WorkloadEntry") => {
+            Change::WorkloadEntry(read::<WorkloadEntry>(object)?)
         }
         ("networking.istio.io", "Sidecar") => Change::Sidecar(read::<Sidecar>(object)?),
         ("security.istio.io", "PeerAuthentication") => {

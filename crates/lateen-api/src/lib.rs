@@ -17,6 +17,8 @@ pub mod validation;
 
 pub use duration::Duration;
 pub use lateen::{BodyToHeaders, StickySession};
-pub use networking::{DestinationRule, Gateway, ServiceEntry, Sidecar, VirtualService};
+pub use networking::{
+    DestinationRule, Gateway, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+};
 pub use object::{DecodeError, Kind, Object, decode};
 pub use security::PeerAuthentication;

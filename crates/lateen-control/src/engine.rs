@@ -199,6 +199,7 @@ fn config_kind(change: &Change) -> Option<ObjectKind> {
         Change::ServiceEntry(_) => Some(ObjectKind::ServiceEntry),
         Change::Sidecar(_) => Some(ObjectKind::Sidecar),
         Change::PeerAuthentication(_) => Some(ObjectKind::PeerAuthentication),
+        Change::WorkloadEntry(_) => Some(ObjectKind::WorkloadEntry),
         _ => None,
     }
 }

@@ -37,7 +37,7 @@ pub(crate) enum Event {
 }
 
 /// The kinds that are watched.
-pub(crate) const KINDS: [ObjectKind; 11] = [
+pub(crate) const KINDS: [ObjectKind; 12] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
     ObjectKind::Pod,
@@ -49,6 +49,7 @@ pub(crate) const KINDS: [ObjectKind; 11] = [
     ObjectKind::ServiceEntry,
     ObjectKind::Sidecar,
     ObjectKind::PeerAuthentication,
+    ObjectKind::WorkloadEntry,
 ];
 
 /// Starts a watch of every kind. They end when the set is dropped.
@@ -75,6 +76,9 @@ pub(crate) fn start(client: &Client, events: &mpsc::Sender<Event>) -> JoinSet<()
                 istio(&mut watches, kind, client, events, Change::ServiceEntry);
             }
             ObjectKind::Sidecar => istio(&mut watches, kind, client, events, Change::Sidecar),
+            ObjectKind::WorkloadEntry => {
+                istio(&mut watches, kind, client, events, Change::WorkloadEntry);
+            }
             ObjectKind::PeerAuthentication => {
                 istio(
                     &mut watches,

@@ -8,6 +8,7 @@ use k8s_openapi::api::{
 };
 use lateen_api::{
     DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
+    WorkloadEntry,
 };
 use lateen_xds::{Names, ResourceType};
 
@@ -39,6 +40,8 @@ pub enum Change {
     Sidecar(Sidecar),
     /// A peer authentication appeared or changed.
     PeerAuthentication(PeerAuthentication),
+    /// A workload outside of Kubernetes appeared or changed.
+    WorkloadEntry(WorkloadEntry),
     /// An object went.
     Deleted(ObjectKind, Key),
 }
@@ -58,6 +61,7 @@ pub enum ObjectKind {
     ServiceEntry,
     Sidecar,
     PeerAuthentication,
+    WorkloadEntry,
 }
 
 /// Namespace and name of an object; the namespace is empty for nodes and namespaces.

@@ -542,3 +542,29 @@ fn rules_lead_beyond_what_a_sidecar_lists() {
     );
     assert!(clusters(&index).contains(&B.to_owned()));
 }
+
+#[test]
+fn workloads_outside_of_kubernetes_are_endpoints_of_services_that_select_them() {
+    let mut index = mesh();
+    let entry = |labels: Value| {
+        let spec = json!({"address": "192.0.2.7", "labels": labels, "ports": {"http": 9090}});
+        let object = decode(&istio("WorkloadEntry", "vm", spec)).expect("a valid entry");
+        Change::WorkloadEntry(object)
+    };
+    let impact = index.apply(entry(json!({"app": "b"})));
+    assert!(impact.is_endpoints_only());
+    assert_eq!(
+        concerned(&impact, &sidecar()),
+        [(ResourceType::Endpoint, names(&[B]))]
+    );
+    assert_eq!(endpoints(&index, &sidecar(), B), 2);
+    assert!(index.apply(entry(json!({"app": "b"}))).is_empty());
+    index.apply(entry(json!({"app": "other"})));
+    assert_eq!(endpoints(&index, &sidecar(), B), 1);
+    index.apply(entry(json!({"app": "b"})));
+    index.apply(Change::Deleted(
+        ObjectKind::WorkloadEntry,
+        Key::new("shop", "vm"),
+    ));
+    assert_eq!(endpoints(&index, &sidecar(), B), 1);
+}

@@ -14,6 +14,7 @@ use crate::{
     Kind,
     networking::{
         DestinationRuleSpec, GatewaySpec, ServiceEntrySpec, SidecarSpec, VirtualServiceSpec,
+        service_entry::WorkloadEntryBody,
     },
     security::PeerAuthenticationSpec,
 };
@@ -95,6 +96,19 @@ pub fn all() -> Vec<Value> {
             short_names: &[],
             category: networking,
             columns: &[],
+        }),
+        definition::<WorkloadEntryBody>(&Presentation {
+            short_names: &["we"],
+            category: networking,
+            columns: &[
+                AGE,
+                (
+                    "Address",
+                    ".spec.address",
+                    "string",
+                    "Address of the workload",
+                ),
+            ],
         }),
         definition::<VirtualServiceSpec>(&Presentation {
             short_names: &["vs"],
@@ -215,6 +229,7 @@ mod tests {
         check("gateways.networking.istio.io", json!(["gw"]), &three);
         check("serviceentries.networking.istio.io", json!(["se"]), &three);
         check("sidecars.networking.istio.io", Value::Null, &three);
+        check("workloadentries.networking.istio.io", json!(["we"]), &three);
         check(
             "peerauthentications.security.istio.io",
             json!(["pa"]),

@@ -26,6 +26,8 @@ pub type ServiceEntry = Object<ServiceEntrySpec>;
 pub type Sidecar = Object<SidecarSpec>;
 /// How requests to hosts are routed.
 pub type VirtualService = Object<VirtualServiceSpec>;
+/// A workload outside of Kubernetes that services select by its labels.
+pub type WorkloadEntry = Object<service_entry::WorkloadEntryBody>;
 
 /// Group of all kinds of this module.
 const GROUP: &str = "networking.istio.io";

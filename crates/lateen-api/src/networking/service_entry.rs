@@ -104,3 +104,11 @@ impl Kind for ServiceEntrySpec {
     const PLURAL: &'static str = "serviceentries";
     const VERSIONS: &'static [&'static str] = super::VERSIONS;
 }
+
+/// As an object of its own an endpoint is a `WorkloadEntry`: a workload outside of Kubernetes that services select.
+impl Kind for WorkloadEntryBody {
+    const GROUP: &'static str = super::GROUP;
+    const KIND: &'static str = "WorkloadEntry";
+    const PLURAL: &'static str = "workloadentries";
+    const VERSIONS: &'static [&'static str] = super::VERSIONS;
+}

@@ -134,6 +134,7 @@ pub fn validate(object: &serde_json::Value) -> Option<Vec<Problem>> {
         }
         ("networking.istio.io", "Gateway") => check(object, gateway::specification),
         ("networking.istio.io", "ServiceEntry") => check(object, service_entry::specification),
+        ("networking.istio.io", "WorkloadEntry") => check(object, service_entry::workload),
         ("networking.istio.io", "Sidecar") => check(object, sidecar::specification),
         ("security.istio.io", "PeerAuthentication") => check(object, peer_authentication),
         ("lateen.dev", "StickySession") => check(object, lateen::sticky_session),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lateen_api::common::labels_match;
+use lateen_api::{common::labels_match, networking::service_entry::WorkloadEntryBody};
 
 use super::{
     Index,
@@ -16,6 +16,7 @@ impl Index {
     pub fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
         let mut endpoints = match &service.discovery {
             Discovery::Slices => self.endpoints_of_slices(service, port),
+            Discovery::Workloads(labels) if labels.is_empty() => Vec::new(),
             Discovery::Workloads(labels) => self
                 .pods
                 .iter()
@@ -31,26 +32,7 @@ impl Index {
                 endpoints: entries, ..
             } if !entries.is_empty() => entries
                 .iter()
-                .map(|entry| Endpoint {
-                    address: entry.address.clone(),
-                    port: entry
-                        .ports
-                        .get(&port.name)
-                        .copied()
-                        .or_else(|| target(port, None))
-                        .unwrap_or(port.number),
-                    labels: entry.labels.clone(),
-                    identity: match entry.service_account.as_str() {
-                        "" => String::new(),
-                        account => self.identity(&service.namespace, account),
-                    },
-                    locality: Locality::parse(&entry.locality),
-                    weight: entry.weight.max(1),
-                    mutual_tls: entry
-                        .labels
-                        .get(TLS_MODE_LABEL)
-                        .is_some_and(|mode| mode == "istio"),
-                })
+                .map(|entry| self.endpoint_of_entry(&service.namespace, entry, port))
                 .collect(),
             Discovery::Dns { .. } => vec![Endpoint {
                 address: service.host.clone(),
@@ -63,8 +45,48 @@ impl Index {
             }],
             Discovery::Static(_) | Discovery::Original | Discovery::Alias(_) => Vec::new(),
         };
+        let selected = match (&service.selector, &service.discovery) {
+            (Some(labels), Discovery::Slices) | (_, Discovery::Workloads(labels)) => Some(labels),
+            _ => None,
+        };
+        if let Some(labels) = selected.filter(|labels| !labels.is_empty()) {
+            let entries = self
+                .workload_entries
+                .range(Key::new(&*service.namespace, "")..)
+                .take_while(|(key, _)| key.namespace == service.namespace)
+                .filter(|(_, entry)| labels_match(labels, &entry.spec.labels));
+            endpoints.extend(
+                entries
+                    .map(|(key, entry)| self.endpoint_of_entry(&key.namespace, &entry.spec, port)),
+            );
+        }
         endpoints.sort_by(|a, b| (&a.address, a.port).cmp(&(&b.address, b.port)));
         endpoints
+    }
+
+    /// A listed endpoint, or a workload outside of Kubernetes.
+    fn endpoint_of_entry(
+        &self,
+        namespace: &str,
+        entry: &WorkloadEntryBody,
+        port: &ServicePort,
+    ) -> Endpoint {
+        let named = entry.ports.get(&port.name).copied();
+        Endpoint {
+            address: entry.address.clone(),
+            port: named.or_else(|| target(port, None)).unwrap_or(port.number),
+            labels: entry.labels.clone(),
+            identity: match entry.service_account.as_str() {
+                "" => String::new(),
+                account => self.identity(namespace, account),
+            },
+            locality: Locality::parse(&entry.locality),
+            weight: entry.weight.max(1),
+            mutual_tls: entry
+                .labels
+                .get(TLS_MODE_LABEL)
+                .is_some_and(|mode| mode == "istio"),
+        }
     }
 
     fn endpoints_of_slices(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {

@@ -16,6 +16,7 @@ use std::{
 
 use lateen_api::{
     DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
+    WorkloadEntry,
 };
 
 pub(crate) use lookup::gateway_name;
@@ -56,6 +57,7 @@ pub struct Index {
     service_entries: BTreeMap<Key, Arc<ServiceEntry>>,
     sidecars: BTreeMap<Key, Arc<Sidecar>>,
     peer_authentications: BTreeMap<Key, Arc<PeerAuthentication>>,
+    workload_entries: BTreeMap<Key, Arc<WorkloadEntry>>,
     /// Destination rules by their namespace and full host.
     rule_hosts: BTreeMap<(String, String), BTreeSet<Key>>,
     /// Keys of labels that rules ask clients for.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use lateen_api::{DestinationRule, Kind, Object, common::labels_match};
+use lateen_api::{DestinationRule, Kind, Object, WorkloadEntry, common::labels_match};
 use lateen_xds::ResourceType;
 
 use super::{
@@ -130,6 +130,9 @@ impl Index {
                     replace(&mut index.peer_authentications, policy, impact)
                 })
             }
+            Change::WorkloadEntry(entry) => self.with_entry(object_key(&entry), |index| {
+                replace(&mut index.workload_entries, entry, Impact::none())
+            }),
             Change::Deleted(kind, key) => self.delete(kind, key),
         }
     }
@@ -164,6 +167,9 @@ impl Index {
                 let impact = self.namespaced(&key.namespace);
                 removed(&mut self.sidecars, &key, impact)
             }
+            ObjectKind::WorkloadEntry => self.with_entry(key.clone(), |index| {
+                removed(&mut index.workload_entries, &key, Impact::none())
+            }),
             ObjectKind::PeerAuthentication => {
                 let impact = self.namespaced(&key.namespace);
                 self.with_mode(&key.namespace.clone(), |index| {
@@ -261,6 +267,37 @@ impl Index {
         }
         if !same {
             self.asked_labels.take();
+        }
+        impact
+    }
+
+    /// Applies a change of a workload outside of Kubernetes: services that selected it, or do now, have other endpoints.
+    fn with_entry(&mut self, key: Key, change: impl FnOnce(&mut Self) -> Impact) -> Impact {
+        let before = self.workload_entries.get(&key).cloned();
+        let mut impact = self.services_with_entry(&key);
+        impact.merge(change(self));
+        impact.merge(self.services_with_entry(&key));
+        let spec = |entry: Option<&Arc<WorkloadEntry>>| entry.map(|entry| entry.spec.clone());
+        if spec(before.as_ref()) == spec(self.workload_entries.get(&key)) {
+            return Impact::none();
+        }
+        impact
+    }
+
+    fn services_with_entry(&self, key: &Key) -> Impact {
+        let mut impact = Impact::none();
+        let Some(entry) = self.workload_entries.get(key) else {
+            return impact;
+        };
+        let labels = &entry.spec.labels;
+        for service in self.services_selecting(&key.namespace, labels) {
+            impact.merge(self.touched_by_slice(&service.key()));
+        }
+        for service in self.entries.values().flatten() {
+            let selected = matches!(&service.discovery, Discovery::Workloads(wanted) if labels_match(wanted, labels));
+            if selected && service.namespace == key.namespace {
+                impact.merge(Impact::endpoints(&*service.host));
+            }
         }
         impact
     }
