@@ -568,3 +568,22 @@ fn workloads_outside_of_kubernetes_are_endpoints_of_services_that_select_them() 
     ));
     assert_eq!(endpoints(&index, &sidecar(), B), 1);
 }
+
+#[test]
+fn a_moved_endpoint_costs_one_translation_for_all_proxies_of_a_class() {
+    let mut index = mesh();
+    let proxies = vec![sidecar(); 20];
+    for proxy in &proxies {
+        resources(&index, proxy, ResourceType::Endpoint, &names(&[A, B]));
+    }
+    let before = index.translated();
+    let impact = index.apply(slice("b", &["10.0.0.2", "10.0.0.9"]));
+    for proxy in &proxies {
+        let concerned = impact.narrow(proxy, ResourceType::Endpoint, &names(&[A, B]));
+        assert_eq!(concerned, names(&[B]));
+        let sent = resources(&index, proxy, ResourceType::Endpoint, &concerned);
+        assert_eq!(sent.len(), 1);
+    }
+    assert_eq!(index.translated() - before, 1);
+    assert_eq!(endpoints(&index, &sidecar(), B), 2);
+}

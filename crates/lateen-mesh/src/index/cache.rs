@@ -78,39 +78,39 @@ impl Cache {
         made
     }
 
-    /// Drops what a change concerns.
-    pub(crate) fn forget(&mut self, impact: &Impact) {
-        let kept = self.kept.get_mut().unwrap_or_else(PoisonError::into_inner);
+    /// Drops what a change concerns. `moved`: the clusters of which only endpoints moved.
+    pub(crate) fn forget(&mut self, impact: &Impact, moved: impl IntoIterator<Item = String>) {
+        let (entries, count) = self.kept.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut whole = false;
         for (scope, kinds) in impact.types() {
             match scope {
                 // The parts of one workload, and gateways' listeners and routes, are not shared.
                 Scope::Workload(_)
                 | Scope::Gateways(_)
                 | Scope::Selected(..)
-                | Scope::Address(_) => {}
-                Scope::All => kept.0.retain(|(kind, _), _| !kinds.contains(kind)),
+                | Scope::Address(_) => continue,
+                Scope::All => entries.retain(|(kind, _), _| !kinds.contains(kind)),
                 Scope::Namespace(namespace) => {
-                    for ((kind, _), classes) in &mut kept.0 {
+                    for ((kind, _), classes) in entries.iter_mut() {
                         if kinds.contains(kind) {
                             classes.retain(|class, _| class.namespace != *namespace);
                         }
                     }
                 }
             }
+            whole = true;
         }
-        for (kind, name) in impact.named() {
-            kept.0.remove(&(kind, subject(kind, name)));
+        let named = impact
+            .named()
+            .map(|(kind, name)| (kind, subject(kind, name)));
+        let moved = moved.into_iter().map(|name| (ResourceType::Endpoint, name));
+        for key in named.chain(moved) {
+            let dropped = entries.remove(&key);
+            *count -= dropped.map_or(0, |classes| classes.len());
         }
-        let moved: Vec<&str> = impact.hosts().collect();
-        if !moved.is_empty() {
-            kept.0.retain(|(kind, name), _| {
-                let cluster =
-                    || ClusterName::parse(name).or_else(|| ClusterName::parse_server_name(name));
-                *kind != ResourceType::Endpoint
-                    || cluster().is_none_or(|cluster| !moved.contains(&cluster.host))
-            });
+        if whole {
+            *count = entries.values().map(HashMap::len).sum();
         }
-        kept.1 = kept.0.values().map(HashMap::len).sum();
     }
 
     /// Notes that a resource was translated.

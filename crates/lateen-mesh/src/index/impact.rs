@@ -72,16 +72,8 @@ impl Index {
 
     /// Names of the clusters of a host, whoever sees which of them.
     pub(super) fn clusters_of(&self, host: &str) -> Impact {
-        let declarations = self.hosts.get(host).into_iter().flatten();
-        let services = declarations.filter_map(|declaration| self.declared(host, declaration));
-        let mut impact = Impact::none();
-        for service in services {
-            let names = self.cluster_names(service).into_iter();
-            impact.merge(Impact::of_named(
-                names.map(|name| (ResourceType::Cluster, name)),
-            ));
-        }
-        impact
+        let names = self.cluster_names_of(host).into_iter();
+        Impact::of_named(names.map(|name| (ResourceType::Cluster, name)))
     }
 
     /// Everything that a service appears in. It is asked before and after a change.
@@ -211,6 +203,15 @@ impl Index {
             Scope::Namespace(namespace.to_owned())
         };
         Impact::of(scope, [ResourceType::Listener, ResourceType::Route])
+    }
+
+    /// Names of the clusters of a host, in both forms.
+    pub(super) fn cluster_names_of(&self, host: &str) -> BTreeSet<String> {
+        let declarations = self.hosts.get(host).into_iter().flatten();
+        let services = declarations.filter_map(|declaration| self.declared(host, declaration));
+        services
+            .flat_map(|service| self.cluster_names(service))
+            .collect()
     }
 
     fn cluster_names(&self, service: &Service) -> BTreeSet<String> {

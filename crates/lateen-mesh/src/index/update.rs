@@ -36,7 +36,11 @@ impl Index {
                 impact.merge(self.clusters_of(&host));
             }
         }
-        self.cache.forget(&impact);
+        let moved: Vec<String> = impact
+            .hosts()
+            .flat_map(|host| self.cluster_names_of(host))
+            .collect();
+        self.cache.forget(&impact, moved);
         impact
     }
 
