@@ -131,6 +131,15 @@ def accepted():
             print(f"ok    {what}")
 
 
+def rejects():
+    """What istiod counts: it runs beside the node, with its metrics on loopback."""
+    metrics = subprocess.run(["curl", "-s", "-m", "10", "http://127.0.0.1:15014/metrics"], capture_output=True, text=True).stdout
+    counted = [line for line in metrics.splitlines() if re.match(r"pilot_total_xds_rejects|pilot_xds_\w+_reject", line)]
+    wrong = [line for line in counted if float(line.rsplit(" ", 1)[-1])] or ([] if "pilot_xds{" in metrics else ["no metrics of istiod"])
+    print(f"{'FAIL' if wrong else 'ok  '}  istiod counts no reject{': ' if wrong else ''}{wrong or ''}")
+    FAILED.extend(wrong)
+
+
 def sticky_header(seeds, catalogue):
     apply(manifests(seeds / "000-001-sticky-header/kube", catalogue))
     ready("default")
@@ -228,6 +237,7 @@ def main():
     eventually("the gateway is served where mutual TLS is strict", lambda: get("/hit_backend", "-X", "POST", "-H", "target: backend-1", "-H", "content-type: application/json", "-d", "{}")[0] == 200)
     bookinfo(seeds, catalogue)
     accepted()
+    rejects()
     sys.exit(f"{len(FAILED)} failed" if FAILED else 0)
 
 

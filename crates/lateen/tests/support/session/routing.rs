@@ -58,6 +58,8 @@ impl Session<'_> {
     }
 
     pub(super) fn users_stick_to_replicas_f30(&self) {
+        // They would undo what is scaled by hand; `apply` makes them again later.
+        self.kubectl(&["delete", "horizontalpodautoscaler", "--all"]);
         // Many rounds tell most where nothing changes between them; the other sizes need only show that users stay.
         for (replicas, rounds) in [(2, 3), (3, 20), (5, 3), (self.scenario.replicas, 1)] {
             self.scale("backend-2", replicas);
