@@ -353,6 +353,13 @@ pub fn direct_response(response: &DirectResponse, problems: &mut Problems) {
         .body
         .as_ref()
         .and_then(|body| body.string.as_ref().or(body.bytes.as_ref()));
+    let bytes = response.body.as_ref().and_then(|body| body.bytes.as_ref());
+    let base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    problems.demand(
+        bytes.is_none_or(|bytes| bytes.len().is_multiple_of(4) && bytes.chars().all(base64)),
+        "body",
+        "bytes are written in base64",
+    );
     let length = body.map_or(0, String::len);
     problems.demand(
         length <= MAX_BODY,

@@ -1,5 +1,6 @@
 //! Rules that answer at once: redirects and fixed responses.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use lateen_api::networking::http_route::{DerivePort, DirectResponse, HttpRedirect};
 use lateen_xds::pb::envoy::config::{
     core::v3::{DataSource, data_source::Specifier},
@@ -52,15 +53,50 @@ pub(super) fn redirect_action(
     }
 }
 
-/// A fixed response.
+/// A fixed response. Bytes are written in base64.
 pub(super) fn direct_response(response: &DirectResponse) -> DirectResponseAction {
-    let body = response.body.as_ref().and_then(|body| body.string.clone());
+    let body = response.body.as_ref().and_then(|body| {
+        let text = body.string.clone().map(Specifier::InlineString);
+        let bytes = body.bytes.as_ref();
+        text.or_else(|| Some(Specifier::InlineBytes(BASE64.decode(bytes?).ok()?)))
+    });
     DirectResponseAction {
         status: response.status,
-        body: body.map(|text| DataSource {
-            specifier: Some(Specifier::InlineString(text)),
+        body: body.map(|specifier| DataSource {
+            specifier: Some(specifier),
             ..DataSource::default()
         }),
         body_format: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lateen_api::networking::http_route::HttpBody;
+
+    use super::*;
+
+    #[test]
+    fn bodies_are_text_or_bytes() {
+        let check = |body: HttpBody, expected: Specifier| {
+            let response = DirectResponse {
+                status: 200,
+                body: Some(body),
+            };
+            let found = direct_response(&response)
+                .body
+                .and_then(|body| body.specifier);
+            assert_eq!(found, Some(expected));
+        };
+        let text = HttpBody {
+            string: Some("ok".to_owned()),
+            bytes: None,
+        };
+        check(text, Specifier::InlineString("ok".to_owned()));
+        let bytes = HttpBody {
+            string: None,
+            bytes: Some("AP8=".to_owned()),
+        };
+        check(bytes, Specifier::InlineBytes(vec![0, 255]));
     }
 }
