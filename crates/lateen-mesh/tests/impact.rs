@@ -587,3 +587,27 @@ fn a_moved_endpoint_costs_one_translation_for_all_proxies_of_a_class() {
     assert_eq!(index.translated() - before, 1);
     assert_eq!(endpoints(&index, &sidecar(), B), 2);
 }
+
+#[test]
+fn unknown_destinations_go_where_a_sidecar_says() {
+    let check = |policy: Value, cluster: &str| {
+        let mut index = mesh();
+        let object = istio("Sidecar", "own", json!({"outboundTrafficPolicy": policy}));
+        index.apply(Change::Sidecar(decode(&object).expect("a valid Sidecar")));
+        let proxy = sidecar();
+        let wanted = names(&["virtualOutbound"]);
+        let found = resources(&index, &proxy, ResourceType::Listener, &wanted);
+        let text = String::from_utf8_lossy(&found[0].body.value).into_owned();
+        assert!(text.contains(cluster), "{policy}");
+        // The guard against loops leads nowhere in any case.
+        let only = cluster == "BlackHoleCluster";
+        assert_eq!(
+            text.contains("PassthroughCluster"),
+            !only && !cluster.contains('|')
+        );
+    };
+    check(json!({"mode": "ALLOW_ANY"}), "PassthroughCluster");
+    check(json!({"mode": "REGISTRY_ONLY"}), "BlackHoleCluster");
+    let proxy = json!({"host": "b", "port": {"number": 8080}});
+    check(json!({"mode": "ALLOW_ANY", "egressProxy": proxy}), B);
+}

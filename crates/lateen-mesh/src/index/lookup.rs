@@ -14,7 +14,7 @@ use lateen_api::{
 };
 
 use super::{Index, Service};
-use crate::{Proxy, ProxyKind};
+use crate::{Proxy, ProxyKind, mesh_config::OutboundMode as MeshOutboundMode, names::ClusterName};
 
 /// Destination rules for one host, taken together.
 #[derive(Debug, Clone)]
@@ -78,6 +78,12 @@ impl Index {
     /// Hosts that the rules of a sidecar lead to.
     fn destinations(&self, proxy: &Proxy) -> BTreeSet<String> {
         let mut hosts = BTreeSet::new();
+        // Where traffic to unknown destinations goes.
+        if let Some(name) = self.cluster_of_unknown(proxy, "")
+            && let Some(cluster) = ClusterName::parse(&name)
+        {
+            hosts.insert(cluster.host.to_owned());
+        }
         for rules in self.virtual_services(proxy, "mesh") {
             let spec = &rules.spec;
             let http = spec.http.iter().flat_map(|rule| {
@@ -327,17 +333,27 @@ impl Index {
             })
     }
 
-    /// Whether a proxy lets traffic to unknown destinations pass.
-    pub fn allows_any(&self, proxy: &Proxy) -> bool {
-        match self
-            .sidecar(proxy)
-            .and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref())
-        {
-            Some(policy) => policy.mode.unwrap_or_default() == OutboundMode::AllowAny,
-            None => {
-                self.mesh.outbound_traffic_policy.mode == crate::mesh_config::OutboundMode::AllowAny
-            }
+    /// The cluster that a proxy sends traffic to unknown destinations to; `None` when it refuses it. `passthrough`: the
+    /// one for the destination itself.
+    pub(crate) fn cluster_of_unknown(&self, proxy: &Proxy, passthrough: &str) -> Option<String> {
+        let sidecar = self.sidecar(proxy);
+        let policy = sidecar.and_then(|sidecar| {
+            let policy = sidecar.spec.outbound_traffic_policy.as_ref()?;
+            Some((sidecar, policy))
+        });
+        let Some((sidecar, policy)) = policy else {
+            let passes = self.mesh.outbound_traffic_policy.mode == MeshOutboundMode::AllowAny;
+            return passes.then(|| passthrough.to_owned());
+        };
+        if policy.mode.unwrap_or_default() != OutboundMode::AllowAny {
+            return None;
         }
+        let Some(egress) = &policy.egress_proxy else {
+            return Some(passthrough.to_owned());
+        };
+        let host = self.resolve(&egress.host, sidecar.namespace());
+        let port = egress.port.as_ref().map_or(0, |port| port.number);
+        Some(ClusterName::outbound(port, &egress.subset, &host).to_string())
     }
 
     /// Ports of a workload for which its own policy says what is accepted.

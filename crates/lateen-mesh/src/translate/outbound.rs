@@ -288,11 +288,8 @@ impl Draft {
 
 /// What is not for any known service.
 fn pass(index: &Index, proxy: &Proxy) -> FilterChain {
-    let cluster = if index.allows_any(proxy) {
-        PASSTHROUGH
-    } else {
-        BLACK_HOLE
-    };
+    let cluster = index.cluster_of_unknown(proxy, PASSTHROUGH);
+    let cluster = cluster.as_deref().unwrap_or(BLACK_HOLE);
     let matching = Some(FilterChainMatch::default());
     chain(
         "PassthroughFilterChain",
@@ -303,11 +300,8 @@ fn pass(index: &Index, proxy: &Proxy) -> FilterChain {
 
 /// The listener that redirected connections arrive at. It hands them over to the one for their destination.
 fn catch_all(index: &Index, proxy: &Proxy) -> Listener {
-    let cluster = if index.allows_any(proxy) {
-        PASSTHROUGH
-    } else {
-        BLACK_HOLE
-    };
+    let cluster = index.cluster_of_unknown(proxy, PASSTHROUGH);
+    let cluster = cluster.as_deref().unwrap_or(BLACK_HOLE);
     let looped = FilterChainMatch {
         destination_port: number(OUTBOUND_PORT),
         ..FilterChainMatch::default()

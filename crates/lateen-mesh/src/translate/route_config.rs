@@ -9,7 +9,6 @@ use lateen_xds::pb::envoy::config::route::v3::{
 
 use super::{
     build::{flag, number, seconds},
-    cluster::PASSTHROUGH,
     http_match,
 };
 
@@ -41,10 +40,10 @@ pub(super) fn virtual_host(name: String, domains: Vec<String>, routes: Vec<Route
 
 /// Requests to unknown hosts: they pass, or are answered with 502.
 #[allow(deprecated)] // `max_grpc_timeout` is what Istio sends to every Envoy
-pub(super) fn unknown_hosts(allow_any: bool) -> VirtualHost {
-    let (name, action) = if allow_any {
+pub(super) fn unknown_hosts(cluster: Option<String>) -> VirtualHost {
+    let (name, action) = if let Some(cluster) = cluster {
         let action = RouteAction {
-            cluster_specifier: Some(ClusterSpecifier::Cluster(PASSTHROUGH.to_owned())),
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
             timeout: seconds(0),
             max_grpc_timeout: seconds(0),
             ..RouteAction::default()

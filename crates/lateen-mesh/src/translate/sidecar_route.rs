@@ -6,6 +6,7 @@ use lateen_api::VirtualService;
 use lateen_xds::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 
 use super::{
+    cluster::PASSTHROUGH,
     http_route::{self, Place},
     route_config::{
         configuration as route_configuration, unknown_hosts, virtual_host, without_duplicates,
@@ -95,7 +96,7 @@ pub(super) fn configuration(
     }
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
     if only.is_none() {
-        hosts.push(unknown_hosts(index.allows_any(proxy)));
+        hosts.push(unknown_hosts(index.cluster_of_unknown(proxy, PASSTHROUGH)));
     }
     Some(route_configuration(name, without_duplicates(hosts)))
 }
