@@ -56,6 +56,10 @@ pub fn specification(spec: &VirtualServiceSpec, problems: &mut Problems) {
                 "at least one server name is needed",
             );
             problems.each("sniHosts", &condition.sni_hosts, |problems, name| {
+                // Clients that send an address are against the rules of TLS, but there are some.
+                if is_address(name) {
+                    return;
+                }
                 if !is_wildcard_host(name) {
                     problems.add(format!("{name:?} is not a host name"));
                 }
