@@ -4,11 +4,12 @@
 //! `holdApplicationUntilProxyStarts` (or `sidecar.istio.io/nativeSidecar`) it is a native sidecar instead, which
 //! Kubernetes starts before the application. Either way it counts in `READY 2/2`.
 //!
-//! Probes of the application are left as they are: the kubelet's requests arrive in plain text through the proxy,
-//! which lets them pass as long as plain text is permitted.
+//! Probes of the application are asked of the proxy's agent, which has no need of a certificate to reach it
+//! (`sidecar.istio.io/rewriteAppHTTPProbers: "false"` leaves them to the kubelet).
 
 mod containers;
 mod files;
+mod probes;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -171,7 +172,19 @@ pub fn inject(pod: &Value, owner: &Owner, config: &InjectConfig) -> Result<Outco
     let mut pod = pod.clone();
     let identity = Identity::of(&pod, owner);
     label(&mut pod, &identity, &settings);
-    let proxy = containers::proxy(&pod, owner, config, &settings);
+    let probers = if settings.rewrite_probes {
+        probes::rewrite(&mut pod)
+    } else {
+        Map::new()
+    };
+    let mut proxy = containers::proxy(&pod, owner, config, &settings);
+    if !probers.is_empty() {
+        let text = Value::Object(probers).to_string();
+        let variable = json!({"name": "ISTIO_KUBE_APP_PROBERS", "value": text});
+        if let Some(env) = proxy["env"].as_array_mut() {
+            env.push(variable);
+        }
+    }
     let init = containers::init(config, &settings);
     let spec = object(&mut pod, "spec");
     if settings.native_sidecar {

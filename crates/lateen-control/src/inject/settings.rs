@@ -40,6 +40,8 @@ pub(super) struct Settings {
     /// Inbound ports that are redirected, and those that are not.
     pub(super) include_inbound_ports: String,
     pub(super) exclude_inbound_ports: String,
+    /// Whether the application's probes are asked of the agent.
+    pub(super) rewrite_probes: bool,
     pub(super) warnings: Vec<String>,
 }
 
@@ -61,6 +63,7 @@ impl Settings {
             exclude_outbound_ports: String::new(),
             include_inbound_ports: "*".to_owned(),
             exclude_inbound_ports: String::new(),
+            rewrite_probes: true,
             warnings: Vec::new(),
         };
         let annotations = pod["metadata"]["annotations"].as_object();
@@ -105,8 +108,9 @@ impl Settings {
             "traffic.sidecar.istio.io/excludeInboundPorts" => {
                 self.exclude_inbound_ports = ports(name, value)?;
             }
-            // Probes pass through the proxy as they are, see the module.
-            "sidecar.istio.io/rewriteAppHTTPProbers" if value == "false" => {}
+            "sidecar.istio.io/rewriteAppHTTPProbers" => {
+                self.rewrite_probes = boolean(name, value)?;
+            }
             "sidecar.istio.io/interceptionMode" if value == "REDIRECT" => {}
             "sidecar.istio.io/interceptionMode" => {
                 let expected = "REDIRECT, the only mode that is supported";
