@@ -200,6 +200,7 @@ fn config_kind(change: &Change) -> Option<ObjectKind> {
         Change::Sidecar(_) => Some(ObjectKind::Sidecar),
         Change::PeerAuthentication(_) => Some(ObjectKind::PeerAuthentication),
         Change::WorkloadEntry(_) => Some(ObjectKind::WorkloadEntry),
+        Change::StickySession(_) => Some(ObjectKind::StickySession),
         _ => None,
     }
 }

@@ -37,7 +37,7 @@ pub(crate) enum Event {
 }
 
 /// The kinds that are watched.
-pub(crate) const KINDS: [ObjectKind; 12] = [
+pub(crate) const KINDS: [ObjectKind; 13] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
     ObjectKind::Pod,
@@ -50,6 +50,7 @@ pub(crate) const KINDS: [ObjectKind; 12] = [
     ObjectKind::Sidecar,
     ObjectKind::PeerAuthentication,
     ObjectKind::WorkloadEntry,
+    ObjectKind::StickySession,
 ];
 
 /// Starts a watch of every kind. They end when the set is dropped.
@@ -78,6 +79,9 @@ pub(crate) fn start(client: &Client, events: &mpsc::Sender<Event>) -> JoinSet<()
             ObjectKind::Sidecar => istio(&mut watches, kind, client, events, Change::Sidecar),
             ObjectKind::WorkloadEntry => {
                 istio(&mut watches, kind, client, events, Change::WorkloadEntry);
+            }
+            ObjectKind::StickySession => {
+                istio(&mut watches, kind, client, events, Change::StickySession);
             }
             ObjectKind::PeerAuthentication => {
                 istio(

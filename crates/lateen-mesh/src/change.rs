@@ -7,8 +7,8 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use lateen_api::{
-    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
-    WorkloadEntry,
+    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, StickySession,
+    VirtualService, WorkloadEntry,
 };
 use lateen_xds::{Names, ResourceType};
 
@@ -42,6 +42,8 @@ pub enum Change {
     PeerAuthentication(PeerAuthentication),
     /// A workload outside of Kubernetes appeared or changed.
     WorkloadEntry(WorkloadEntry),
+    /// A sticky session appeared or changed.
+    StickySession(StickySession),
     /// An object went.
     Deleted(ObjectKind, Key),
 }
@@ -62,6 +64,7 @@ pub enum ObjectKind {
     Sidecar,
     PeerAuthentication,
     WorkloadEntry,
+    StickySession,
 }
 
 /// Namespace and name of an object; the namespace is empty for nodes and namespaces.

@@ -39,6 +39,8 @@ pub(crate) struct Wish<'w> {
     pub(crate) attempt: u64,
     /// The subset that the route asks for.
     pub(crate) labels: Option<&'w Labels>,
+    /// The session that the request belongs to.
+    pub(crate) session: Option<&'w [u8]>,
     /// Priorities of earlier attempts, when retries avoid them.
     pub(crate) previous: Option<Previous<'w>>,
 }
@@ -52,7 +54,7 @@ pub(crate) struct Positions {
 
 #[derive(Debug)]
 enum Chooser {
-    All(Balancer),
+    All(Box<Balancer>),
     Subsets(Box<Subsets>),
 }
 
@@ -135,7 +137,7 @@ impl Balanced {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
         let settings = &source.settings;
         let chooser = match &source.subsets {
-            None => Chooser::All(Balancer::build(settings, members)),
+            None => Chooser::All(Box::new(Balancer::build(settings, members))),
             Some(subsets) => {
                 let labels: Vec<Labels> = hosts.iter().map(|host| host.labels.clone()).collect();
                 let subsets = Subsets::build(subsets.clone(), settings, members, &labels);

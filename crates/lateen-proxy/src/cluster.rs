@@ -20,6 +20,7 @@ pub(crate) use destination::Destinations;
 use crate::balancing::Balancing;
 use crate::outlier::{HostOutlier, OutlierConfig, Outliers};
 use crate::stats::{ClusterStats, Codes, PerWorker, SslStats};
+use crate::sticky::{Sticky, StickyTable};
 use crate::telemetry::peer::{ClusterNotes, Workload};
 use crate::upstream::{TransportMetadata, Transports};
 
@@ -45,6 +46,8 @@ pub(crate) struct Cluster {
     pub(crate) server_name: ServerNameRules,
     pub(crate) hosts: Vec<Arc<Host>>,
     pub(crate) balancing: Balancing,
+    /// Sessions that keep keys on their endpoints; nothing: there are none.
+    pub(crate) sticky: Option<Sticky>,
     /// Percent of the requests that are refused to shed load.
     pub(crate) drop_percent: f64,
     /// Idle connections are closed whenever endpoints come or go.
@@ -114,6 +117,8 @@ pub(crate) struct ClusterShared {
     pub(crate) ssl: PerWorker<SslStats>,
     /// Endpoints that clients wanted to reach.
     pub(crate) destinations: Destinations,
+    /// Sessions of keys with endpoints.
+    pub(crate) sticky: StickyTable,
     /// Signalled when a connection becomes idle or is closed, for those who wait for one.
     pub(crate) released: Notify,
 }
@@ -129,6 +134,7 @@ impl ClusterShared {
             outliers: Outliers::new(workers),
             ssl: PerWorker::new(workers),
             destinations: Destinations::default(),
+            sticky: StickyTable::default(),
             released: Notify::new(),
         }
     }

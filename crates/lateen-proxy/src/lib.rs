@@ -37,6 +37,7 @@ mod secret;
 mod shared;
 mod sniff;
 mod stats;
+mod sticky;
 mod stream;
 mod tcp;
 mod telemetry;

@@ -223,6 +223,7 @@ impl TcpProxy {
         let hash = self
             .hash_source_ip
             .then(|| xx64(record.connection.remote.ip().to_string().as_bytes(), 0));
+        let mut failed = None;
         for attempt in 0..self.connect_attempts {
             let host = match &cluster.discovery {
                 Discovery::OriginalDestination(settings) => {
@@ -236,7 +237,12 @@ impl TcpProxy {
                         attempt: attempt.into(),
                         ..Wish::default()
                     };
-                    worker.pick(cluster, &wish)
+                    let sticky = cluster.sticky.as_ref();
+                    let of_session = sticky.and_then(|sticky| {
+                        let key = sticky.key.of_source(record.connection.remote.ip())?;
+                        sticky.choose(cluster, &key, &wish, failed)
+                    });
+                    of_session.or_else(|| worker.pick(cluster, &wish))
                 }
             };
             let Some(host) = host else {
@@ -257,6 +263,7 @@ impl TcpProxy {
                         connected: false,
                     };
                     report(worker, cluster, &host, event);
+                    failed = Some(host.address);
                     record.upstream_failure = error.reason();
                     record.upstream = Some(host);
                 }

@@ -28,6 +28,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often idle upstream connections are looked over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Most sessions of a shard that end in one sweep, so that it takes no longer than a few milliseconds.
+const SWEPT_SESSIONS: usize = 20_000;
+
 /// What the control side asks of a worker.
 pub(crate) enum Command {
     /// Accept connections from a socket.
@@ -105,7 +108,10 @@ impl Worker {
                     Some(Command::CloseIdle(cluster)) => self.pools.close_idle(cluster),
                     Some(Command::Stop) | None => return,
                 },
-                _ = sweep.tick() => self.pools.sweep(),
+                _ = sweep.tick() => {
+                    self.pools.sweep();
+                    self.sweep_sessions();
+                }
             }
         }
     }
@@ -180,6 +186,19 @@ impl Worker {
         current
             .pick(&mut entry.1, &cluster.hosts, wish)
             .map(|host| cluster.hosts[host].clone())
+    }
+
+    /// Ends sessions that were idle for too long. One worker does it for all.
+    fn sweep_sessions(&self) {
+        if self.index != 0 {
+            return;
+        }
+        let now = std::time::Instant::now();
+        for cluster in self.shared.clusters.load().values() {
+            if let Some(sticky) = &cluster.sticky {
+                sticky.table.sweep(now, SWEPT_SESSIONS);
+            }
+        }
     }
 
     fn prune(&self) {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Kind,
+    lateen::StickySessionSpec,
     networking::{
         DestinationRuleSpec, GatewaySpec, ServiceEntrySpec, SidecarSpec, VirtualServiceSpec,
         service_entry::WorkloadEntryBody,
@@ -21,6 +22,9 @@ use crate::{
 
 /// A printer column: name, path, type and description.
 type Column = (&'static str, &'static str, &'static str, &'static str);
+
+/// Category of Lateen's own kinds.
+const LATEEN: &str = "lateen";
 
 const AGE: Column = (
     "Age",
@@ -35,6 +39,16 @@ struct Presentation {
     category: &'static str,
     /// None at all leaves the columns to the server, which shows the age.
     columns: &'static [Column],
+}
+
+impl Presentation {
+    /// Names under which `kubectl get` lists the kind with others.
+    fn categories(&self) -> Vec<&'static str> {
+        match self.category {
+            LATEEN => vec![LATEEN],
+            category => vec!["istio-io", category],
+        }
+    }
 }
 
 /// All definitions, sorted by name, as objects that an API server accepts.
@@ -130,6 +144,25 @@ pub fn all() -> Vec<Value> {
             ],
         }),
     ];
+    definitions.push(definition::<StickySessionSpec>(&Presentation {
+        short_names: &[],
+        category: LATEEN,
+        columns: &[
+            (
+                "Targets",
+                ".spec.targetRefs[*].name",
+                "string",
+                "Services that the session is for",
+            ),
+            (
+                "Idle",
+                ".spec.idleTimeout",
+                "string",
+                "Time without a request after which a client is free",
+            ),
+            AGE,
+        ],
+    }));
     definitions.sort_by_key(|definition| definition["metadata"]["name"].to_string());
     definitions
 }
@@ -185,7 +218,7 @@ fn definition<S: Kind + JsonSchema>(presentation: &Presentation) -> Value {
         "listKind": format!("{}List", S::KIND),
         "plural": S::PLURAL,
         "singular": S::KIND.to_lowercase(),
-        "categories": ["istio-io", presentation.category],
+        "categories": presentation.categories(),
     });
     if !presentation.short_names.is_empty() {
         names["shortNames"] = json!(presentation.short_names);

@@ -49,7 +49,7 @@ fn cluster_role() -> Value {
             // The root certificate in every namespace.
             {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]},
             {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
-            {"apiGroups": ["networking.istio.io", "security.istio.io"], "resources": ["*"], "verbs": read},
+            {"apiGroups": ["lateen.dev", "networking.istio.io", "security.istio.io"], "resources": ["*"], "verbs": read},
             {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"],
              "verbs": ["get", "list", "watch", "patch"]},
         ],

@@ -6,6 +6,7 @@ mod endpoints;
 mod impact;
 mod lookup;
 mod service;
+mod sticky_session;
 mod update;
 mod workload;
 
@@ -15,8 +16,8 @@ use std::{
 };
 
 use lateen_api::{
-    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
-    WorkloadEntry,
+    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, StickySession,
+    VirtualService, WorkloadEntry,
 };
 
 pub(crate) use lookup::gateway_name;
@@ -58,6 +59,7 @@ pub struct Index {
     sidecars: BTreeMap<Key, Arc<Sidecar>>,
     peer_authentications: BTreeMap<Key, Arc<PeerAuthentication>>,
     workload_entries: BTreeMap<Key, Arc<WorkloadEntry>>,
+    sticky_sessions: BTreeMap<Key, Arc<StickySession>>,
     /// Destination rules by their namespace and full host.
     rule_hosts: BTreeMap<(String, String), BTreeSet<Key>>,
     /// Keys of labels that rules ask clients for.

@@ -137,6 +137,9 @@ impl Index {
             Change::WorkloadEntry(entry) => self.with_entry(object_key(&entry), |index| {
                 replace(&mut index.workload_entries, entry, Impact::none())
             }),
+            Change::StickySession(session) => {
+                self.set_sticky_session(object_key(&session), Some(session))
+            }
             Change::Deleted(kind, key) => self.delete(kind, key),
         }
     }
@@ -174,6 +177,7 @@ impl Index {
             ObjectKind::WorkloadEntry => self.with_entry(key.clone(), |index| {
                 removed(&mut index.workload_entries, &key, Impact::none())
             }),
+            ObjectKind::StickySession => self.set_sticky_session(key, None),
             ObjectKind::PeerAuthentication => {
                 let impact = self.namespaced(&key.namespace);
                 self.with_mode(&key.namespace.clone(), |index| {

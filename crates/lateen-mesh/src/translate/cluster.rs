@@ -33,7 +33,7 @@ use super::{
     endpoint,
     locality::Preference,
     policy::Policy,
-    tls,
+    sticky_session, tls,
     workload::InboundPort,
 };
 use crate::{
@@ -367,6 +367,7 @@ fn outbound(
         cluster.metadata = metadata("istio", fields(notes));
     }
     cluster.typed_extension_protocol_options = options.encoded();
+    sticky_session::apply(index, proxy, service, subset_name, &mut cluster);
     cluster
 }
 

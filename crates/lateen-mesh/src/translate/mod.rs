@@ -23,6 +23,7 @@ mod retry;
 mod route_config;
 mod route_filters;
 mod sidecar_route;
+mod sticky_session;
 mod telemetry;
 mod tls;
 mod workload;

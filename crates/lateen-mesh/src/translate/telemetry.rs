@@ -192,13 +192,14 @@ fn tcp_exchange() -> Any {
     )
 }
 
-fn structure(value: Struct) -> Value {
+pub(super) fn structure(value: Struct) -> Value {
     Value {
         kind: Some(Kind::StructValue(value)),
     }
 }
 
-fn typed_struct(type_url: &str, value: Struct) -> Any {
+/// A configuration of a type that only some proxies know.
+pub(super) fn typed_struct(type_url: &str, value: Struct) -> Any {
     let message = TypedStruct {
         type_url: type_url.to_owned(),
         value: Some(value),

@@ -331,6 +331,20 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
                 add(&format!("outlier_detection.{stat}"), kind, value);
             });
         }
+        if let Some(sticky) = &cluster.sticky {
+            let counts = sticky.table.counts();
+            for (stat, count) in [
+                ("created", &counts.created),
+                ("moved", &counts.moved),
+                ("expired", &counts.expired),
+                ("evicted", &counts.evicted),
+            ] {
+                let count = count.load(Ordering::Relaxed);
+                add(&format!("sticky_session.{stat}"), Kind::Counter, count);
+            }
+            let active = sticky.table.len() as u64;
+            add("sticky_session.active", Kind::Gauge, active);
+        }
         let of_priorities = cluster.limits.iter().zip(&cluster.shared.used);
         for (priority, (limits, used)) in ["default", "high"].iter().zip(of_priorities) {
             for (open, remaining, used, limit) in [

@@ -4,6 +4,7 @@ mod clusters;
 mod dump;
 mod metrics;
 mod secrets;
+mod sessions;
 mod status;
 
 use std::convert::Infallible;
@@ -171,7 +172,8 @@ const HELP: &str = "admin commands are:\n  \
     /runtime: print runtime values\n  \
     /server_info: print server version/status information\n  \
     /stats: print server stats (?usedonly, ?filter=, ?invert_filter, ?format=, ?type=, ?histogram_buckets=)\n  \
-    /stats/prometheus: print server stats in prometheus format\n";
+    /stats/prometheus: print server stats in prometheus format\n  \
+    /sticky_sessions: print which keys belong to which endpoints (?format=json)\n";
 
 fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
@@ -222,6 +224,8 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
         "/clusters" => reply(StatusCode::OK, TEXT, clusters::text(shared)),
         "/listeners" if json => reply(StatusCode::OK, JSON, clusters::listeners_json(shared)),
         "/listeners" => reply(StatusCode::OK, TEXT, clusters::listeners_text(shared)),
+        "/sticky_sessions" if json => reply(StatusCode::OK, JSON, sessions::json(shared)),
+        "/sticky_sessions" => reply(StatusCode::OK, TEXT, sessions::text(shared)),
         "/logging" => logging(&query),
         "/memory" => reply(StatusCode::OK, JSON, memory()),
         "/init_dump" => reply(StatusCode::OK, JSON, init_dump(shared)),

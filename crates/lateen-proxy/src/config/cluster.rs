@@ -4,6 +4,7 @@ mod balancing;
 mod breakers;
 mod connections;
 mod discovery;
+pub(crate) mod sticky;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::cluster::{
 };
 use crate::dns::DnsSettings;
 use crate::outlier::OutlierConfig;
+use crate::sticky::{Sticky, StickySettings};
 use crate::telemetry::peer::ClusterNotes;
 use crate::upstream::{Transport, TransportMatch, Transports};
 
@@ -67,6 +69,7 @@ pub(crate) struct ClusterSpec {
     /// How endpoints are spoken to.
     pub(crate) transports: Transports,
     server_name: ServerNameRules,
+    sticky: Option<StickySettings>,
 }
 
 impl ClusterSpec {
@@ -120,6 +123,7 @@ impl ClusterSpec {
             tells_peers: false,
             transports: Transports::default(),
             server_name: ServerNameRules::default(),
+            sticky: None,
         };
         spec.filters(&mut message)?;
         spec.discovery(&mut message)?;
@@ -184,8 +188,20 @@ impl ClusterSpec {
                 .then_some(assignment.locality_weights),
             ..self.settings.clone()
         };
+        let sticky = match &self.sticky {
+            Some(settings) => {
+                let members = assignment.members.clone();
+                let hosts = &assignment.hosts;
+                Some(Sticky::new(settings, &shared.sticky, members, hosts, epoch))
+            }
+            None => {
+                shared.sticky.clear();
+                None
+            }
+        };
         Cluster {
             name: self.name.clone(),
+            sticky,
             discovery: self.discovery.clone(),
             connect_timeout: self.connect_timeout,
             protocol: self.protocol,

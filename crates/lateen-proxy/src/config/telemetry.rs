@@ -121,6 +121,20 @@ enum Wrapped {
     Exchange(Struct),
 }
 
+/// The value of a struct that says to be of a type.
+pub(crate) fn struct_of(any: &Any, wanted: &str) -> Result<Struct, Invalid> {
+    if TYPED_STRUCT.contains(&any.type_url.as_str()) {
+        let wrapped: TypedStruct = decode(any)?;
+        if wrapped.type_url == wanted {
+            return Ok(wrapped.value.unwrap_or_default());
+        }
+    }
+    Err(Invalid::new(
+        "",
+        format!("must be a TypedStruct of `{wanted}`"),
+    ))
+}
+
 fn unwrap(any: &Any) -> Result<Option<Wrapped>, Invalid> {
     if !TYPED_STRUCT.contains(&any.type_url.as_str()) {
         return Ok(None);

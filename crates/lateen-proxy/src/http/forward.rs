@@ -66,6 +66,12 @@ pub(super) async fn forward(
         exchange.priority = Priority::High;
     }
     let (hash, cookies) = request_hash(exchange, plan, &cluster);
+    let session = cluster.sticky.as_ref().and_then(|sticky| {
+        let source = exchange.connection.info.remote.ip();
+        // The head changes before the endpoint is chosen.
+        let key = sticky.key.of(&exchange.head.view(), source)?;
+        Some(key.into_owned())
+    });
     let subset = subset(plan);
     prepare_head(exchange, plan);
     let manager = exchange.connection.manager.clone();
@@ -78,6 +84,7 @@ pub(super) async fn forward(
     let wish = Wish {
         hash,
         labels: subset.as_deref(),
+        session: session.as_deref(),
         ..Wish::default()
     };
     if let Some(time) = timeout

@@ -48,7 +48,10 @@ pub(super) async fn attempts(
         let chosen = match wanted_host(exchange, cluster) {
             Some(Err(lost)) => return Err(lost),
             Some(Ok(host)) if tried.is_empty() => Some(host),
-            _ => choose_host(exchange, cluster, wish, policy, &tried),
+            _ => match sticky_host(cluster, wish, tried.last().map(Arc::as_ref)) {
+                Some(host) => Some(host),
+                None => choose_host(exchange, cluster, wish, policy, &tried),
+            },
         };
         let Some(host) = chosen else {
             cluster.shared.stats.here().cx_none_healthy.inc();
@@ -119,6 +122,10 @@ pub(super) async fn attempts(
                 Err(LocalReply::timeout(error.text))
             }
             Err(error) => {
+                if moves_session(error.failure) {
+                    // The next request of the session does not go where this one failed.
+                    sticky_host(cluster, wish, Some(&*host));
+                }
                 let retried = exchange.record.attempts > 1;
                 exchange.record.upstream_failure.clone_from(&error.text);
                 Err(LocalReply::reset(&error.reset, retried, &error.text))
@@ -204,6 +211,21 @@ fn wanted_host(exchange: &Exchange, cluster: &Cluster) -> Option<Result<Arc<Host
             Some(Err(reply))
         }
     }
+}
+
+/// The endpoint of the request's session, unless it has none. One that `failed` is left for another.
+fn sticky_host(cluster: &Cluster, wish: &Wish<'_>, failed: Option<&Host>) -> Option<Arc<Host>> {
+    let sticky = cluster.sticky.as_ref()?;
+    let failed = failed.map(|host| host.address);
+    sticky.choose(cluster, wish.session?, wish, failed)
+}
+
+/// Whether a failure says that the endpoint does not take requests.
+fn moves_session(failure: Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Connect | Failure::ResetBeforeRequest | Failure::RefusedStream
+    )
 }
 
 /// Chooses an endpoint, in a retry avoiding those that the policy says. When every choice is one of them, the last is

@@ -125,8 +125,7 @@ impl Facts<'_> {
             }
             let set = overrides()
                 .flat_map(|each| &each.set)
-                .filter(|(tag, _)| tag == name)
-                .next_back();
+                .rfind(|(tag, _)| tag == name);
             let value = match set {
                 Some((_, expression)) => {
                     self.values.get(*expression).map_or(UNKNOWN, String::as_str)

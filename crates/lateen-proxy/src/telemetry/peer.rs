@@ -164,7 +164,10 @@ impl Identity {
 
 /// The peers that a worker has seen, so that a header is decoded once.
 #[derive(Debug, Default)]
-pub(crate) struct Peers(RefCell<HashMap<Box<[u8]>, Option<Arc<Workload>>>>);
+pub(crate) struct Peers(RefCell<Known>);
+
+/// Workloads by their encoded metadata; nothing for what could not be read.
+type Known = HashMap<Box<[u8]>, Option<Arc<Workload>>>;
 
 impl Peers {
     /// The workload of a header value.

@@ -98,11 +98,11 @@ fn endpoints_that_are_not_healthy_get_nothing() {
             json!(health);
     };
     endpoint(&mut cluster, 0, "UNHEALTHY");
-    proxy.accept(lateen_xds::ResourceType::Cluster, &[cluster.clone()]);
+    proxy.accept(ResourceType::Cluster, &[cluster.clone()]);
     let address = proxy.http(json!([to("c", json!({}))]), json!({}));
     assert_eq!(tally(address, 10), BTreeMap::from([("1".to_owned(), 10)]));
     endpoint(&mut cluster, 1, "DRAINING");
-    proxy.accept(lateen_xds::ResourceType::Cluster, &[cluster]);
+    proxy.accept(ResourceType::Cluster, &[cluster]);
     assert_eq!(get(address, "/", &[]).body, "no healthy upstream");
 }
 

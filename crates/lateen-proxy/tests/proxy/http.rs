@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::time::Duration;
 
 use crate::support::{Client, Proxy, Upstream, free_address, get, to};
 use lateen_xds::ResourceType;

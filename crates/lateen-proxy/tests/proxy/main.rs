@@ -17,6 +17,7 @@ mod names;
 mod outlier;
 mod process;
 mod stateful_session;
+mod sticky;
 mod support;
 mod tcp;
 mod telemetry;

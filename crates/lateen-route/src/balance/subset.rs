@@ -173,7 +173,8 @@ impl Subsets {
         }
         let (load, age) = (pick.load, pick.age);
         let load = |index: usize| load(part.members[index]);
-        let within = |index: usize| age.map_or(Default::default(), |age| age(part.members[index]));
+        let within =
+            |index: usize| age.map_or_else(Default::default, |age| age(part.members[index]));
         let mut inner = Pick {
             hash: pick.hash,
             random: &mut *pick.random,

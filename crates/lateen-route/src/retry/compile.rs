@@ -158,7 +158,7 @@ fn retry_back_off(back_off: RetryBackOff) -> Result<(Duration, Duration), Invali
     let max = back_off.max_interval.map(duration).transpose();
     let max = max
         .within("max_interval")?
-        .unwrap_or(base.saturating_mul(10));
+        .unwrap_or_else(|| base.saturating_mul(10));
     if max < base {
         return Err(Invalid::new(
             "max_interval",

@@ -4,6 +4,7 @@
 //! endpoint for a new key by ring hash, so that proxies which do not know of each other's sessions agree on most of
 //! them. The table has a fixed limit; beyond it the session that was idle longest is given up.
 
+mod key;
 mod shard;
 
 use std::hash::{BuildHasher, RandomState};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use key::SessionKey;
 use shard::Shard;
 
 /// Longer keys are kept by their beginning and a keyed hash, so that a client cannot fill the memory with them.
@@ -30,7 +32,8 @@ const SHARDS: u32 = 16;
 /// Sessions of one cluster, shared by all threads.
 #[derive(Debug)]
 pub struct SessionTable {
-    idle_timeout: Duration,
+    /// In milliseconds.
+    idle_timeout: AtomicU64,
     shards: Vec<Mutex<Shard>>,
     hashing: RandomState,
     /// For the second half of long keys' hashes.
@@ -74,7 +77,7 @@ impl SessionTable {
         };
         let shard = || Mutex::new(Shard::new(most.max(1).div_ceil(count)));
         Self {
-            idle_timeout,
+            idle_timeout: AtomicU64::new(idle_timeout.as_millis() as u64),
             shards: (0..count).map(|_| shard()).collect(),
             hashing: RandomState::new(),
             more_hashing: RandomState::new(),
@@ -159,9 +162,10 @@ impl SessionTable {
         &self.counts
     }
 
-    /// Time without a request after which a session ends.
-    pub fn idle_timeout(&self) -> Duration {
+    /// Changes the time without a request after which a session ends, for all that are there, too.
+    pub fn set_idle_timeout(&self, time: Duration) {
         self.idle_timeout
+            .store(time.as_millis() as u64, Ordering::Relaxed);
     }
 
     fn with_shard<T>(
@@ -199,7 +203,7 @@ impl SessionTable {
     }
 
     fn is_over(&self, last_use: u64, millis: u64) -> bool {
-        u128::from(millis.saturating_sub(last_use)) >= self.idle_timeout.as_millis()
+        millis.saturating_sub(last_use) >= self.idle_timeout.load(Ordering::Relaxed)
     }
 
     fn millis(&self, now: Instant) -> u64 {

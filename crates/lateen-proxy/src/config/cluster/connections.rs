@@ -9,6 +9,7 @@ use lateen_xds::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use lateen_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use lateen_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 
+use super::sticky;
 use super::{ClusterSpec, breakers};
 use crate::cluster::{ServerNameRules, UpstreamProtocol};
 use crate::config::{decode, ip_and_port, limit};
@@ -69,6 +70,10 @@ impl ClusterSpec {
         }
         for (name, any) in std::mem::take(&mut message.typed_extension_protocol_options) {
             let path = format!("typed_extension_protocol_options[{name}]");
+            if name == sticky::NAME {
+                self.sticky = Some(sticky::compile(&any).within(&path)?);
+                continue;
+            }
             if name != HTTP_OPTIONS {
                 return Err(Invalid::unsupported(path));
             }
