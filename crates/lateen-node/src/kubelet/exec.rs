@@ -24,9 +24,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::{Body, Query, bytes, text};
 use crate::container::Streams;
@@ -199,7 +200,13 @@ async fn converse(socket: Socket, run: &Run, wish: Wish) -> Result<(), io::Error
         .send(Message::Binary(message.into()))
         .await
         .map_err(io::Error::other)?;
-    sender.close().await.map_err(io::Error::other)
+    // kubectl takes an end without a code for a broken connection.
+    let normal = CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    };
+    let end = sender.send(Message::Close(Some(normal))).await;
+    end.map_err(io::Error::other)
 }
 
 /// Makes the program's streams.

@@ -46,6 +46,7 @@ impl Session<'_> {
         self.method_and_path_do_not_matter_f16_f20_f25();
         self.users_stick_to_replicas_f30();
         self.pods_have_the_expected_containers_f90();
+        self.programs_run_in_containers();
         self.addresses_work_from_everywhere_f92_f93();
         self.headers_on_the_path_f94();
         self.tables_yaml_and_jsonpath_f111_f112_f113();

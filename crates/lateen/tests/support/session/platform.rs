@@ -49,6 +49,28 @@ impl Session<'_> {
         assert_eq!(answer.field("service_name"), "backend-3", "{answer:?}");
     }
 
+    pub(super) fn programs_run_in_containers(&self) {
+        let check = |command: &[&str], input: Option<&str>, code: i32, stdout: &str| {
+            let place = ["-n", "istio-system", "exec", "-i"];
+            let target = ["deploy/istio-ingressgateway", "--"];
+            let all = [&place[..], &target[..], command].concat();
+            let done = self.mesh.kubectl_with(&all, input);
+            assert_eq!(
+                (done.code, done.stdout.as_str()),
+                (code, stdout),
+                "{done:?}"
+            );
+        };
+        check(&["true"], None, 0, "");
+        check(
+            &["sh", "-c", "echo out; echo err >&2; exit 3"],
+            None,
+            3,
+            "out\n",
+        );
+        check(&["cat"], Some("some\nlines\n"), 0, "some\nlines\n");
+    }
+
     pub(super) fn pods_have_the_expected_containers_f90(&self) {
         let expected = format!("{0}/{0}", self.scenario.containers);
         for line in self.kubectl(&["get", "pods", "--no-headers"]).lines() {
