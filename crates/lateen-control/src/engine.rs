@@ -201,6 +201,7 @@ fn config_kind(change: &Change) -> Option<ObjectKind> {
         Change::PeerAuthentication(_) => Some(ObjectKind::PeerAuthentication),
         Change::WorkloadEntry(_) => Some(ObjectKind::WorkloadEntry),
         Change::StickySession(_) => Some(ObjectKind::StickySession),
+        Change::BodyToHeaders(_) => Some(ObjectKind::BodyToHeaders),
         _ => None,
     }
 }

@@ -37,7 +37,7 @@ pub(crate) enum Event {
 }
 
 /// The kinds that are watched.
-pub(crate) const KINDS: [ObjectKind; 13] = [
+pub(crate) const KINDS: [ObjectKind; 14] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
     ObjectKind::Pod,
@@ -51,6 +51,7 @@ pub(crate) const KINDS: [ObjectKind; 13] = [
     ObjectKind::PeerAuthentication,
     ObjectKind::WorkloadEntry,
     ObjectKind::StickySession,
+    ObjectKind::BodyToHeaders,
 ];
 
 /// Starts a watch of every kind. They end when the set is dropped.
@@ -82,6 +83,9 @@ pub(crate) fn start(client: &Client, events: &mpsc::Sender<Event>) -> JoinSet<()
             }
             ObjectKind::StickySession => {
                 istio(&mut watches, kind, client, events, Change::StickySession);
+            }
+            ObjectKind::BodyToHeaders => {
+                istio(&mut watches, kind, client, events, Change::BodyToHeaders);
             }
             ObjectKind::PeerAuthentication => {
                 istio(

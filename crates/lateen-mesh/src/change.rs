@@ -7,8 +7,8 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use lateen_api::{
-    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, StickySession,
-    VirtualService, WorkloadEntry,
+    BodyToHeaders, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar,
+    StickySession, VirtualService, WorkloadEntry,
 };
 use lateen_xds::{Names, ResourceType};
 
@@ -44,6 +44,8 @@ pub enum Change {
     WorkloadEntry(WorkloadEntry),
     /// A sticky session appeared or changed.
     StickySession(StickySession),
+    /// A policy that copies fields of bodies appeared or changed.
+    BodyToHeaders(BodyToHeaders),
     /// An object went.
     Deleted(ObjectKind, Key),
 }
@@ -65,6 +67,7 @@ pub enum ObjectKind {
     PeerAuthentication,
     WorkloadEntry,
     StickySession,
+    BodyToHeaders,
 }
 
 /// Namespace and name of an object; the namespace is empty for nodes and namespaces.

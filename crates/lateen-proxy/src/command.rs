@@ -40,7 +40,7 @@ const IGNORED_FLAGS: [&str; 13] = [
 const IGNORED_SWITCHES: [&str; 1] = ["--log_as_json"];
 
 /// What is understood, by category, so that the control plane sends nothing else.
-const EXTENSIONS: [(&str, &str, &str); 19] = [
+const EXTENSIONS: [(&str, &str, &str); 20] = [
     (
         "envoy.filters.network",
         "envoy.filters.network.http_connection_manager",
@@ -85,6 +85,12 @@ const EXTENSIONS: [(&str, &str, &str); 19] = [
         "envoy.filters.http",
         "envoy.filters.http.stateful_session",
         "envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
+    ),
+    // See `config::body_fields`.
+    (
+        "lateen",
+        crate::config::body_fields::NAME,
+        "lateen.body_to_headers.v1.BodyToHeaders",
     ),
     // A protocol option of clusters, see `config::cluster::sticky`.
     (

@@ -17,6 +17,7 @@
 )]
 
 pub mod balance;
+pub mod body_fields;
 mod compile;
 pub mod constraint;
 pub mod cookie;

@@ -1,5 +1,6 @@
 //! The objects of the mesh, indexed for translation.
 
+mod body_to_headers;
 pub(crate) mod cache;
 mod delegate;
 mod endpoints;
@@ -16,8 +17,8 @@ use std::{
 };
 
 use lateen_api::{
-    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, StickySession,
-    VirtualService, WorkloadEntry,
+    BodyToHeaders, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar,
+    StickySession, VirtualService, WorkloadEntry,
 };
 
 pub(crate) use lookup::gateway_name;
@@ -60,6 +61,7 @@ pub struct Index {
     peer_authentications: BTreeMap<Key, Arc<PeerAuthentication>>,
     workload_entries: BTreeMap<Key, Arc<WorkloadEntry>>,
     sticky_sessions: BTreeMap<Key, Arc<StickySession>>,
+    body_to_headers: BTreeMap<Key, Arc<BodyToHeaders>>,
     /// Destination rules by their namespace and full host.
     rule_hosts: BTreeMap<(String, String), BTreeSet<Key>>,
     /// Keys of labels that rules ask clients for.

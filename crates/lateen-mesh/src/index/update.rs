@@ -140,6 +140,9 @@ impl Index {
             Change::StickySession(session) => {
                 self.set_sticky_session(object_key(&session), Some(session))
             }
+            Change::BodyToHeaders(policy) => {
+                self.set_body_to_headers(object_key(&policy), Some(policy))
+            }
             Change::Deleted(kind, key) => self.delete(kind, key),
         }
     }
@@ -178,6 +181,7 @@ impl Index {
                 removed(&mut index.workload_entries, &key, Impact::none())
             }),
             ObjectKind::StickySession => self.set_sticky_session(key, None),
+            ObjectKind::BodyToHeaders => self.set_body_to_headers(key, None),
             ObjectKind::PeerAuthentication => {
                 let impact = self.namespaced(&key.namespace);
                 self.with_mode(&key.namespace.clone(), |index| {

@@ -1,5 +1,6 @@
 //! The HTTP connection manager and its filters.
 
+use lateen_api::BodyToHeaders;
 use lateen_xds::pb::envoy::{
     config::{core::v3::Http1ProtocolOptions, listener::v3::Filter, route::v3::RouteConfiguration},
     extensions::{
@@ -32,7 +33,7 @@ use lateen_xds::pb::envoy::{
 use prost::{Message, Name};
 
 use super::{
-    access_log, alpn,
+    access_log, alpn, body_to_headers,
     build::{any, flag, from_ads, seconds},
     filter::network,
     telemetry,
@@ -87,10 +88,11 @@ pub(super) fn http_manager(
     side: Side,
     stat_prefix: &str,
     routes: Routes,
+    body_policies: &[&BodyToHeaders],
 ) -> Filter {
     let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
-        http_filters: http_filters(proxy, side),
+        http_filters: http_filters(proxy, side, body_policies),
         access_log: access_log::logs(index, proxy),
         normalize_path: flag(true),
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
@@ -139,7 +141,7 @@ pub(super) fn http_manager(
 }
 
 /// The filters that requests pass, of those that the proxy has. The router is always there.
-fn http_filters(proxy: &Proxy, side: Side) -> Vec<HttpFilter> {
+fn http_filters(proxy: &Proxy, side: Side, body_policies: &[&BodyToHeaders]) -> Vec<HttpFilter> {
     let grpc_stats = GrpcStats {
         emit_filter_state: true,
         per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(
@@ -158,6 +160,7 @@ fn http_filters(proxy: &Proxy, side: Side) -> Vec<HttpFilter> {
         filters.insert(after_grpc_stats, alpn::filter());
     }
     telemetry::http_filters(proxy, side, &mut filters);
+    filters.splice(0..0, body_to_headers::filters(proxy, body_policies));
     filters.push(http_filter("envoy.filters.http.router", &Router::default()));
     filters
 }
@@ -234,7 +237,7 @@ mod tests {
                 extensions: extensions.iter().map(extension).collect(),
                 ..Node::default()
             });
-            let filters = http_filters(&proxy.unwrap(), side);
+            let filters = http_filters(&proxy.unwrap(), side, &[]);
             let names: Vec<_> = filters.iter().map(|filter| filter.name.as_str()).collect();
             assert_eq!(names, expected, "{extensions:?} {side:?}");
         };

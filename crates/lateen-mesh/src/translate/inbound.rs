@@ -238,7 +238,9 @@ impl Accepted {
     ) -> FilterChain {
         let filter = if variant.http {
             let routes = Routes::Inline(Box::new(self.routes.clone()));
-            http_manager(index, proxy, Side::Inbound, &self.stat_prefix, routes)
+            let policies = index.body_policies_of_workload(proxy);
+            let prefix = &self.stat_prefix;
+            http_manager(index, proxy, Side::Inbound, prefix, routes, &policies)
         } else {
             tcp_proxy(index, proxy, &self.cluster)
         };

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod alpn;
+mod body_to_headers;
 mod build;
 mod cluster;
 mod cluster_policy;

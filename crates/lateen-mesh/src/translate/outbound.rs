@@ -143,7 +143,14 @@ fn add_service(
         };
         draft.http.get_or_insert_with(|| {
             let prefix = format!("outbound_{}_{};", place.bind, port.number);
-            let manager = http_manager(index, proxy, Side::Outbound, &prefix, Routes::Named(name));
+            let manager = http_manager(
+                index,
+                proxy,
+                Side::Outbound,
+                &prefix,
+                Routes::Named(name),
+                &[],
+            );
             let alone = place.listed && protocol.is_http() && !wildcard;
             let matching = (!alone).then(plain_http);
             service_chain(matching, vec![manager])

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lateen_route::body_fields::BodyFields;
 use lateen_route::fault::Fault;
 use lateen_route::stateful_session::Session;
 use lateen_route::{Invalid, Within, refuse_rest};
@@ -10,7 +11,7 @@ use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use lateen_xds::pb::google::protobuf::Any;
 
-use super::decode;
+use super::{body_fields, decode};
 use crate::http::filter::alpn::UpstreamProtocols;
 use crate::http::filter::{HttpFilter, HttpFilters, Kind};
 
@@ -20,6 +21,8 @@ const ALPN: &str = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2al
 
 /// The filters before the router, and what the router is told.
 pub(crate) struct Filters {
+    /// What runs before the route is chosen.
+    pub(crate) body_fields: Vec<BodyFields>,
     pub(crate) filters: HttpFilters,
     /// The router leaves out the `x-envoy-` headers.
     pub(crate) suppress_envoy_headers: bool,
@@ -28,7 +31,7 @@ pub(crate) struct Filters {
 /// Compiles the filters, given with their positions in the configuration. The router must be the last one.
 pub(crate) fn compile(filters: Vec<(usize, pb::HttpFilter)>) -> Result<Filters, Invalid> {
     let last = filters.last().map(|(index, _)| *index);
-    let mut compiled = HttpFilters::default();
+    let (mut compiled, mut policies) = (HttpFilters::default(), Vec::new());
     for (index, filter) in filters {
         let Some(ConfigType::TypedConfig(any)) = filter.config_type else {
             return Err(Invalid::unsupported("config_discovery"))
@@ -46,9 +49,19 @@ pub(crate) fn compile(filters: Vec<(usize, pb::HttpFilter)>) -> Result<Filters, 
                 .within("typed_config")
                 .within_item("http_filters", index)?;
             return Ok(Filters {
+                body_fields: policies,
                 filters: compiled,
                 suppress_envoy_headers,
             });
+        }
+        if filter.name == body_fields::NAME {
+            // Routes cannot configure what runs before them.
+            if filter.disabled {
+                return Err(Invalid::unsupported("disabled")).within_item("http_filters", index);
+            }
+            let policy = body_fields::compile(&any).within("typed_config");
+            policies.push(policy.within_item("http_filters", index)?);
+            continue;
         }
         let kind = kind(&any)
             .within("typed_config")

@@ -164,6 +164,7 @@ pub(crate) fn compile(
     let mut telemetry = Telemetry::default();
     let remaining = telemetry.take(std::mem::take(&mut message.http_filters), context)?;
     let Filters {
+        body_fields,
         filters,
         suppress_envoy_headers,
     } = filters::compile(remaining)?;
@@ -198,6 +199,7 @@ pub(crate) fn compile(
         accept_http_10,
         upgrades,
         suppress_envoy_headers,
+        body_fields,
         filters,
         access_log: access_log::compile(std::mem::take(&mut message.access_log), context)?,
         stats: context.http_stats(&stat_prefix),

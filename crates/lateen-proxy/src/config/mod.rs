@@ -4,6 +4,7 @@
 //! and then ignored. Fields that are accepted without effect are taken out by name, with the reason beside them.
 
 pub(crate) mod access_log;
+pub(crate) mod body_fields;
 pub(crate) mod chain_match;
 pub(crate) mod cluster;
 pub(crate) mod endpoint;

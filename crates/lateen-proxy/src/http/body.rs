@@ -120,8 +120,53 @@ impl RequestSource {
         {
             // It will not fit, so not a byte of it is kept.
             copy.abandon();
+            return;
+        }
+        // What was read ahead is part of it.
+        if !inner.kept.iter().all(|chunk| copy.push(chunk)) {
+            return;
+        }
+        if inner.done {
+            copy.complete(inner.trailers.clone());
         } else {
             inner.copy = Some(copy);
+        }
+    }
+
+    /// Reads the body before any pass over it, as far as it is not longer than `most`. What was read is kept for the
+    /// passes. Nothing when the body is longer.
+    pub(crate) async fn read_ahead(&self, most: usize) -> Result<Option<Vec<u8>>, BodyError> {
+        let announced = self.inner.borrow().length;
+        if announced.is_some_and(|length| length > most as u64) {
+            return Ok(None);
+        }
+        loop {
+            let frame = std::future::poll_fn(|context| {
+                let inner = &mut *self.inner.borrow_mut();
+                Pin::new(&mut inner.body).poll_frame(context)
+            });
+            let frame = frame.await.transpose()?;
+            let inner = &mut *self.inner.borrow_mut();
+            let is_last = frame.is_none();
+            match frame.map(Frame::into_data) {
+                Some(Ok(data)) => {
+                    inner.received += data.len() as u64;
+                    inner.kept_bytes += data.len();
+                    inner.kept.push(data);
+                }
+                Some(Err(frame)) => inner.trailers = frame.into_trailers().ok(),
+                None => {}
+            }
+            if is_last || inner.body.is_end_stream() {
+                inner.complete();
+                self.ended.notify_waiters();
+            }
+            if inner.kept_bytes > most {
+                return Ok(None);
+            }
+            if inner.done {
+                return Ok(Some(inner.kept.concat()));
+            }
         }
     }
 

@@ -112,6 +112,11 @@ impl Exchange {
         manager
             .peer_headers
             .on_request(worker, &mut self.record, &mut self.head.headers);
+        for policy in &manager.body_fields {
+            if let Err(reply) = super::filter::body::copy_fields(self, policy).await {
+                return self.local(reply);
+            }
+        }
         let Some(table) = manager.routes.load() else {
             return self.local(LocalReply::not_found());
         };

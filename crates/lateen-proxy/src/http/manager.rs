@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use lateen_route::RouteTable;
+use lateen_route::body_fields::BodyFields;
 
 use super::client_certificate::{Details, ForwardMode};
 use super::filter::HttpFilters;
@@ -50,6 +51,8 @@ pub(crate) struct HttpManager {
     pub(crate) upgrades: Vec<String>,
     pub(crate) suppress_envoy_headers: bool,
     /// What requests pass before they are routed.
+    /// Fields of bodies that become headers before the route is chosen.
+    pub(crate) body_fields: Vec<BodyFields>,
     pub(crate) filters: HttpFilters,
     pub(crate) access_log: Vec<AccessLog>,
     pub(crate) stats: Arc<PerWorker<HttpStats>>,

@@ -6,6 +6,7 @@
 mod access_log;
 mod agent;
 mod balance;
+mod body_to_headers;
 mod change;
 mod cors;
 mod destination;

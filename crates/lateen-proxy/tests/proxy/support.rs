@@ -281,6 +281,9 @@ impl Upstream {
     }
 }
 
+/// Bytes of a request's body that upstreams show.
+const SHOWN_OF_BODY: usize = 1024;
+
 async fn echo(
     name: String,
     count: Arc<AtomicUsize>,
@@ -325,6 +328,7 @@ async fn echo(
         "version": format!("{:?}", parts.version),
         "headers": headers,
         "body": body.len(),
+        "text": String::from_utf8_lossy(&body[..body.len().min(SHOWN_OF_BODY)]),
     });
     let mut response = Response::new(Full::new(Bytes::from(seen.to_string())));
     if fail {

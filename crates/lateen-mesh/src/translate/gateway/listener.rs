@@ -108,7 +108,9 @@ fn filter_chains<'a>(
     let prefix = format!("outbound_{bind}_{};", shared.port);
     let manager = |prefix: &str, route: &str| {
         let routes = Routes::Named(route.to_owned());
-        http_manager(index, proxy, Side::Gateway, prefix, routes)
+        let gateways = shared.servers.iter().map(|served| served.gateway);
+        let policies = index.body_policies_of_gateways(gateways);
+        http_manager(index, proxy, Side::Gateway, prefix, routes, &policies)
     };
     if shared.is_plain_http() {
         let first = shared.servers.first();

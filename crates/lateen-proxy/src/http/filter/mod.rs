@@ -5,6 +5,7 @@
 //! request costs a look at the configuration of the route's levels.
 
 pub(crate) mod alpn;
+pub(super) mod body;
 mod fault;
 mod session;
 

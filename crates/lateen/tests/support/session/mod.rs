@@ -3,6 +3,7 @@
 //! It runs on the project's own sample and, where they are at hand, on the scenario's original manifests: the same
 //! claims must hold on both.
 
+mod bodies;
 mod changes;
 mod platform;
 mod routing;
@@ -54,6 +55,7 @@ impl Session<'_> {
         self.uri_match_and_first_match_f12_f15();
         self.subsets_and_gateway_binding_f21_f06();
         self.gateway_without_and_with_routes_f01();
+        self.bodies_choose_backend_and_replica_f11();
         self.config_changes_lose_no_request_f98();
     }
 
