@@ -137,7 +137,8 @@ impl Pools {
         if let Some(connection) = self.take_idle(key) {
             return Ok(connection);
         }
-        let _pending = Pending::start(cluster, priority)?;
+        let mut pending = Some(Pending::start(cluster, priority)?);
+        let mut waited = false;
         loop {
             let released = cluster.shared.released.notified();
             tokio::pin!(released);
@@ -147,9 +148,15 @@ impl Pools {
                 return Ok(connection);
             }
             if let Some(permit) = cluster.connection_permit(priority, &host.shared) {
+                if waited {
+                    // The place of a connection that ended is this request's, so the next one can wait. Else all that
+                    // come during a handshake would be refused, however few they are.
+                    drop(pending.take());
+                }
                 return open_http1(worker, cluster, host, asked, key, permit).await;
             }
             self.wait(worker, key, released).await;
+            waited = true;
         }
     }
 
