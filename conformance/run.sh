@@ -31,3 +31,7 @@ python3 conformance/envoy/run.py
 step "the first scenario on its original manifests"
 LATEEN_SEED_MANIFESTS=$shared/seed-manifests LATEEN_KUBECTL=$tools/kubectl cargo test --quiet --package lateen --features oracles \
   --test original_sticky_sessions -- --nocapture --test-threads 1
+
+step "the labs on their original manifests, with fortio"
+PATH=$PATH:$tools LATEEN_SEED_MANIFESTS=$shared/seed-manifests LATEEN_KUBECTL=$tools/kubectl cargo test --quiet --package lateen --features oracles \
+  --test original_labs

@@ -41,6 +41,15 @@ build_kubectl() {
   mv "$tools/kubectl.new" "$tools/kubectl"
 }
 
+# The load generator of the original labs, built from its Go module.
+build_fortio() {
+  [ -x "$tools/fortio" ] && return
+  command -v go >/dev/null || fail "fortio is missing and so is Go to build it: install Go (https://go.dev/doc/install)"
+  echo "setup: building fortio from its Go module (about a minute)" >&2
+  mkdir -p "$tools"
+  GOBIN=$tools go install -ldflags '-s -w' fortio.org/fortio@v1.63.0 || fail "fortio could not be built from its Go module: see the lines above"
+}
+
 command -v cargo >/dev/null || fail "cargo is missing: install Rust with rustup (https://rustup.rs), then run this again"
 command -v cc >/dev/null || debian cc gcc
 
@@ -65,6 +74,7 @@ case "$task" in
 test) command -v kubectl >/dev/null || build_kubectl ;;
 oracles)
   build_kubectl
+  build_fortio
   python3 -c 'import yaml' 2>/dev/null || python3 -m pip install --quiet pyyaml 2>/dev/null || fail "Python's yaml module is missing: pip install pyyaml"
   ;;
 esac

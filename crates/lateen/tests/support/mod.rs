@@ -6,6 +6,8 @@
 )]
 
 pub mod account;
+pub mod canary;
+pub mod lab;
 pub mod mesh;
 pub mod session;
 
