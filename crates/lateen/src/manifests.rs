@@ -79,12 +79,21 @@ pub(crate) enum ManifestError {
     },
 }
 
+/// Kinds that others need, in the order in which they are applied.
+const FIRST: [&str; 2] = ["Namespace", "CustomResourceDefinition"];
+
 /// Reads files and folders (`-` is standard input), in the order given; files of a folder in the order of their names.
+/// Namespaces and definitions come before all that may be in them, whichever file they stand in.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, ManifestError> {
     let mut manifests = Vec::new();
     for (file, text) in texts(paths)? {
         manifests.extend(parse(&file, &text)?);
     }
+    manifests.sort_by_key(|manifest| {
+        let kind = manifest.object["kind"].as_str().unwrap_or_default();
+        let first = FIRST.iter().position(|first| *first == kind);
+        first.unwrap_or(FIRST.len())
+    });
     Ok(manifests)
 }
 
@@ -263,6 +272,29 @@ mod tests {
             "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: A}\n- {apiVersion: v1, kind: B}\n",
             &[("A", 1), ("B", 1)],
         );
+    }
+
+    #[test]
+    fn what_others_need_comes_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, kinds: &[&str]| {
+            let one = |kind: &&str| format!("apiVersion: v1\nkind: {kind}\n---\n");
+            let text: String = kinds.iter().map(one).collect();
+            fs::write(folder.path().join(name), text).expect("written");
+        };
+        file("a.yaml", &["Service", "CustomResourceDefinition"]);
+        file("b.yaml", &["Pod", "Namespace", "ConfigMap"]);
+        let read = read(&[folder.path().to_owned()]).expect("manifests");
+        let kind = |manifest: &Manifest| manifest.object["kind"].as_str().map(str::to_owned);
+        let kinds: Vec<String> = read.iter().filter_map(kind).collect();
+        let expected = [
+            "Namespace",
+            "CustomResourceDefinition",
+            "Service",
+            "Pod",
+            "ConfigMap",
+        ];
+        assert_eq!(kinds, expected);
     }
 
     #[test]

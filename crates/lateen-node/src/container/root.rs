@@ -109,7 +109,10 @@ fn show_programs(spec: &RootSpec, root: &Path) -> io::Result<()> {
     }
     let program = inside(root, Path::new(super::EXECUTABLE))?;
     let name = format!("show {}", spec.executable.display());
-    step(&name, mount::bind(&spec.executable, &program, true))
+    step(&name, mount::bind(&spec.executable, &program, true))?;
+    // Under the name that Istio's users call in a sidecar: `pilot-agent request GET stats`.
+    let agent = program.with_file_name("pilot-agent");
+    step("link pilot-agent", symlink("lateen", agent))
 }
 
 fn write_settings(spec: &RootSpec, etc: &Path) -> io::Result<()> {

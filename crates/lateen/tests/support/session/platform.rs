@@ -69,6 +69,13 @@ impl Session<'_> {
             "out\n",
         );
         check(&["cat"], Some("some\nlines\n"), 0, "some\nlines\n");
+        // As Istio's users ask a proxy.
+        check(
+            &["pilot-agent", "request", "GET", "ready"],
+            None,
+            0,
+            "LIVE\n",
+        );
     }
 
     pub(super) fn pods_have_the_expected_containers_f90(&self) {
