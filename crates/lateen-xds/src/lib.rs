@@ -7,6 +7,8 @@ pub mod client;
 pub mod json;
 pub mod resource;
 pub mod server;
+mod typed_struct;
 
 pub use envoy_types::pb;
 pub use resource::{Names, Resource, ResourceType};
+pub use typed_struct::{TYPED_STRUCT, TYPED_STRUCT_V3, TypedStruct};

@@ -81,13 +81,22 @@ pub(crate) fn rows() -> Vec<Resource> {
             verbs: vec!["create"],
             status_subresource: false,
             scale: None,
-            strategy: Arc::new(Unstored),
+            strategy: Arc::new(Unstored { table: None }),
         })
         .collect()
 }
 
-/// Reviews are never stored, so that nothing is to be decided about them.
-struct Unstored;
+/// Answers that are never stored: at most their table is to be decided about.
+pub(super) struct Unstored {
+    /// Columns and cells, where objects are listed.
+    pub(super) table: Option<UnstoredTable>,
+}
+
+/// How unstored objects are shown in a table.
+pub(super) struct UnstoredTable {
+    pub(super) columns: fn() -> Vec<Column>,
+    pub(super) row: fn(&Value) -> Vec<Value>,
+}
 
 impl Strategy for Unstored {
     fn decode(&self, _: &mut Value, _: RequestInfo<'_>, _: FieldValidation) -> Result<Vec<String>> {
@@ -105,11 +114,13 @@ impl Strategy for Unstored {
     }
 
     fn columns(&self, _: &str) -> Vec<Column> {
-        Vec::new()
+        let table = self.table.as_ref();
+        table.map_or_else(Vec::new, |table| (table.columns)())
     }
 
-    fn row(&self, _: &Value, _: &str, _: &str) -> Vec<Value> {
-        Vec::new()
+    fn row(&self, object: &Value, _: &str, _: &str) -> Vec<Value> {
+        let table = self.table.as_ref();
+        table.map_or_else(Vec::new, |table| (table.row)(object))
     }
 
     fn openapi(&self, _: &str) -> Option<(String, Map<String, Value>)> {

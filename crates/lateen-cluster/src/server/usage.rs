@@ -12,15 +12,15 @@ use super::body::Body;
 use super::kubelet;
 use super::query::Query;
 use super::respond::encoded;
+use super::review::{Unstored, UnstoredTable};
 use super::route::{Call, allow, not_allowed};
 use crate::clock;
-use crate::field::FieldError;
 use crate::resource::{Resource, Version};
 use crate::schema::quantity::Quantity;
 use crate::selector::LabelSelector;
 use crate::status::{Result, Status};
 use crate::store::Key;
-use crate::strategy::{Column, FieldValidation, RequestInfo, Strategy};
+use crate::strategy::Column;
 
 /// Group of both resources.
 const GROUP: &str = "metrics.k8s.io";
@@ -92,7 +92,9 @@ pub(crate) fn rows() -> Vec<Resource> {
         verbs: vec!["get", "list"],
         status_subresource: false,
         scale: None,
-        strategy: Arc::new(Shown),
+        strategy: Arc::new(Unstored {
+            table: Some(UnstoredTable { columns, row }),
+        }),
     };
     vec![
         row("NodeMetrics", "nodes", false),
@@ -212,74 +214,50 @@ fn amounts(amounts: &Amounts) -> Value {
     Value::Object(usage)
 }
 
-fn selected(objects: Vec<Value>, query: &Query) -> Result<Vec<Arc<Value>>> {
+fn selected(mut objects: Vec<Value>, query: &Query) -> Result<Vec<Arc<Value>>> {
     let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())?;
-    let mut left: Vec<Value> = objects;
-    left.retain(|object| labels.matches(object));
+    objects.retain(|object| labels.matches(object));
     // kubectl names a single pod like this when it has its name.
     if let Some(name) = query
         .get("fieldSelector")
         .and_then(|text| text.strip_prefix("metadata.name="))
     {
-        left.retain(|object| super::meta(object, "name") == name);
+        objects.retain(|object| super::meta(object, "name") == name);
     }
-    Ok(left.into_iter().map(Arc::new).collect())
+    Ok(objects.into_iter().map(Arc::new).collect())
 }
 
-/// Usage is never stored, so that there is only its table to be decided about.
-struct Shown;
+fn columns() -> Vec<Column> {
+    let column = |name: &str, description: &str| Column {
+        name: name.to_owned(),
+        type_: "string",
+        format: if name == "Name" { "name" } else { "" },
+        description: description.to_owned(),
+        priority: 0,
+    };
+    vec![
+        column("Name", "Name of the pod or node"),
+        column("cpu", "Processor time in use"),
+        column("memory", "Memory in use"),
+        column("Window", "Time over which it was measured"),
+    ]
+}
 
-impl Strategy for Shown {
-    fn decode(&self, _: &mut Value, _: RequestInfo<'_>, _: FieldValidation) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-
-    fn default(&self, _: &mut Value) {}
-
-    fn prepare_create(&self, _: &mut Value, _: RequestInfo<'_>) {}
-
-    fn prepare_update(&self, _: &mut Value, _: &Value, _: RequestInfo<'_>) {}
-
-    fn validate(&self, _: &Value, _: Option<&Value>, _: RequestInfo<'_>) -> Vec<FieldError> {
-        Vec::new()
-    }
-
-    fn columns(&self, _: &str) -> Vec<Column> {
-        let column = |name: &str, description: &str| Column {
-            name: name.to_owned(),
-            type_: "string",
-            format: if name == "Name" { "name" } else { "" },
-            description: description.to_owned(),
-            priority: 0,
-        };
-        vec![
-            column("Name", "Name of the pod or node"),
-            column("cpu", "Processor time in use"),
-            column("memory", "Memory in use"),
-            column("Window", "Time over which it was measured"),
-        ]
-    }
-
-    fn row(&self, object: &Value, _: &str, _: &str) -> Vec<Value> {
-        let of = |usage: &Value, name: &str| {
-            let text = usage[name].as_str().unwrap_or_default();
-            Quantity::parse(text).map_or(0, Quantity::milli)
-        };
-        let containers = object["containers"].as_array();
-        let usages: Vec<&Value> = match containers {
-            Some(containers) => containers.iter().map(|one| &one["usage"]).collect(),
-            None => vec![&object["usage"]],
-        };
-        let sum = |name: &str| usages.iter().map(|usage| of(usage, name)).sum::<i64>();
-        vec![
-            json!(super::meta(object, "name")),
-            json!(Quantity::thousandths(sum("cpu")).canonical()),
-            json!(format!("{}Ki", sum("memory") / 1000 / 1024)),
-            object["window"].clone(),
-        ]
-    }
-
-    fn openapi(&self, _: &str) -> Option<(String, Map<String, Value>)> {
-        None
-    }
+fn row(object: &Value) -> Vec<Value> {
+    let of = |usage: &Value, name: &str| {
+        let text = usage[name].as_str().unwrap_or_default();
+        Quantity::parse(text).map_or(0, Quantity::milli)
+    };
+    let containers = object["containers"].as_array();
+    let usages: Vec<&Value> = match containers {
+        Some(containers) => containers.iter().map(|one| &one["usage"]).collect(),
+        None => vec![&object["usage"]],
+    };
+    let sum = |name: &str| usages.iter().map(|usage| of(usage, name)).sum::<i64>();
+    vec![
+        json!(super::meta(object, "name")),
+        json!(Quantity::thousandths(sum("cpu")).canonical()),
+        json!(format!("{}Ki", sum("memory") / 1000 / 1024)),
+        object["window"].clone(),
+    ]
 }

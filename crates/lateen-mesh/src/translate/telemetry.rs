@@ -11,6 +11,7 @@ use lateen_xds::pb::{
     },
     google::protobuf::{Any, ListValue, Struct, Value, value::Kind},
 };
+use lateen_xds::{TYPED_STRUCT, TypedStruct};
 use prost::Message;
 
 use super::{
@@ -24,18 +25,8 @@ use crate::{
     names::{ClusterName, Direction},
 };
 
-const TYPED_STRUCT: &str = "type.googleapis.com/udpa.type.v1.TypedStruct";
 const STATS: &str = "type.googleapis.com/stats.PluginConfig";
 const EXCHANGE: &str = "istio.metadata_exchange";
-
-/// A configuration as a struct, with its type beside it.
-#[derive(Clone, PartialEq, Message)]
-struct TypedStruct {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(message, optional, tag = "2")]
-    value: Option<Struct>,
-}
 
 /// The part of `stats.PluginConfig` that is used.
 #[derive(Clone, PartialEq, Message)]

@@ -9,6 +9,7 @@ use lateen_route::{Invalid, Within};
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use lateen_xds::pb::google::protobuf::{self, Any, Struct, value::Kind};
+use lateen_xds::{TYPED_STRUCT, TYPED_STRUCT_V3, TypedStruct};
 use prost::Message;
 
 use super::store::Context;
@@ -20,25 +21,12 @@ use crate::telemetry::{Override, Reporter, StatsFilter};
 
 /// `istio.stats`.
 pub(crate) const STATS: &str = "type.googleapis.com/stats.PluginConfig";
-/// A configuration as a struct, with its type beside it.
-const TYPED_STRUCT: [&str; 2] = [
-    "type.googleapis.com/udpa.type.v1.TypedStruct",
-    "type.googleapis.com/xds.type.v3.TypedStruct",
-];
 const PEER_METADATA: &str = "type.googleapis.com/io.istio.http.peer_metadata.Config";
 const METADATA_EXCHANGE: &str =
     "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange";
 
 /// Time between reports of an open TCP connection.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-
-#[derive(Clone, PartialEq, Message)]
-struct TypedStruct {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(message, optional, tag = "2")]
-    value: Option<Struct>,
-}
 
 #[derive(Clone, PartialEq, Message)]
 struct PluginConfig {
@@ -121,25 +109,27 @@ enum Wrapped {
     Exchange(Struct),
 }
 
+/// The struct in a configuration, if it is one.
+fn typed_struct(any: &Any) -> Result<Option<TypedStruct>, Invalid> {
+    let is_struct = [TYPED_STRUCT, TYPED_STRUCT_V3].contains(&any.type_url.as_str());
+    is_struct.then(|| decode(any)).transpose()
+}
+
 /// The value of a struct that says to be of a type.
 pub(crate) fn struct_of(any: &Any, wanted: &str) -> Result<Struct, Invalid> {
-    if TYPED_STRUCT.contains(&any.type_url.as_str()) {
-        let wrapped: TypedStruct = decode(any)?;
-        if wrapped.type_url == wanted {
-            return Ok(wrapped.value.unwrap_or_default());
-        }
+    match typed_struct(any)? {
+        Some(wrapped) if wrapped.type_url == wanted => Ok(wrapped.value.unwrap_or_default()),
+        _ => Err(Invalid::new(
+            "",
+            format!("must be a TypedStruct of `{wanted}`"),
+        )),
     }
-    Err(Invalid::new(
-        "",
-        format!("must be a TypedStruct of `{wanted}`"),
-    ))
 }
 
 fn unwrap(any: &Any) -> Result<Option<Wrapped>, Invalid> {
-    if !TYPED_STRUCT.contains(&any.type_url.as_str()) {
+    let Some(wrapped) = typed_struct(any)? else {
         return Ok(None);
-    }
-    let wrapped: TypedStruct = decode(any)?;
+    };
     let value = wrapped.value.unwrap_or_default();
     Ok(match wrapped.type_url.as_str() {
         PEER_METADATA => Some(Wrapped::PeerHeaders(value)),

@@ -50,9 +50,9 @@ pub(crate) struct HttpManager {
     /// Protocols that clients may switch to, lower case.
     pub(crate) upgrades: Vec<String>,
     pub(crate) suppress_envoy_headers: bool,
-    /// What requests pass before they are routed.
     /// Fields of bodies that become headers before the route is chosen.
     pub(crate) body_fields: Vec<BodyFields>,
+    /// What requests pass before they are forwarded.
     pub(crate) filters: HttpFilters,
     pub(crate) access_log: Vec<AccessLog>,
     pub(crate) stats: Arc<PerWorker<HttpStats>>,

@@ -29,9 +29,11 @@ pub(super) fn start(shared: &Arc<Shared>) {
     let to = Arc::clone(&queue);
     shared.autoscalers.on_change(move |old, new| {
         // Our own writes change the status alone, which is no reason to look again at once.
-        let generation = |autoscaler: &Arc<_>| generation_of(autoscaler);
+        let is_same = old
+            .zip(new)
+            .is_some_and(|(old, new)| old.metadata.uid == new.metadata.uid && old.spec == new.spec);
         if let Some(autoscaler) = new.or(old)
-            && old.map(generation) != new.map(generation)
+            && !is_same
         {
             to.add(ObjectKey::of(&autoscaler.metadata));
         }
@@ -63,14 +65,6 @@ pub(super) fn start(shared: &Arc<Shared>) {
             },
         );
     });
-}
-
-fn generation_of(
-    autoscaler: &k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler,
-) -> (Option<String>, Option<i64>, String) {
-    let spec = serde_json::to_string(&autoscaler.spec).unwrap_or_default();
-    let meta = &autoscaler.metadata;
-    (meta.uid.clone(), meta.generation, spec)
 }
 
 struct Controller {
