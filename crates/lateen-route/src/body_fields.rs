@@ -5,9 +5,12 @@
 //! to the proxy and another to the application.
 
 mod extract;
+mod reserved;
 
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub use reserved::reserved;
 
 /// Longest value that becomes a header, in bytes.
 const LONGEST_VALUE: usize = 8 * 1024;
@@ -159,8 +162,8 @@ impl BodyFields {
     }
 }
 
-/// Many applications do not tell dashes and underscores in names of headers apart.
-fn is_same_to_applications(one: &HeaderName, other: &HeaderName) -> bool {
+/// Whether applications may take two names for the same: many do not tell dashes and underscores apart.
+pub fn is_same_to_applications(one: &HeaderName, other: &HeaderName) -> bool {
     let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let (one, other) = (one.as_str().bytes(), other.as_str().bytes());
     one.map(dashed).eq(other.map(dashed))

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Proxy, Upstream, merge, to};
+use lateen_xds::ResourceType;
+
+use crate::support::{Client, Proxy, Upstream, free_address, http_listener, merge, to};
 
 const JSON: &str = "content-type: application/json";
 
@@ -41,12 +43,17 @@ fn start(more: Value) -> (Proxy, Vec<Upstream>, SocketAddr) {
         ]});
         routes.push(route);
     }
+    let address = proxy.http(json!(routes), with_router(&[filter(more)]));
+    (proxy, upstreams, address)
+}
+
+/// These filters before the router.
+fn with_router(filters: &[Value]) -> Value {
     let router = json!({ "name": "envoy.filters.http.router", "typedConfig": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
     }});
-    let filters = json!({ "httpFilters": [filter(more), router] });
-    let address = proxy.http(json!(routes), filters);
-    (proxy, upstreams, address)
+    let filters: Vec<Value> = filters.iter().cloned().chain([router]).collect();
+    json!({ "httpFilters": filters })
 }
 
 fn request(headers: &[&str], body: &str) -> String {
@@ -188,4 +195,69 @@ fn a_body_that_breaks_off_reaches_nobody() {
     let answer = Client::connect(address).get("/", &["target: a"]).unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(upstreams[0].count(), 1);
+}
+
+#[test]
+fn what_cannot_be_done_safely_is_refused_by_its_path() {
+    let mut proxy = Proxy::start(1);
+    let mut check = |more: Value, expected: &str| {
+        let listener = http_listener("l", free_address(), with_router(&[filter(more.clone())]));
+        let rejected = proxy.send(ResourceType::Listener, &[listener]);
+        let reason = rejected.first().map(|rejection| rejection.reason.as_str());
+        assert!(
+            reason.is_some_and(|reason| reason.contains(expected)),
+            "{more}: {reason:?} instead of {expected}"
+        );
+    };
+    for header in [
+        "content-length",
+        "content_length",
+        "Transfer_Encoding",
+        "connection",
+        "host",
+        "te",
+        "upgrade",
+        "content-type",
+        "x-forwarded-for",
+        "x_forwarded_client_cert",
+        "x-envoy-original-dst-host",
+    ] {
+        let fields = json!([
+            { "pointer": "/user", "header": "x-user" }, { "pointer": "/a", "header": header },
+        ]);
+        let expected = "http_filters[0].typed_config.fields[1].header: `";
+        check(json!({ "fields": fields }), expected);
+    }
+    let named = |pointer: &str, header: &str| {
+        json!({ "fields": [
+            { "pointer": "/user", "header": "x-user" }, { "pointer": pointer, "header": header },
+        ]})
+    };
+    check(
+        named("/a", ":path"),
+        "fields[1].header: `:path` is not a name",
+    );
+    check(
+        named("/a", "x_user"),
+        "fields[1].header: `x_user` is set by two",
+    );
+    check(
+        named("a", "x-a"),
+        "fields[1].pointer: `a` is not a JSON pointer",
+    );
+    check(named("/~2", "x-a"), "fields[1].pointer: `/~2` is not");
+    check(json!({ "fields": [] }), "fields: must not be empty");
+    let field = |index: usize| json!({ "pointer": "/a", "header": format!("x-{index}") });
+    let many: Vec<Value> = (0..33).map(field).collect();
+    check(json!({ "fields": many }), "fields: at most 32");
+    check(json!({ "max_bytes": 0 }), "max_bytes: must be 1 to");
+    check(
+        json!({ "max_bytes": 17_000_000 }),
+        "max_bytes: must be 1 to",
+    );
+    check(
+        json!({ "content_types": ["application/json", "text/plain"] }),
+        "content_types[1]: bodies of the type",
+    );
+    check(json!({ "other": 1 }), "typed_config.other");
 }

@@ -9,18 +9,30 @@ const MOST_FIELDS: usize = 32;
 /// Longest body that may be looked at.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// Headers that frame the message or name its target. Taking them from a body would let a client smuggle requests.
-const RESERVED: [&str; 9] = [
+/// Fields that frame the message, name its target or concern one connection (RFC 9110 section 7.6.1). Taking them from
+/// a body would let a client smuggle requests.
+const FRAMING: [&str; 12] = [
     "connection",
     "content-length",
     "expect",
     "host",
+    "http2-settings",
     "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Fields that say how the body is to be read: proxy and backend would read different things.
+const REPRESENTATION: [&str; 3] = ["content-encoding", "content-range", "content-type"];
+
+/// Fields that proxies set and trust, and the beginnings of others: who the client is, what the mesh is told to do, and
+/// the trace.
+const TRUSTED: [&str; 3] = ["forwarded", "via", "x-request-id"];
+const TRUSTED_BEGINNINGS: [&str; 3] = ["x-b3-", "x-envoy-", "x-forwarded-"];
 
 /// Checks a policy that copies fields of bodies.
 pub fn body_to_headers(spec: &BodyToHeadersSpec, problems: &mut Problems) {
@@ -73,24 +85,47 @@ fn field(field: &BodyField, all: &[BodyField], problems: &mut Problems) {
             field.pointer
         ),
     );
-    let name = field.header.to_ascii_lowercase();
     problems.demand(
-        names::is_header(&name, false),
+        names::is_header(&field.header, false),
         "header",
         format!("{:?} is not a name of a header", field.header),
     );
-    let reserved = RESERVED.contains(&name.as_str())
-        || name.starts_with("x-forwarded-")
-        || name.starts_with("x-envoy-");
-    problems.demand(
-        !reserved,
-        "header",
-        format!("{:?} must not be taken from a body", field.header),
-    );
+    let name = plain_spelling(&field.header);
+    if let Some(reason) = reserved(&name) {
+        problems.add_to(
+            "header",
+            format!("{:?} must not be taken from a body: {reason}", field.header),
+        );
+    }
     let same = all
         .iter()
-        .filter(|other| other.header.eq_ignore_ascii_case(&name));
+        .filter(|other| plain_spelling(&other.header) == name);
     problems.demand(same.count() == 1, "header", "is set by two fields");
+}
+
+/// The name as applications see it that know neither the case nor how words are joined: of `Content_Length` and
+/// `content-length` they make the same variable.
+fn plain_spelling(name: &str) -> String {
+    let plain = |c: char| match c {
+        c if c.is_ascii_alphanumeric() || c == ':' => c.to_ascii_lowercase(),
+        _ => '-',
+    };
+    name.chars().map(plain).collect()
+}
+
+/// Why a header must not be taken from a body, given its plain spelling. Proxies refuse the same ones (`lateen-route`,
+/// `body_fields::reserved`, whose test compares both).
+fn reserved(name: &str) -> Option<&'static str> {
+    let begins = |start: &&str| name.starts_with(*start);
+    if FRAMING.contains(&name) || name.starts_with(':') {
+        Some("it frames the message or concerns one connection")
+    } else if REPRESENTATION.contains(&name) {
+        Some("it says how the body is to be read")
+    } else if TRUSTED.contains(&name) || TRUSTED_BEGINNINGS.iter().any(begins) {
+        Some("proxies set and trust it")
+    } else {
+        None
+    }
 }
 
 /// Whether a text is a JSON pointer (RFC 6901) to something inside of the document.
@@ -190,14 +225,25 @@ mod tests {
             "content-length",
             "x-forwarded-for",
             "x-envoy-retry-on",
-            ":path",
+            "Content_Length",
+            "transfer_encoding",
+            "X_Forwarded_Client-Cert",
+            "Content-Type",
             "",
         ] {
             field("/a", reserved, &["spec.fields[0].header"]);
         }
+        // It is no name, and reserved.
+        field("/a", ":path", &["spec.fields[0].header"; 2]);
         let twice = json!([{"pointer": "/a", "header": "x-a"}, {"pointer": "/b", "header": "X-A"}]);
         check(
             json!({"fields": twice}),
+            &["spec.fields[0].header", "spec.fields[1].header"],
+        );
+        // The second would take the place of the first.
+        let twins = json!([{"pointer": "/a", "header": "x-a"}, {"pointer": "/b", "header": "X_A"}]);
+        check(
+            json!({"fields": twins}),
             &["spec.fields[0].header", "spec.fields[1].header"],
         );
     }
