@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::metrics::Metrics;
 use crate::session::Connection;
-use crate::watch::{Event, KINDS};
+use crate::watch::{Event, KINDS, Refused};
 
 /// Events applied before sessions are told. Bounds how long readers wait for the index.
 const BATCH: usize = 512;
@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) pods: RwLock<HashMap<Key, PodFacts>>,
     /// Istio's objects as they were written, for `/debug/configz`.
     pub(crate) configs: RwLock<BTreeMap<(ObjectKind, Key), Box<DynamicObject>>>,
+    /// Objects that cannot be followed.
+    pub(crate) refused: RwLock<BTreeMap<(ObjectKind, Key), Refused>>,
     pub(crate) connections: Mutex<BTreeMap<u64, Arc<Connection>>>,
     pub(crate) metrics: Metrics,
     /// Counts the changes of the index.
@@ -60,6 +62,7 @@ impl World {
             index: RwLock::new(Index::new(mesh)),
             pods: RwLock::default(),
             configs: RwLock::default(),
+            refused: RwLock::default(),
             connections: Mutex::default(),
             metrics: Metrics::default(),
             version: AtomicU64::new(0),
@@ -95,6 +98,10 @@ impl World {
             match event {
                 Event::Synced(kind) => {
                     unsynced.remove(&kind);
+                }
+                Event::Refused(refused) => {
+                    let id = (refused.kind, refused.key.clone());
+                    self.refused.write().insert(id, refused);
                 }
                 Event::Change(change, raw) => {
                     self.note(&change, raw);
@@ -132,7 +139,9 @@ impl World {
                 self.pods.write().remove(key);
             }
             Change::Deleted(kind, key) => {
-                self.configs.write().remove(&(*kind, key.clone()));
+                let id = (*kind, key.clone());
+                self.configs.write().remove(&id);
+                self.refused.write().remove(&id);
             }
             other => {
                 if let (Some(kind), Some(raw)) = (config_kind(other), raw) {
@@ -141,7 +150,9 @@ impl World {
                         meta.namespace.clone().unwrap_or_default(),
                         meta.name.clone().unwrap_or_default(),
                     );
-                    self.configs.write().insert((kind, key), raw);
+                    let id = (kind, key);
+                    self.refused.write().remove(&id);
+                    self.configs.write().insert(id, raw);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The control plane: Kubernetes watchers, push engine, discovery endpoint, injection webhook and manifests.
+//! The control plane: Kubernetes watchers, push engine, discovery endpoint, admission webhooks and manifests.
 //!
 //! ```text
 //! watchers -> events -> engine (owns the index) -> marks in sessions -> discovery streams -> resources on demand
@@ -21,6 +21,7 @@ mod metrics;
 mod session;
 mod source;
 mod start;
+mod status;
 mod watch;
 mod webhook;
 

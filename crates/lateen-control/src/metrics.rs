@@ -75,6 +75,8 @@ pub(crate) struct Metrics {
     pub(crate) injected: Counter,
     pub(crate) injection_skipped: Counter,
     pub(crate) injection_failed: Counter,
+    pub(crate) validation_passed: Counter,
+    pub(crate) validation_failed: Counter,
     pushes: [Counter; ResourceType::ALL.len()],
     pushed_bytes: [Counter; ResourceType::ALL.len()],
     rejects: [Counter; ResourceType::ALL.len()],
@@ -160,6 +162,15 @@ impl Metrics {
         for (suffix, count) in injections {
             let name = format!("sidecar_injection_{suffix}");
             header(&mut out, &name, "counter", "Sidecar injection requests.");
+            line(&mut out, &name, count);
+        }
+        let validations = [
+            ("passed", self.validation_passed.get()),
+            ("failed", self.validation_failed.get()),
+        ];
+        for (result, count) in validations {
+            let name = format!("galley_validation_{result}");
+            header(&mut out, &name, "counter", "Objects that were validated.");
             line(&mut out, &name, count);
         }
         out

@@ -25,7 +25,7 @@ use crate::identity::{
 };
 use crate::inject::InjectConfig;
 use crate::source::{POD_WAIT, ProxySource};
-use crate::{debug, http_server, identity, watch, webhook};
+use crate::{debug, http_server, identity, status, watch, webhook};
 
 /// ConfigMap and key of the mesh's settings.
 const MESH_CONFIG: (&str, &str) = ("istio", "mesh");
@@ -151,6 +151,7 @@ impl Control {
         let discovery = tokio::spawn(serve_discovery(server.clone(), xds, socket));
         let mut tasks = JoinSet::new();
         tasks.spawn(engine::run(Arc::clone(&world), events));
+        tasks.spawn(status::keep(Arc::clone(&world), config.client.clone()));
         for listener in monitoring {
             let world = Arc::clone(&world);
             tasks.spawn(http_server::serve(listener, None, move |request| {
@@ -251,7 +252,9 @@ async fn serve_secure(
     let authority = Arc::new(authority(&config, &domain).await);
     let client = config.client;
     let inject = Arc::new(config.inject);
-    let bundle = webhook::keep_bundle(client.clone(), authority.roots());
+    let roots = authority.roots();
+    let validator = webhook::validator(&config.namespace);
+    let bundle = webhook::keep_bundle(client.clone(), &roots, webhook::INJECTOR, &validator);
     let roots = keep_root_certificate(client.clone(), authority.roots());
     let of_webhook = Arc::clone(&authority);
     let acceptor = move || TlsAcceptor::from(of_webhook.webhook());

@@ -12,6 +12,7 @@ use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use lateen_api::object::{Kind, Object, decode};
+use lateen_api::validation::{Problem, validate};
 use lateen_mesh::{Change, Key, ObjectKind};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -32,8 +33,23 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub(crate) enum Event {
     /// An object changed or went; of Istio's kinds with the object as written, for debugging.
     Change(Box<Change>, Option<Box<DynamicObject>>),
+    /// An object cannot be followed. Its last good form, if there was one, stays in effect.
+    Refused(Refused),
     /// All objects of a kind that existed at the start have been told, or the API does not serve the kind.
     Synced(ObjectKind),
+}
+
+/// An object that cannot be followed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Refused {
+    pub(crate) kind: ObjectKind,
+    pub(crate) key: Key,
+    /// Generation of the specification that was refused.
+    pub(crate) generation: i64,
+    /// What is wrong, and where.
+    pub(crate) reason: String,
+    /// The status that the object has.
+    pub(crate) status: Option<serde_json::Value>,
 }
 
 /// The kinds that are watched.
@@ -117,7 +133,7 @@ fn typed<K: BuiltIn>(
     events: mpsc::Sender<Event>,
     change: fn(K) -> Change,
 ) {
-    let told = move |object: K| Some((change(object), None));
+    let told = move |object: K| Event::Change(Box::new(change(object)), None);
     watches.spawn(follow(kind, Api::all(client), events, told));
 }
 
@@ -138,29 +154,47 @@ fn istio<S: Kind>(
             api_version: format!("{}/{}", S::GROUP, S::VERSIONS[0]),
             kind: S::KIND.to_owned(),
         });
-        let decoded = serde_json::to_value(&object)
-            .map_err(|error| error.to_string())
-            .and_then(|value| decode::<S>(&value).map_err(|error| error.to_string()));
-        match decoded {
-            Ok(decoded) => Some((change(decoded), Some(Box::new(object)))),
-            Err(error) => {
+        match followable(&object, kind) {
+            Ok(decoded) => Event::Change(Box::new(change(decoded)), Some(Box::new(object))),
+            Err(reason) => {
                 let (namespace, name) = (object.namespace(), object.name_any());
-                tracing::warn!(namespace, name, %error, "object ignored, its last good form stays");
-                None
+                tracing::warn!(?kind, namespace, name, %reason, "object ignored, its last good form stays");
+                Event::Refused(Refused {
+                    kind,
+                    key: key(&object),
+                    generation: object.metadata.generation.unwrap_or_default(),
+                    reason,
+                    status: object.data.get("status").cloned(),
+                })
             }
         }
     };
     watches.spawn(follow(kind, Api::all_with(client, &resource), events, told));
 }
 
-type Told = (Change, Option<Box<DynamicObject>>);
+/// The object as the mesh knows it, or why it cannot be followed.
+///
+/// The webhook refuses what is invalid before it is stored. An object of Lateen's own kinds may still have been stored
+/// before that rule was, or while nobody validated: proxies would reject the whole cluster or listener for it.
+fn followable<S: Kind>(object: &DynamicObject, kind: ObjectKind) -> Result<Object<S>, String> {
+    let value = serde_json::to_value(object).map_err(|error| error.to_string())?;
+    let is_own = matches!(kind, ObjectKind::StickySession | ObjectKind::BodyToHeaders);
+    let problems = is_own.then(|| validate(&value)).flatten();
+    match problems.unwrap_or_default().as_slice() {
+        [] => decode::<S>(&value).map_err(|error| error.to_string()),
+        problems => {
+            let texts: Vec<_> = problems.iter().map(Problem::to_string).collect();
+            Err(texts.join("; "))
+        }
+    }
+}
 
 /// Follows one kind for ever.
 async fn follow<K>(
     kind: ObjectKind,
     api: Api<K>,
     events: mpsc::Sender<Event>,
-    told: impl Fn(K) -> Option<Told>,
+    told: impl Fn(K) -> Event,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -212,7 +246,7 @@ impl Follower {
     async fn event<K: Resource>(
         &mut self,
         event: watcher::Event<K>,
-        told: &impl Fn(K) -> Option<Told>,
+        told: &impl Fn(K) -> Event,
     ) -> bool {
         match event {
             watcher::Event::Init => {
@@ -236,11 +270,7 @@ impl Follower {
         }
     }
 
-    async fn apply<K: Resource>(
-        &mut self,
-        mut object: K,
-        told: &impl Fn(K) -> Option<Told>,
-    ) -> bool {
+    async fn apply<K: Resource>(&mut self, mut object: K, told: &impl Fn(K) -> Event) -> bool {
         let key = key(&object);
         if let Some(listed) = &mut self.listed {
             listed.insert(key.clone());
@@ -250,14 +280,8 @@ impl Follower {
         if let Some(annotations) = &mut meta.annotations {
             annotations.remove(LAST_APPLIED);
         }
-        let Some((change, raw)) = told(object) else {
-            return true;
-        };
         self.known.insert(key);
-        self.events
-            .send(Event::Change(Box::new(change), raw))
-            .await
-            .is_ok()
+        self.events.send(told(object)).await.is_ok()
     }
 
     async fn delete(&mut self, key: Key) -> bool {

@@ -26,6 +26,14 @@ type Column = (&'static str, &'static str, &'static str, &'static str);
 /// Category of Lateen's own kinds.
 const LATEEN: &str = "lateen";
 
+/// Whether a policy of Lateen's has an effect, as its status says.
+const ACCEPTED: Column = (
+    "Accepted",
+    ".status.conditions[?(@.type==\"Accepted\")].status",
+    "string",
+    "Whether the policy is in effect",
+);
+
 const AGE: Column = (
     "Age",
     ".metadata.creationTimestamp",
@@ -160,6 +168,7 @@ pub fn all() -> Vec<Value> {
                 "string",
                 "Headers that take fields of bodies",
             ),
+            ACCEPTED,
             AGE,
         ],
     }));
@@ -179,6 +188,7 @@ pub fn all() -> Vec<Value> {
                 "string",
                 "Time without a request after which a client is free",
             ),
+            ACCEPTED,
             AGE,
         ],
     }));

@@ -32,8 +32,8 @@ fn service_account(options: &Options) -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(options)})
 }
 
-/// What the control plane reads everywhere, and the little that it writes: the root certificate and the one webhook
-/// configuration that it completes.
+/// What the control plane reads everywhere, and the little that it writes: the root certificate, the webhook
+/// configurations that it completes, and the status of Lateen's own kinds.
 fn cluster_role() -> Value {
     let read = json!(["get", "list", "watch"]);
     json!({
@@ -50,7 +50,9 @@ fn cluster_role() -> Value {
             {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]},
             {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
             {"apiGroups": ["lateen.dev", "networking.istio.io", "security.istio.io"], "resources": ["*"], "verbs": read},
-            {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"],
+            {"apiGroups": ["lateen.dev"], "resources": ["*/status"], "verbs": ["patch"]},
+            {"apiGroups": ["admissionregistration.k8s.io"],
+             "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
              "verbs": ["get", "list", "watch", "patch"]},
         ],
     })

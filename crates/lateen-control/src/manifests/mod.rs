@@ -56,7 +56,7 @@ pub fn render(options: &Options) -> Vec<Value> {
         "metadata": {"name": options.namespace},
     })];
     objects.extend(control_plane::render(options));
-    objects.push(webhook::render(options));
+    objects.extend(webhook::render(options));
     if options.ingress_gateway {
         objects.extend(gateway::render(options));
     }

@@ -1,12 +1,16 @@
-//! When the API server asks for injection.
+//! When the API server asks for injection, and for validation.
 
 use serde_json::{Value, json};
 
 use super::Options;
-use crate::webhook::CONFIGURATION;
+use crate::webhook::{INJECTOR, validator};
+
+pub(super) fn render(options: &Options) -> [Value; 2] {
+    [injector(options), validator_of(options)]
+}
 
 /// Istio's four cases: a namespace or a pod may ask, by name or by revision, and a pod may refuse.
-pub(super) fn render(options: &Options) -> Value {
+fn injector(options: &Options) -> Value {
     let exists = |key: &str, yes: bool| json!({"key": key, "operator": if yes { "Exists" } else { "DoesNotExist" }});
     let within =
         |key: &str, values: &[&str]| json!({"key": key, "operator": "In", "values": values});
@@ -69,9 +73,35 @@ pub(super) fn render(options: &Options) -> Value {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
         "metadata": {
-            "name": CONFIGURATION,
+            "name": INJECTOR,
             "labels": {"app": "sidecar-injector", "istio.io/rev": "default"},
         },
         "webhooks": webhooks,
+    })
+}
+
+/// Everything that configures the mesh, when it is created or changed.
+fn validator_of(options: &Options) -> Value {
+    let name = validator(&options.namespace);
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": name, "labels": {"app": "istiod", "istio": "istiod", "istio.io/rev": "default"}},
+        "webhooks": [{
+            "name": "rev.validation.istio.io",
+            "clientConfig": {
+                "service": {"name": "istiod", "namespace": options.namespace, "path": "/validate", "port": 443},
+            },
+            "sideEffects": "None",
+            "rules": [{
+                "operations": ["CREATE", "UPDATE"],
+                "apiGroups": ["lateen.dev", "networking.istio.io", "security.istio.io"],
+                "apiVersions": ["*"],
+                "resources": ["*"],
+            }],
+            // The control plane makes this Fail as soon as it serves: an installation may bring its own objects.
+            "failurePolicy": "Ignore",
+            "admissionReviewVersions": ["v1"],
+        }],
     })
 }

@@ -72,6 +72,7 @@ async fn kinds_that_are_defined_later_are_picked_up() {
         mesh.monitoring("/debug/configz").await,
         (200, "[]\n".to_owned())
     );
+    mesh.stop_validating().await;
     create(&mesh.client, destination_rule_definition()).await;
     create(&mesh.client, service("web")).await;
     let mut proxy = Proxy::connect(&mesh, SIDECAR).await.unwrap();
@@ -186,29 +187,142 @@ async fn pods_are_injected_when_they_are_created() {
     mesh.stop().await;
 }
 
-impl Mesh {
-    /// There are no pods that could answer for the webhook's Service: the API server is told the address itself.
-    async fn point_webhooks_here(&self) {
-        const NAME: &str = "istio-sidecar-injector";
-        let configuration = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "MutatingWebhookConfiguration", "metadata": {},
-        });
-        let api = api_of(&self.client, &configuration);
-        let port = self.control.addresses().webhook.port();
-        let mut webhooks = api.get(NAME).await.unwrap().data["webhooks"].clone();
-        for webhook in webhooks.as_array_mut().unwrap() {
-            webhook["clientConfig"] = json!({"url": format!("https://localhost:{port}/inject")});
-        }
-        let patch = Patch::Merge(json!({"webhooks": webhooks}));
-        api.patch(NAME, &PatchParams::default(), &patch)
+/// A sticky session of the Service `web`.
+fn session(idle: &str) -> Value {
+    json!({
+        "apiVersion": "lateen.dev/v1alpha1", "kind": "StickySession",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "targetRefs": [{"kind": "Service", "name": "web"}],
+            "key": {"header": "x-user"}, "idleTimeout": idle,
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_a_policy_says_whether_it_is_in_effect() {
+    let mesh = Mesh::start().await;
+    for definition in lateen_api::crd::all() {
+        create(&mesh.client, definition).await;
+    }
+    mesh.stop_validating().await;
+    let api = api_of(&mesh.client, &session("1s"));
+    eventually("the kind is served", async || {
+        api.create(&PostParams::default(), &typed(&session("1s")))
             .await
-            .unwrap();
-        eventually("the CA bundle is put back", async || {
-            let found = api.get(NAME).await.unwrap();
-            let mut webhooks = found.data["webhooks"].as_array().unwrap().iter();
-            webhooks.all(|webhook| webhook["clientConfig"]["caBundle"].is_string())
+            .is_ok()
+    })
+    .await;
+    let shows = async |reason: &str, message: &str| {
+        eventually(reason, async || {
+            let found = api.get("web").await.unwrap();
+            let conditions = &found.data["status"]["conditions"];
+            let accepted = &conditions[0];
+            accepted["type"] == "Accepted"
+                && accepted["reason"] == reason
+                && accepted["message"].as_str().unwrap().contains(message)
+                && accepted["observedGeneration"] == found.metadata.generation.unwrap()
         })
         .await;
+    };
+    shows("TargetNotFound", "not in effect").await;
+    create(&mesh.client, service("web")).await;
+    shows("Accepted", "in effect for Service web").await;
+    let idle = |time: &str| Patch::Merge(json!({"spec": {"idleTimeout": time}}));
+    let change = async |time: &str| {
+        let done = api.patch("web", &PatchParams::default(), &idle(time)).await;
+        done.unwrap();
+    };
+    change("1ms").await;
+    shows("Invalid", "spec.idleTimeout").await;
+    change("2s").await;
+    shows("Accepted", "in effect for Service web").await;
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configuration_that_cannot_work_is_refused_before_it_is_stored() {
+    let mesh = Mesh::start().await;
+    for definition in lateen_api::crd::all() {
+        create(&mesh.client, definition).await;
+    }
+    mesh.point_webhooks_here().await;
+    let api = api_of(&mesh.client, &session("1s"));
+    let create = async |idle: &str| {
+        let object = typed(&session(idle));
+        api.create(&PostParams::default(), &object).await
+    };
+    eventually("the kind is served", async || {
+        api.list(&Default::default()).await.is_ok()
+    })
+    .await;
+    let refused = create("1ms").await.unwrap_err().to_string();
+    let expected = "admission webhook \"rev.validation.istio.io\" denied the request: configuration is invalid: spec.idleTimeout: ";
+    assert!(refused.contains(expected), "{refused}");
+    create("10s").await.unwrap();
+    let change = Patch::Merge(json!({"spec": {"key": {"header": "a b"}}}));
+    let refused = api.patch("web", &PatchParams::default(), &change).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("spec.key.header: "), "{refused}");
+    let (_, metrics) = mesh.monitoring("/metrics").await;
+    for line in [
+        "galley_validation_passed 1\n",
+        "galley_validation_failed 2\n",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    mesh.stop().await;
+}
+
+impl Mesh {
+    /// Lets objects be stored as if they were from before the validating webhook.
+    async fn stop_validating(&self) {
+        let validator = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration", "metadata": {},
+        });
+        let name = "istio-validator-istio-system";
+        let all = api_of(&self.client, &validator);
+        all.delete(name, &Default::default()).await.unwrap();
+    }
+
+    /// There are no pods that could answer for the webhooks' Service: the API server is told the address itself.
+    async fn point_webhooks_here(&self) {
+        let port = self.control.addresses().webhook.port();
+        for (kind, name, path) in [
+            (
+                "MutatingWebhookConfiguration",
+                "istio-sidecar-injector",
+                "inject",
+            ),
+            (
+                "ValidatingWebhookConfiguration",
+                "istio-validator-istio-system",
+                "validate",
+            ),
+        ] {
+            let configuration = json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {},
+            });
+            let api = api_of(&self.client, &configuration);
+            let mut webhooks = api.get(name).await.unwrap().data["webhooks"].clone();
+            for webhook in webhooks.as_array_mut().unwrap() {
+                webhook["clientConfig"] =
+                    json!({"url": format!("https://localhost:{port}/{path}")});
+            }
+            let patch = Patch::Merge(json!({"webhooks": webhooks}));
+            api.patch(name, &PatchParams::default(), &patch)
+                .await
+                .unwrap();
+            eventually("the CA bundle is put back", async || {
+                let found = api.get(name).await.unwrap();
+                let mut webhooks = found.data["webhooks"].as_array().unwrap().iter();
+                webhooks.all(|webhook| {
+                    webhook["clientConfig"]["caBundle"].is_string()
+                        && webhook["failurePolicy"] == "Fail"
+                })
+            })
+            .await;
+        }
     }
 }

@@ -6,6 +6,7 @@ mod delegate;
 mod endpoints;
 mod impact;
 mod lookup;
+mod policy_status;
 mod service;
 mod sticky_session;
 mod update;
@@ -23,6 +24,7 @@ use lateen_api::{
 
 pub(crate) use lookup::gateway_name;
 pub use lookup::{MergedRule, host_matches, resolve_host};
+pub use policy_status::{Condition, PolicyStatus};
 pub use service::{Discovery, Service, ServicePort, TargetPort};
 pub use workload::{Endpoint, Locality, TLS_MODE_LABEL, Workload};
 

@@ -47,9 +47,6 @@ const NODE_NAME: &str = "lateen";
 /// How long workloads may take to get ready before `up` says what is missing.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Name of the webhook configuration that injects sidecars.
-const INJECTOR: &str = "istio-sidecar-injector";
-
 /// Runs as the inside process. Must be called before any thread exists.
 pub(crate) fn run() -> Result<()> {
     let cannot = |error: &dyn std::fmt::Display| CommandError::unavailable(error.to_string());
@@ -173,8 +170,8 @@ async fn set_up(outside: &Outside, client: &Client, manifests: &[Placed]) -> Res
     let control_plane = [Workload::deployment("istio-system", "istiod")];
     let mut warnings = readiness::wait(client, &control_plane, READY_WITHIN).await;
     if warnings.is_empty() {
-        if !readiness::wait_for_injector(client, INJECTOR, READY_WITHIN).await {
-            warnings.push("the sidecar injector did not get its certificate".to_owned());
+        if !readiness::wait_for_webhooks(client, &own, READY_WITHIN).await {
+            warnings.push("the admission webhooks did not get their certificate".to_owned());
         }
         tell(outside, &Message::step("mesh", "control plane ready")).await;
     }

@@ -5,10 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
@@ -104,31 +104,42 @@ pub(crate) async fn wait(client: &Client, workloads: &[Workload], within: Durati
     unready
 }
 
-/// Waits until the injection webhook has its certificate authority, so that pods can be created through it.
-pub(crate) async fn wait_for_injector(client: &Client, name: &str, within: Duration) -> bool {
-    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+/// Waits until the webhook configurations among these objects have their certificate authority, so that pods are
+/// injected and configuration is validated from the first one on.
+pub(crate) async fn wait_for_webhooks(
+    client: &Client,
+    objects: &[Value],
+    within: Duration,
+) -> bool {
+    let webhooks = objects.iter().filter_map(|object| {
+        let kind = object["kind"].as_str()?;
+        let name = object["metadata"]["name"].as_str()?;
+        kind.ends_with("WebhookConfiguration")
+            .then(|| trusted(client, kind, name))
+    });
+    let all = futures_util::future::join_all(webhooks);
+    tokio::time::timeout(within, all).await.is_ok()
+}
+
+/// Waits until all webhooks of a configuration have their certificate authority.
+async fn trusted(client: &Client, kind: &str, name: &str) {
+    let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+    let api = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::from_gvk(&gvk));
     let configuration = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut changes = watcher(api, configuration)
         .default_backoff()
         .applied_objects()
         .boxed();
-    let patched = async {
-        while let Some(change) = changes.next().await {
-            let Ok(configuration) = change else { continue };
-            let webhooks = configuration.webhooks.unwrap_or_default();
-            let all_trusted = webhooks.iter().all(|webhook| {
-                webhook
-                    .client_config
-                    .ca_bundle
-                    .as_ref()
-                    .is_some_and(|bundle| !bundle.0.is_empty())
-            });
-            if !webhooks.is_empty() && all_trusted {
-                return;
-            }
+    while let Some(change) = changes.next().await {
+        let Ok(configuration) = change else { continue };
+        let mut webhooks = configuration.data["webhooks"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        if webhooks.all(|webhook| webhook["clientConfig"]["caBundle"].is_string()) {
+            return;
         }
-    };
-    tokio::time::timeout(within, patched).await.is_ok()
+    }
 }
 
 enum State {

@@ -1,0 +1,205 @@
+//! The status of Lateen's own kinds, kept as the mesh is.
+//!
+//! Every replica of the control plane writes: they see the same objects and say the same of them, and what is said
+//! already is not written again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use lateen_api::Kind;
+use lateen_api::lateen::{BodyToHeadersSpec, StickySessionSpec};
+use lateen_mesh::index::{self, PolicyStatus};
+use lateen_mesh::{Key, ObjectKind};
+use serde_json::{Value, json};
+
+use crate::engine::World;
+use crate::watch::Refused;
+
+/// Changes within this time are told together.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait after a write that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Writes what becomes of each policy, for ever.
+pub(crate) async fn keep(world: Arc<World>, client: Client) {
+    let mut state = world.state();
+    if state.wait_for(|state| state.synced).await.is_err() {
+        return;
+    }
+    loop {
+        let mut failed = false;
+        for (kind, key, conditions) in due(&world, Timestamp::now()) {
+            failed |= write(&client, kind, &key, &conditions).await.is_err();
+        }
+        if failed {
+            tokio::time::sleep(RETRY).await;
+        } else if state.changed().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+        // What came meanwhile is part of the next look.
+        state.mark_unchanged();
+    }
+}
+
+/// The policies whose status does not say what it should, with the conditions that it should have.
+fn due(world: &World, now: Timestamp) -> Vec<(ObjectKind, Key, Vec<Condition>)> {
+    let refused = world.refused.read();
+    let invalid = refused.values().filter_map(|refused| {
+        let conditions = updated(
+            &of_refused(refused),
+            refused.generation,
+            refused.status.as_ref(),
+            now,
+        );
+        Some((refused.kind, refused.key.clone(), conditions?))
+    });
+    let index = world.index.read();
+    let judged = index.policy_statuses().filter_map(|status| {
+        let PolicyStatus {
+            kind,
+            key,
+            generation,
+            conditions,
+            current,
+        } = status;
+        // A refused change of a good object: that is the news, not how the good form fares.
+        if refused.contains_key(&(kind, key.clone())) {
+            return None;
+        }
+        let conditions = updated(&conditions, generation, current.as_ref(), now);
+        Some((kind, key, conditions?))
+    });
+    invalid.chain(judged).collect()
+}
+
+fn of_refused(refused: &Refused) -> [index::Condition; 1] {
+    [index::Condition {
+        kind: "Accepted",
+        holds: false,
+        reason: "Invalid",
+        message: refused.reason.clone(),
+    }]
+}
+
+/// The conditions to write, unless the current status says the same. One that holds, or does not, as before keeps the
+/// time of its last transition.
+fn updated(
+    wanted: &[index::Condition],
+    generation: i64,
+    status: Option<&Value>,
+    now: Timestamp,
+) -> Option<Vec<Condition>> {
+    let current = status.map(|status| status["conditions"].clone());
+    let current: Vec<Condition> = current
+        .and_then(|conditions| serde_json::from_value(conditions).ok())
+        .unwrap_or_default();
+    let wanted: Vec<Condition> = wanted
+        .iter()
+        .map(|condition| {
+            let status = if condition.holds { "True" } else { "False" };
+            let mut before = current.iter();
+            let before = before.find(|old| old.type_ == condition.kind && old.status == status);
+            Condition {
+                type_: condition.kind.to_owned(),
+                status: status.to_owned(),
+                reason: condition.reason.to_owned(),
+                message: condition.message.clone(),
+                observed_generation: Some(generation),
+                last_transition_time: before
+                    .map_or_else(|| Time(now), |before| before.last_transition_time.clone()),
+            }
+        })
+        .collect();
+    (wanted != current).then_some(wanted)
+}
+
+async fn write(
+    client: &Client,
+    kind: ObjectKind,
+    key: &Key,
+    conditions: &[Condition],
+) -> Result<(), kube::Error> {
+    let Some(resource) = resource(kind) else {
+        return Ok(());
+    };
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    match api
+        .patch_status(&key.name, &PatchParams::default(), &patch)
+        .await
+    {
+        Ok(_) => Ok(()),
+        // It was deleted: the watch tells.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => {
+            let Key { namespace, name } = key;
+            tracing::warn!(?kind, namespace, name, %error, "cannot write the status");
+            Err(error)
+        }
+    }
+}
+
+/// How the kinds that have a status of ours are served.
+fn resource(kind: ObjectKind) -> Option<ApiResource> {
+    fn of<S: Kind>() -> ApiResource {
+        let gvk = GroupVersionKind::gvk(S::GROUP, S::VERSIONS[0], S::KIND);
+        ApiResource::from_gvk_with_plural(&gvk, S::PLURAL)
+    }
+    match kind {
+        ObjectKind::StickySession => Some(of::<StickySessionSpec>()),
+        ObjectKind::BodyToHeaders => Some(of::<BodyToHeadersSpec>()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn accepted(holds: bool, message: &str) -> index::Condition {
+        index::Condition {
+            kind: "Accepted",
+            holds,
+            reason: "Reason",
+            message: message.to_owned(),
+        }
+    }
+
+    /// What is written at second 20 when at second 10 a condition was.
+    fn check(
+        before: &index::Condition,
+        after: &index::Condition,
+        generation: i64,
+        expected: Option<i64>,
+    ) {
+        let first = updated(std::slice::from_ref(before), 1, None, at(10)).expect("news");
+        let status = json!({"conditions": first});
+        let found = updated(
+            std::slice::from_ref(after),
+            generation,
+            Some(&status),
+            at(20),
+        );
+        let found = found.map(|conditions| conditions[0].last_transition_time.0);
+        assert_eq!(found, expected.map(at), "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn a_status_is_written_when_it_says_something_new() {
+        let good = accepted(true, "a");
+        check(&good, &good, 1, None);
+        check(&good, &good, 2, Some(10));
+        check(&good, &accepted(true, "b"), 1, Some(10));
+        check(&good, &accepted(false, "a"), 1, Some(20));
+    }
+}
