@@ -2,9 +2,11 @@
 //!
 //! A body is read whole and strictly: what different readers could take for different things (a name that stands
 //! twice, a foreign character set, a compressed body) is not readable at all, so that a client cannot show one value
-//! to the proxy and another to the application.
+//! to the proxy and another to the application. Reading takes no memory beside the body but for the wanted values.
 
-mod extract;
+mod form;
+mod json;
+mod names;
 mod reserved;
 
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE};
@@ -14,6 +16,15 @@ pub use reserved::reserved;
 
 /// Longest value that becomes a header, in bytes.
 const LONGEST_VALUE: usize = 8 * 1024;
+
+/// Longest values together, in bytes. With a client's headers they still make a head that others accept.
+const LONGEST_VALUES: usize = 16 * 1024;
+
+/// Most names of a pointer.
+const MOST_NAMES: usize = 32;
+
+/// Character sets that are UTF-8 or part of it.
+const CHARACTER_SETS: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
 
 /// What is copied from bodies, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,14 +75,16 @@ pub enum Unreadable {
 }
 
 impl Pointer {
-    /// Reads a pointer to something inside of a document.
+    /// Reads a pointer to something inside of a document, at most 32 names long.
     pub fn parse(text: &str) -> Option<Self> {
         let names = text.strip_prefix('/')?.split('/');
         let unescape = |name: &str| {
-            let rest = name.replace("~0", "").replace("~1", "");
-            (!rest.contains('~')).then(|| name.replace("~1", "/").replace("~0", "~"))
+            let mut escapes = name.split('~').skip(1);
+            let plain = escapes.all(|escape| escape.starts_with(['0', '1']));
+            plain.then(|| name.replace("~1", "/").replace("~0", "~"))
         };
-        names.map(unescape).collect::<Option<_>>().map(Self)
+        let names: Vec<String> = names.map(unescape).collect::<Option<_>>()?;
+        (names.len() <= MOST_NAMES).then_some(Self(names))
     }
 }
 
@@ -95,11 +108,11 @@ impl BodyFields {
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();
         let foreign = parts.any(|parameter| {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let value = value.trim_matches('"');
-            name.eq_ignore_ascii_case("charset")
-                && !["utf-8", "utf8", "us-ascii"]
-                    .iter()
-                    .any(|known| value.eq_ignore_ascii_case(known))
+            let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+            let value = value.trim_matches('"').to_ascii_lowercase();
+            // RFC 8187 has other spellings of parameters, `charset*`.
+            let known = name == "charset" && CHARACTER_SETS.contains(&value.as_str());
+            name.starts_with("charset") && !known
         });
         if foreign || !encoding.eq_ignore_ascii_case("identity") {
             return Err(Unreadable::Type);
@@ -125,29 +138,43 @@ impl BodyFields {
         if body.len() > self.most_bytes {
             return Err(Unreadable::TooLarge);
         }
+        let body = std::str::from_utf8(body).map_err(|_| Unreadable::Malformed)?;
+        let values = match format {
+            Format::Json => json::values(&self.fields, body),
+            Format::Form => form::values(&self.fields, body),
+        }?;
+        let mut left = LONGEST_VALUES;
         let mut found = Vec::new();
-        for (index, text) in extract::values(&self.fields, format, body)?
-            .into_iter()
-            .enumerate()
-        {
+        for (field, text) in self.fields.iter().zip(values) {
             let Some(text) = text else { continue };
             // White space at the ends would be lost on the way, and the application would see another value.
-            if text.len() > LONGEST_VALUE || text.trim() != text {
+            if text.len() > LONGEST_VALUE.min(left) || text.trim() != text {
                 return Err(Unreadable::Malformed);
             }
+            left -= text.len();
             let value = HeaderValue::from_bytes(text.as_bytes());
             let value = value.map_err(|_| Unreadable::Malformed)?;
-            found.push((self.fields[index].header.clone(), value));
+            found.push((field.header.clone(), value));
         }
         Ok(found)
     }
 
-    /// Puts the values into the headers of the request.
-    pub fn apply(&self, values: Vec<(HeaderName, HeaderValue)>, headers: &mut HeaderMap) {
+    /// Puts the values into the headers of the request, and their names into `given`. What stands there already was
+    /// given by an earlier policy, and stays.
+    pub fn apply(
+        &self,
+        values: Vec<(HeaderName, HeaderValue)>,
+        headers: &mut HeaderMap,
+        given: &mut Vec<HeaderName>,
+    ) {
         for (name, value) in values {
+            let is_same = |other: &HeaderName| is_same_to_applications(other, &name);
+            if given.iter().any(is_same) {
+                continue;
+            }
             let spellings: Vec<HeaderName> = headers
                 .keys()
-                .filter(|other| is_same_to_applications(other, &name))
+                .filter(|other| is_same(other))
                 .cloned()
                 .collect();
             if !self.overwrite && !spellings.is_empty() {
@@ -157,7 +184,8 @@ impl BodyFields {
                 headers.remove(&other);
             }
             keep_end_to_end(&name, headers);
-            headers.insert(name, value);
+            headers.insert(name.clone(), value);
+            given.push(name);
         }
     }
 }

@@ -6,11 +6,13 @@
 //! * [`socket`]: original destination of a redirected connection, the proxy's packet mark,
 //!   descriptor passing over Unix sockets.
 //! * [`namespace`]: joining and leaving namespaces, identity maps of a user namespace.
+//! * [`allocation`]: an allocator that counts, for tests of how much memory something takes.
 //! * [`mount`]: bind mounts, tmpfs, read-only trees, changing the root.
 //! * [`process`]: fork, death of the parent, capabilities, limits.
 //! * [`pty`]: pseudo terminals.
 //! * [`spawn`]: descriptors that a child process inherits.
 
+pub mod allocation;
 pub mod mount;
 pub mod namespace;
 pub mod process;

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use super::finish::Tail;
+use super::kept::{Kept, Position};
 use super::shadow::{BodyCopy, CopiedBody};
 use super::throttle::Throttled;
 
@@ -40,8 +41,7 @@ pub(crate) struct RequestSource {
 struct Source {
     body: Incoming,
     length: Option<u64>,
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
+    kept: Kept,
     /// Everything that was read is in `kept`.
     replayable: bool,
     done: bool,
@@ -57,7 +57,9 @@ struct Source {
 pub(crate) struct Pass {
     source: Rc<RequestSource>,
     number: u32,
-    position: usize,
+    position: Position,
+    /// Something was asked for. Before, even a body that is known to be empty is sent with the client's framing.
+    begun: bool,
     trailers_sent: bool,
 }
 
@@ -73,8 +75,7 @@ impl RequestSource {
             inner: RefCell::new(Source {
                 body,
                 length,
-                kept: Vec::new(),
-                kept_bytes: 0,
+                kept: Kept::default(),
                 replayable: may_replay && fits,
                 done: false,
                 trailers: None,
@@ -94,7 +95,8 @@ impl RequestSource {
         RequestBody::Pass(Pass {
             source: self.clone(),
             number,
-            position: 0,
+            position: Position::default(),
+            begun: false,
             trailers_sent: false,
         })
     }
@@ -123,8 +125,11 @@ impl RequestSource {
             return;
         }
         // What was read ahead is part of it.
-        if !inner.kept.iter().all(|chunk| copy.push(chunk)) {
-            return;
+        let mut position = Position::default();
+        while let Some(chunk) = inner.kept.read(&mut position) {
+            if !copy.push(&chunk) {
+                return;
+            }
         }
         if inner.done {
             copy.complete(inner.trailers.clone());
@@ -135,38 +140,85 @@ impl RequestSource {
 
     /// Reads the body before any pass over it, as far as it is not longer than `most`. What was read is kept for the
     /// passes. Nothing when the body is longer.
-    pub(crate) async fn read_ahead(&self, most: usize) -> Result<Option<Vec<u8>>, BodyError> {
+    ///
+    /// Memory: what has come, and twice that for the moment in which the last byte came.
+    pub(crate) async fn read_ahead(&self, most: usize) -> Result<Option<Bytes>, BodyError> {
         let announced = self.inner.borrow().length;
         if announced.is_some_and(|length| length > most as u64) {
             return Ok(None);
         }
         loop {
-            let frame = std::future::poll_fn(|context| {
+            {
                 let inner = &mut *self.inner.borrow_mut();
-                Pin::new(&mut inner.body).poll_frame(context)
-            });
-            let frame = frame.await.transpose()?;
-            let inner = &mut *self.inner.borrow_mut();
-            let is_last = frame.is_none();
-            match frame.map(Frame::into_data) {
-                Some(Ok(data)) => {
-                    inner.received += data.len() as u64;
-                    inner.kept_bytes += data.len();
-                    inner.kept.push(data);
+                if inner.kept.len() > most {
+                    return Ok(None);
                 }
-                Some(Err(frame)) => inner.trailers = frame.into_trailers().ok(),
-                None => {}
+                if inner.done {
+                    // All of it is kept, so it can be sent as often as needed.
+                    inner.replayable = true;
+                    return Ok(Some(inner.kept.whole()));
+                }
             }
-            if is_last || inner.body.is_end_stream() {
-                inner.complete();
-                self.ended.notify_waiters();
+            self.read_frame().await?;
+        }
+    }
+
+    /// Reads until it is known whether the body has any byte, and says so. What was read is kept for the passes.
+    pub(crate) async fn has_content(&self) -> Result<bool, BodyError> {
+        loop {
+            {
+                let inner = self.inner.borrow();
+                if inner.kept.len() > 0 || inner.length.is_some_and(|length| length > 0) {
+                    return Ok(true);
+                }
+                if inner.done {
+                    return Ok(false);
+                }
             }
-            if inner.kept_bytes > most {
-                return Ok(None);
+            self.read_frame().await?;
+        }
+    }
+
+    /// Reads one frame, and keeps it for the passes.
+    async fn read_frame(&self) -> Result<(), BodyError> {
+        let frame = std::future::poll_fn(|context| {
+            let inner = &mut *self.inner.borrow_mut();
+            Pin::new(&mut inner.body).poll_frame(context)
+        });
+        let frame = frame.await.transpose()?;
+        let inner = &mut *self.inner.borrow_mut();
+        let is_last = frame.is_none();
+        match frame.map(Frame::into_data) {
+            Some(Ok(data)) => {
+                inner.received += data.len() as u64;
+                inner.kept.push(&data);
             }
-            if inner.done {
-                return Ok(Some(inner.kept.concat()));
-            }
+            Some(Err(frame)) => inner.trailers = frame.into_trailers().ok(),
+            None => {}
+        }
+        if is_last || inner.body.is_end_stream() {
+            inner.complete();
+            self.ended.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Removes trailers that came with what was read ahead.
+    pub(crate) fn remove_trailers(&self, unwanted: impl Fn(&HeaderName) -> bool) {
+        let inner = &mut *self.inner.borrow_mut();
+        let Some(trailers) = &mut inner.trailers else {
+            return;
+        };
+        let names: Vec<HeaderName> = trailers
+            .keys()
+            .filter(|name| unwanted(name))
+            .cloned()
+            .collect();
+        for name in names {
+            trailers.remove(name);
+        }
+        if trailers.is_empty() {
+            inner.trailers = None;
         }
     }
 
@@ -213,12 +265,18 @@ impl Drop for RequestSource {
 impl Pass {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut inner = self.source.inner.borrow_mut();
+        self.begun = true;
         if inner.passes != self.number {
             return Poll::Ready(Some(Err("another attempt took over".into())));
         }
-        if let Some(chunk) = inner.kept.get(self.position) {
-            self.position += 1;
-            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        let kept = if inner.replayable {
+            inner.kept.read(&mut self.position)
+        } else {
+            // Nobody will ask for it again.
+            inner.kept.take(&mut self.position)
+        };
+        if let Some(chunk) = kept {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         if inner.done {
             let trailers = inner.trailers.clone().filter(|_| !self.trailers_sent);
@@ -250,13 +308,13 @@ impl Pass {
                         inner.copy = None;
                     }
                     if inner.replayable {
-                        inner.kept_bytes += data.len();
-                        if inner.kept_bytes <= REPLAY_LIMIT {
-                            inner.kept.push(data.clone());
-                            self.position += 1;
+                        if inner.kept.len() + data.len() <= REPLAY_LIMIT {
+                            inner.kept.push(data);
+                            self.position = inner.kept.end();
                         } else {
                             inner.replayable = false;
                             inner.kept.clear();
+                            self.position = inner.kept.end();
                         }
                     }
                 } else if let Some(trailers) = frame.trailers_ref() {
@@ -295,7 +353,8 @@ impl Body for RequestBody {
             Self::Pass(pass) => {
                 let inner = pass.source.inner.borrow();
                 let trailers = inner.trailers.is_some() && !pass.trailers_sent;
-                inner.done && pass.position >= inner.kept.len() && !trailers
+                let sent = pass.begun && pass.position == inner.kept.end();
+                inner.done && sent && !trailers
             }
         }
     }
@@ -306,7 +365,7 @@ impl Body for RequestBody {
             Self::Copied(body) => body.size_hint(),
             // Only asked for before anything was read.
             Self::Pass(pass) => match pass.source.inner.borrow().length {
-                Some(length) if pass.position == 0 => SizeHint::with_exact(length),
+                Some(length) if !pass.begun => SizeHint::with_exact(length),
                 _ => SizeHint::default(),
             },
         }

@@ -23,7 +23,7 @@ use super::head::Head;
 use super::manager::ServerHeader;
 use super::reply::{LocalReply, grpc_status};
 use super::throttle::Throttled;
-use super::{forwarded, hop, upgrade};
+use super::{filter, forwarded, hop, upgrade};
 use crate::cluster::Priority;
 use crate::record::Record;
 
@@ -112,10 +112,8 @@ impl Exchange {
         manager
             .peer_headers
             .on_request(worker, &mut self.record, &mut self.head.headers);
-        for policy in &manager.body_fields {
-            if let Err(reply) = super::filter::body::copy_fields(self, policy).await {
-                return self.local(reply);
-            }
+        if let Err(reply) = filter::body::copy_fields(self, &manager.body_fields).await {
+            return self.local(reply);
         }
         let Some(table) = manager.routes.load() else {
             return self.local(LocalReply::not_found());

@@ -17,6 +17,7 @@ mod forwarded;
 pub(crate) mod head;
 mod hop;
 mod io;
+mod kept;
 pub(crate) mod local;
 pub(crate) mod manager;
 mod normalise;

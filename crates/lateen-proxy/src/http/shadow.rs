@@ -24,6 +24,7 @@ use super::finish::UpstreamHold;
 use super::forward::Plan;
 use super::forwarded::append_forwarded_for;
 use super::head::Head;
+use super::kept::{Kept, Position};
 use crate::balancing::Wish;
 use crate::cluster::{ActiveRequest, Cluster, Discovery, Limited, Priority, UpstreamProtocol};
 use crate::outlier::{Event, report};
@@ -77,8 +78,7 @@ pub(crate) struct BodyCopy {
 
 #[derive(Default)]
 struct CopyState {
-    chunks: Vec<Bytes>,
-    bytes: usize,
+    kept: Kept,
     trailers: Option<HeaderMap>,
     outcome: Option<Outcome>,
 }
@@ -104,14 +104,13 @@ impl BodyCopy {
     pub(crate) fn push(&self, data: &Bytes) -> bool {
         let held = &self.worker.shadows.bytes;
         let mut state = self.state.borrow_mut();
-        if state.bytes + data.len() > REPLAY_LIMIT || held.get() + data.len() > MOST_BYTES {
+        if state.kept.len() + data.len() > REPLAY_LIMIT || held.get() + data.len() > MOST_BYTES {
             drop(state);
             self.abandon();
             return false;
         }
-        state.bytes += data.len();
         held.set(held.get() + data.len());
-        state.chunks.push(data.clone());
+        state.kept.push(data);
         true
     }
 
@@ -137,8 +136,9 @@ impl BodyCopy {
             if let Some(outcome) = self.state.borrow().outcome {
                 let state = self.state.borrow();
                 return (outcome == Outcome::Complete).then(|| CopiedBody {
-                    left: state.bytes as u64,
-                    chunks: state.chunks.clone().into_iter(),
+                    left: state.kept.len() as u64,
+                    kept: state.kept.clone(),
+                    position: Position::default(),
                     trailers: state.trailers.clone(),
                 });
             }
@@ -149,9 +149,8 @@ impl BodyCopy {
     fn free(&self) {
         let mut state = self.state.borrow_mut();
         let held = &self.worker.shadows.bytes;
-        held.set(held.get() - state.bytes);
-        state.bytes = 0;
-        state.chunks = Vec::new();
+        held.set(held.get() - state.kept.len());
+        state.kept.clear();
     }
 }
 
@@ -163,14 +162,15 @@ impl Drop for BodyCopy {
 
 /// The body of one copy.
 pub(crate) struct CopiedBody {
-    chunks: std::vec::IntoIter<Bytes>,
+    kept: Kept,
+    position: Position,
     left: u64,
     trailers: Option<HeaderMap>,
 }
 
 impl CopiedBody {
     pub(super) fn next(&mut self) -> Option<Frame<Bytes>> {
-        match self.chunks.next() {
+        match self.kept.read(&mut self.position) {
             Some(chunk) => {
                 self.left -= chunk.len() as u64;
                 Some(Frame::data(chunk))
@@ -180,7 +180,7 @@ impl CopiedBody {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.chunks.as_slice().is_empty() && self.trailers.is_none()
+        self.left == 0 && self.trailers.is_none()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

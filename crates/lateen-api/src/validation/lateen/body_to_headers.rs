@@ -6,6 +6,9 @@ use crate::validation::{Problems, names};
 /// Most fields of one policy.
 const MOST_FIELDS: usize = 32;
 
+/// Most names of a pointer.
+const MOST_NAMES: usize = 32;
+
 /// Longest body that may be looked at.
 const MOST_BYTES: u64 = 16 << 20;
 
@@ -84,6 +87,11 @@ fn field(field: &BodyField, all: &[BodyField], problems: &mut Problems) {
             "{:?} is not a JSON pointer: it begins with a slash, and ~ is written ~0, / inside of a name ~1",
             field.pointer
         ),
+    );
+    problems.demand(
+        field.pointer.matches('/').count() <= MOST_NAMES,
+        "pointer",
+        format!("has more than {MOST_NAMES} names"),
     );
     problems.demand(
         names::is_header(&field.header, false),
@@ -220,6 +228,9 @@ mod tests {
         field("a", "x-a", &["spec.fields[0].pointer"]);
         field("/a~2", "x-a", &["spec.fields[0].pointer"]);
         field("/a~", "x-a", &["spec.fields[0].pointer"]);
+        field("/~~01", "x-a", &["spec.fields[0].pointer"]);
+        field(&"/a".repeat(32), "x-a", &[]);
+        field(&"/a".repeat(33), "x-a", &["spec.fields[0].pointer"]);
         for reserved in [
             "Host",
             "content-length",

@@ -2,56 +2,87 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
-use lateen_route::body_fields::{BodyFields, Unreadable};
+use http::header::EXPECT;
+use http::{HeaderName, StatusCode};
+use lateen_route::body_fields::{BodyFields, Unreadable, is_same_to_applications};
+use tokio::time::Instant;
 
+use super::super::body::BodyError;
 use super::super::exchange::Exchange;
 use super::super::reply::LocalReply;
 
 /// Longest time for a body to come when the connection manager has no limit of its own.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Copies the fields of the request's body into its headers. An error is the answer to a request that is refused, or
-/// whose body does not come. A request without a body passes.
+/// Copies the fields of the request's body into its headers, as each of the policies says. The first policy that finds
+/// a value for a header has it; a later one does not change it. An error is the answer to a request that is refused, or
+/// whose body does not come. A request without a body passes, also one whose chunks turn out to hold nothing.
 pub(in crate::http) async fn copy_fields(
     exchange: &mut Exchange,
-    policy: &BodyFields,
+    policies: &[BodyFields],
 ) -> Result<(), LocalReply> {
-    let manager = exchange.connection.manager.clone();
-    let Some(source) = exchange.source.clone() else {
+    let Some(source) = exchange.source.clone().filter(|_| !policies.is_empty()) else {
         return Ok(());
     };
+    let manager = exchange.connection.manager.clone();
     let stats = manager.stats.here();
-    let read = match policy.format(&exchange.head.headers) {
-        Err(unreadable) => Err(unreadable),
-        Ok(format) => {
-            let wait = manager.stream_idle_timeout.unwrap_or(LONGEST_WAIT);
-            let reading = source.read_ahead(policy.most_bytes);
-            match tokio::time::timeout(wait, reading).await {
-                Err(_) => return Err(LocalReply::stream_idle(false)),
-                Ok(Err(_)) => return Err(LocalReply::bad_request("body_broken")),
-                Ok(Ok(None)) => Err(Unreadable::TooLarge),
-                Ok(Ok(Some(body))) => policy.extract(format, &body),
+    let wait = manager.stream_idle_timeout.unwrap_or(LONGEST_WAIT);
+    let end = Instant::now() + wait;
+    let headers = &mut exchange.head.headers;
+    let mut given: Vec<HeaderName> = Vec::new();
+    for policy in policies {
+        let read = match policy.format(headers) {
+            Ok(format) => match in_time(end, source.read_ahead(policy.most_bytes)).await? {
+                None => Err(Unreadable::TooLarge),
+                Some(body) if body.is_empty() => return Ok(()),
+                Some(body) => policy.extract(format, &body),
+            },
+            // Who waits to be asked for a body has one, and is answered before it is sent.
+            Err(_) if policy.reject && !headers.contains_key(EXPECT) => {
+                match in_time(end, source.has_content()).await? {
+                    true => Err(Unreadable::Type),
+                    false => return Ok(()),
+                }
+            }
+            Err(unreadable) => Err(unreadable),
+        };
+        match read {
+            Ok(values) => {
+                stats.body_fields_applied.add(u64::from(!values.is_empty()));
+                policy.apply(values, headers, &mut given);
+            }
+            Err(unreadable) => {
+                match unreadable {
+                    Unreadable::TooLarge => stats.body_fields_too_large.inc(),
+                    Unreadable::Type | Unreadable::Malformed => stats.body_fields_unreadable.inc(),
+                }
+                if policy.reject {
+                    stats.body_fields_rejected.inc();
+                    return Err(refusal(unreadable));
+                }
             }
         }
-    };
-    match read {
-        Ok(values) => {
-            stats.body_fields_applied.add(u64::from(!values.is_empty()));
-            policy.apply(values, &mut exchange.head.headers);
-            Ok(())
-        }
-        Err(unreadable) => {
-            match unreadable {
-                Unreadable::TooLarge => stats.body_fields_too_large.inc(),
-                Unreadable::Type | Unreadable::Malformed => stats.body_fields_unreadable.inc(),
-            }
-            if !policy.reject {
-                return Ok(());
-            }
-            stats.body_fields_rejected.inc();
-            Err(refusal(unreadable))
-        }
+    }
+    // A field after the body would stand beside the header, and some applications join both.
+    if !given.is_empty() {
+        source.remove_trailers(|name| {
+            given
+                .iter()
+                .any(|given| is_same_to_applications(given, name))
+        });
+    }
+    Ok(())
+}
+
+/// What is read of a body, unless it takes too long or breaks off.
+async fn in_time<T>(
+    end: Instant,
+    reading: impl Future<Output = Result<T, BodyError>>,
+) -> Result<T, LocalReply> {
+    match tokio::time::timeout_at(end, reading).await {
+        Err(_) => Err(LocalReply::stream_idle(false)),
+        Ok(Err(_)) => Err(LocalReply::bad_request("body_broken")),
+        Ok(Ok(read)) => Ok(read),
     }
 }
 
