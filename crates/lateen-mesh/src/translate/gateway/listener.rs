@@ -1,6 +1,7 @@
 //! Listeners of gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice::from_ref;
 
 use lateen_api::VirtualService;
 use lateen_xds::pb::envoy::config::{
@@ -106,16 +107,17 @@ fn filter_chains<'a>(
     taken: &mut BTreeSet<(String, &'a str)>,
 ) -> Vec<FilterChain> {
     let prefix = format!("outbound_{bind}_{};", shared.port);
-    let manager = |prefix: &str, route: &str| {
+    // The servers are those whose requests the connection manager takes.
+    let manager = |prefix: &str, route: &str, servers: &[Served<'_>]| {
         let routes = Routes::Named(route.to_owned());
-        let gateways = shared.servers.iter().map(|served| served.gateway);
+        let gateways = servers.iter().map(|served| served.gateway);
         let policies = index.body_policies_of_gateways(gateways);
         http_manager(index, proxy, Side::Gateway, prefix, routes, &policies)
     };
     if shared.is_plain_http() {
         let first = shared.servers.first();
         let route = first.map(|served| served.route_name.as_str());
-        let filter = manager(&prefix, route.unwrap_or_default());
+        let filter = manager(&prefix, route.unwrap_or_default(), &shared.servers);
         return vec![service_chain(None, vec![filter])];
     }
     let mut chains = Vec::new();
@@ -133,7 +135,7 @@ fn filter_chains<'a>(
                 transport_socket: ended(),
                 ..service_chain(
                     by_server_names(&served.server_names()),
-                    vec![manager(prefix, &served.route_name)],
+                    vec![manager(prefix, &served.route_name, from_ref(served))],
                 )
             });
         } else if served.is_auto_passthrough() {
