@@ -291,21 +291,10 @@ async fn echo(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let number = count.fetch_add(1, Ordering::SeqCst) + 1;
     let (parts, body) = request.into_parts();
-    let body = body
-        .collect()
-        .await
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
-    let headers: serde_json::Map<String, Value> = parts
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            (
-                name.to_string(),
-                json!(String::from_utf8_lossy(value.as_bytes())),
-            )
-        })
-        .collect();
+    let (trailers, body) = match body.collect().await {
+        Ok(body) => (body.trailers().cloned(), body.to_bytes()),
+        Err(_) => Default::default(),
+    };
     let query = parts.uri.query().unwrap_or_default();
     let parameter = |wanted: &str| {
         query
@@ -326,7 +315,8 @@ async fn echo(
         "path": parts.uri.path_and_query().map(|path| path.as_str()),
         "authority": parts.uri.authority().map(|authority| authority.as_str()),
         "version": format!("{:?}", parts.version),
-        "headers": headers,
+        "headers": shown(&parts.headers),
+        "trailers": shown(&trailers.unwrap_or_default()),
         "body": body.len(),
         "text": String::from_utf8_lossy(&body[..body.len().min(SHOWN_OF_BODY)]),
     });
@@ -335,6 +325,17 @@ async fn echo(
         *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
     }
     Ok(response)
+}
+
+/// Headers as JSON; the last of those with one name.
+fn shown(headers: &hyper::HeaderMap) -> Value {
+    let pair = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
+        (
+            name.to_string(),
+            json!(String::from_utf8_lossy(value.as_bytes())),
+        )
+    };
+    headers.iter().map(pair).collect()
 }
 
 /// A response as it was on the wire.

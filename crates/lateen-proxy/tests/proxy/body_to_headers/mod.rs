@@ -1,5 +1,10 @@
 //! Fields of bodies that become headers before the route is chosen.
 
+mod attacks;
+mod http2;
+mod transfer;
+mod wire;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -260,4 +265,46 @@ fn what_cannot_be_done_safely_is_refused_by_its_path() {
         "content_types[1]: bodies of the type",
     );
     check(json!({ "other": 1 }), "typed_config.other");
+}
+
+#[test]
+fn the_first_policy_that_finds_a_value_has_the_header() {
+    let fields = |user: &str, header: &str| {
+        json!({ "fields": [
+            { "pointer": user, "header": header }, { "pointer": "/target", "header": "target" },
+        ]})
+    };
+    let json_first = filter(fields("/user", "x-user"));
+    let mut form = fields("/login", "x_user");
+    form["content_types"] = json!(["application/x-www-form-urlencoded", "application/json"]);
+    form["max_bytes"] = json!(100);
+    form["reject"] = json!(true);
+    let upstream = Upstream::start("a");
+    let mut proxy = Proxy::start(1);
+    proxy.cluster("a", &[upstream.address], json!({}));
+    let filters = with_router(&[json_first, filter(form)]);
+    let address = proxy.http(json!([to("a", json!({}))]), filters);
+    let check = |header: &str, body: &str, status: u16, expected: &[(&str, &str)]| {
+        let sent = request(&[header, "x-user: eve"], body);
+        let answer = Client::connect(address).send(&sent).unwrap();
+        assert_eq!(answer.status, status, "{header} {body}");
+        if status == 200 {
+            let seen = answer.seen();
+            let given = ["x-user", "x_user"]
+                .into_iter()
+                .filter_map(|name| Some((name, seen["headers"][name].as_str()?)));
+            assert_eq!(given.collect::<Vec<_>>(), expected, "{header} {body}");
+            assert_eq!(seen["text"], body);
+        }
+    };
+    let both = r#"{"user": "ann", "login": "bob"}"#;
+    check(JSON, both, 200, &[("x-user", "ann")]);
+    check(JSON, r#"{"login": "bob"}"#, 200, &[("x_user", "bob")]);
+    check(JSON, r#"{"target": "b"}"#, 200, &[("x-user", "eve")]);
+    let form = "content-type: application/x-www-form-urlencoded";
+    check(form, "login=bob&user=ann", 200, &[("x_user", "bob")]);
+    // What passes by one policy may be rejected by the next.
+    check("content-type: text/plain", "a", 415, &[]);
+    let long = format!(r#"{{"user": "ann", "more": "{}"}}"#, "x".repeat(100));
+    check(JSON, &long, 413, &[]);
 }
