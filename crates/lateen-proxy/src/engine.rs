@@ -24,6 +24,10 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// Downstream connections that are served at the same time when nothing else is configured.
 const MOST_CONNECTIONS: usize = 32_768;
 
+/// Bytes of bodies that a worker holds back unless told otherwise: 4096 of the longest that a policy looks at by
+/// default.
+const MOST_HELD_BYTES: usize = 256 << 20;
+
 /// Options of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -35,6 +39,9 @@ pub struct EngineConfig {
     pub mark_sockets: bool,
     /// Downstream connections beyond this number are closed at once.
     pub most_connections: usize,
+    /// Bytes of request bodies that each worker holds back at most, to read them before it routes their requests.
+    /// Requests beyond get 503.
+    pub most_held_bytes: usize,
     /// Who the proxy is: told to peers that ask, and shown in metrics.
     pub node: Node,
 }
@@ -46,6 +53,7 @@ impl Default for EngineConfig {
             node_ip: None,
             mark_sockets: false,
             most_connections: MOST_CONNECTIONS,
+            most_held_bytes: MOST_HELD_BYTES,
             node: Node::default(),
         }
     }
@@ -87,6 +95,7 @@ impl Engine {
             node_ip: config.node_ip,
             mark_sockets: config.mark_sockets,
             most_connections: config.most_connections,
+            most_held_bytes: config.most_held_bytes,
         });
         let threads = receivers
             .into_iter()

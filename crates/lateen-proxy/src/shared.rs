@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) mark_sockets: bool,
     /// Downstream connections beyond this number are closed at once.
     pub(crate) most_connections: usize,
+    /// Bytes of request bodies that a worker holds back at most.
+    pub(crate) most_held_bytes: usize,
 }
 
 /// Listeners that are in effect.

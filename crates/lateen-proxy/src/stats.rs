@@ -220,6 +220,7 @@ stat_group! {
         Counter body_fields_unreadable "body_to_headers.unreadable",
         Counter body_fields_too_large "body_to_headers.too_large",
         Counter body_fields_rejected "body_to_headers.rejected",
+        Counter body_fields_overflow "body_to_headers.overflow",
         Counter cors_origin_valid "cors.origin_valid",
         Counter cors_origin_invalid "cors.origin_invalid",
         Counter faults_delayed "fault.delays_injected",

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::balancing::{Positions, Wish};
 use crate::cluster::{Cluster, Host};
 use crate::connection;
+use crate::http::held::HeldBytes;
 use crate::http::shadow::Shadows;
 use crate::listener::{Listener, ListenerSlot};
 use crate::pool::Pools;
@@ -51,6 +52,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pools: Pools,
     pub(crate) shadows: Shadows,
+    pub(crate) held_bytes: HeldBytes,
     /// Workloads that have presented themselves.
     pub(crate) peers: Peers,
     /// Series of the standard metrics.
@@ -87,6 +89,7 @@ impl Worker {
         Self {
             pools: Pools::default(),
             shadows: Shadows::default(),
+            held_bytes: HeldBytes::default(),
             peers: Peers::default(),
             series: WorkerSeries::default(),
             index,

@@ -40,9 +40,10 @@ pub struct BodyToHeadersSpec {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["pointer", "header"]))]
 pub struct BodyField {
-    /// JSON pointer (RFC 6901) to a text, number or boolean, for example `/user/name`. For a form: `/` and the name.
+    /// JSON pointer (RFC 6901) to a text, number or boolean, for example `/user/name`, at most 32 names long. For a
+    /// form: `/` and the name.
     pub pointer: String,
-    /// Header that takes the value.
+    /// Header that takes the value; none that frames messages, describes the body or is trusted by proxies.
     pub header: String,
 }
 

@@ -12,12 +12,25 @@ use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use super::finish::Tail;
+use super::held::Held;
 use super::kept::{Kept, Position};
 use super::shadow::{BodyCopy, CopiedBody};
 use super::throttle::Throttled;
+use crate::worker::Worker;
 
 /// Errors of bodies, as the codecs want them.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a body was not read ahead.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadAheadError {
+    /// The client broke it off, or framed it wrongly.
+    #[error("the body breaks off")]
+    Broken(#[source] hyper::Error),
+    /// The worker holds back as much as it may.
+    #[error("too many bodies are held back")]
+    NoRoom,
+}
 
 /// Most bytes of a request that are kept to send them again.
 pub(super) const REPLAY_LIMIT: usize = 1 << 20;
@@ -42,6 +55,8 @@ struct Source {
     body: Incoming,
     length: Option<u64>,
     kept: Kept,
+    /// Room for what was read ahead.
+    held: Option<Held>,
     /// Everything that was read is in `kept`.
     replayable: bool,
     done: bool,
@@ -76,6 +91,7 @@ impl RequestSource {
                 body,
                 length,
                 kept: Kept::default(),
+                held: None,
                 replayable: may_replay && fits,
                 done: false,
                 trailers: None,
@@ -142,7 +158,14 @@ impl RequestSource {
     /// passes. Nothing when the body is longer.
     ///
     /// Memory: what has come, and twice that for the moment in which the last byte came.
-    pub(crate) async fn read_ahead(&self, most: usize) -> Result<Option<Bytes>, BodyError> {
+    ///
+    /// # Errors
+    /// When the body breaks off, or the worker has no room for it.
+    pub(crate) async fn read_ahead(
+        &self,
+        most: usize,
+        worker: &Rc<Worker>,
+    ) -> Result<Option<Bytes>, ReadAheadError> {
         let announced = self.inner.borrow().length;
         if announced.is_some_and(|length| length > most as u64) {
             return Ok(None);
@@ -159,12 +182,15 @@ impl RequestSource {
                     return Ok(Some(inner.kept.whole()));
                 }
             }
-            self.read_frame().await?;
+            self.read_frame(worker).await?;
         }
     }
 
     /// Reads until it is known whether the body has any byte, and says so. What was read is kept for the passes.
-    pub(crate) async fn has_content(&self) -> Result<bool, BodyError> {
+    ///
+    /// # Errors
+    /// As those of [`Self::read_ahead`].
+    pub(crate) async fn has_content(&self, worker: &Rc<Worker>) -> Result<bool, ReadAheadError> {
         loop {
             {
                 let inner = self.inner.borrow();
@@ -175,22 +201,27 @@ impl RequestSource {
                     return Ok(false);
                 }
             }
-            self.read_frame().await?;
+            self.read_frame(worker).await?;
         }
     }
 
     /// Reads one frame, and keeps it for the passes.
-    async fn read_frame(&self) -> Result<(), BodyError> {
+    async fn read_frame(&self, worker: &Rc<Worker>) -> Result<(), ReadAheadError> {
         let frame = std::future::poll_fn(|context| {
             let inner = &mut *self.inner.borrow_mut();
             Pin::new(&mut inner.body).poll_frame(context)
         });
-        let frame = frame.await.transpose()?;
+        let frame = frame.await.transpose();
+        let frame = frame.map_err(ReadAheadError::Broken)?;
         let inner = &mut *self.inner.borrow_mut();
         let is_last = frame.is_none();
         match frame.map(Frame::into_data) {
             Some(Ok(data)) => {
                 inner.received += data.len() as u64;
+                let held = inner.held.get_or_insert_with(|| Held::new(worker));
+                if !held.grow(data.len()) {
+                    return Err(ReadAheadError::NoRoom);
+                }
                 inner.kept.push(&data);
             }
             Some(Err(frame)) => inner.trailers = frame.into_trailers().ok(),
@@ -273,7 +304,12 @@ impl Pass {
             inner.kept.read(&mut self.position)
         } else {
             // Nobody will ask for it again.
-            inner.kept.take(&mut self.position)
+            let inner = &mut *inner;
+            let chunk = inner.kept.take(&mut self.position);
+            if let (Some(chunk), Some(held)) = (&chunk, &mut inner.held) {
+                held.shrink(chunk.len());
+            }
+            chunk
         };
         if let Some(chunk) = kept {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
@@ -314,6 +350,7 @@ impl Pass {
                         } else {
                             inner.replayable = false;
                             inner.kept.clear();
+                            inner.held = None;
                             self.position = inner.kept.end();
                         }
                     }

@@ -15,6 +15,7 @@ pub(crate) mod finish;
 mod forward;
 mod forwarded;
 pub(crate) mod head;
+pub(crate) mod held;
 mod hop;
 mod io;
 mod kept;

@@ -37,12 +37,16 @@ impl Proxy {
 
     /// The same for a proxy that presents itself as this node.
     pub fn start_as(workers: usize, node: Node) -> Self {
-        let engine = Engine::start(&EngineConfig {
+        Self::start_with(&EngineConfig {
             workers,
             node,
             ..EngineConfig::default()
         })
-        .unwrap();
+    }
+
+    /// Starts an engine with these options.
+    pub fn start_with(config: &EngineConfig) -> Self {
+        let engine = Engine::start(config).unwrap();
         let handler = Box::new(engine.handler());
         Self {
             engine,

@@ -7,9 +7,11 @@ use http::{HeaderName, StatusCode};
 use lateen_route::body_fields::{BodyFields, Unreadable, is_same_to_applications};
 use tokio::time::Instant;
 
-use super::super::body::BodyError;
+use super::super::body::ReadAheadError;
 use super::super::exchange::Exchange;
 use super::super::reply::LocalReply;
+use crate::flags::Flags;
+use crate::stats::HttpStats;
 
 /// Longest time for a body to come when the connection manager has no limit of its own.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -25,6 +27,7 @@ pub(in crate::http) async fn copy_fields(
         return Ok(());
     };
     let manager = exchange.connection.manager.clone();
+    let worker = &exchange.connection.worker;
     let stats = manager.stats.here();
     let wait = manager.stream_idle_timeout.unwrap_or(LONGEST_WAIT);
     let end = Instant::now() + wait;
@@ -32,14 +35,16 @@ pub(in crate::http) async fn copy_fields(
     let mut given: Vec<HeaderName> = Vec::new();
     for policy in policies {
         let read = match policy.format(headers) {
-            Ok(format) => match in_time(end, source.read_ahead(policy.most_bytes)).await? {
-                None => Err(Unreadable::TooLarge),
-                Some(body) if body.is_empty() => return Ok(()),
-                Some(body) => policy.extract(format, &body),
-            },
+            Ok(format) => {
+                match in_time(end, stats, source.read_ahead(policy.most_bytes, worker)).await? {
+                    None => Err(Unreadable::TooLarge),
+                    Some(body) if body.is_empty() => return Ok(()),
+                    Some(body) => policy.extract(format, &body),
+                }
+            }
             // Who waits to be asked for a body has one, and is answered before it is sent.
             Err(_) if policy.reject && !headers.contains_key(EXPECT) => {
-                match in_time(end, source.has_content()).await? {
+                match in_time(end, stats, source.has_content(worker)).await? {
                     true => Err(Unreadable::Type),
                     false => return Ok(()),
                 }
@@ -77,11 +82,22 @@ pub(in crate::http) async fn copy_fields(
 /// What is read of a body, unless it takes too long or breaks off.
 async fn in_time<T>(
     end: Instant,
-    reading: impl Future<Output = Result<T, BodyError>>,
+    stats: &HttpStats,
+    reading: impl Future<Output = Result<T, ReadAheadError>>,
 ) -> Result<T, LocalReply> {
     match tokio::time::timeout_at(end, reading).await {
         Err(_) => Err(LocalReply::stream_idle(false)),
-        Ok(Err(_)) => Err(LocalReply::bad_request("body_broken")),
+        Ok(Err(ReadAheadError::Broken(_))) => Err(LocalReply::bad_request("body_broken")),
+        Ok(Err(ReadAheadError::NoRoom)) => {
+            stats.body_fields_overflow.inc();
+            // Neither its body nor its headers say where it goes.
+            Err(LocalReply::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many bodies are held back",
+                Flags::OVERLOAD_MANAGER,
+                "held_bodies_overflow",
+            ))
+        }
         Ok(Ok(read)) => Ok(read),
     }
 }

@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use lateen_proxy::EngineConfig;
 use serde_json::json;
 
-use super::wire::{chunked, head, plain, post, send, start};
+use super::wire::{Wire, chunked, head, plain, post, send, start};
 use super::{JSON, filter, with_router};
-use crate::support::{Client, PATIENCE, Proxy, Upstream, to};
+use crate::support::{Client, PATIENCE, Proxy, Upstream, eventually, to};
 
 #[test]
 fn framing_stays_as_the_client_chose_it() {
@@ -239,4 +240,36 @@ fn a_body_that_was_read_can_be_sent_again_whole() {
         assert_eq!(seen["body"], body.len());
         assert_eq!(seen["headers"]["x-user"], "ann");
     }
+}
+
+#[test]
+fn a_worker_holds_back_so_many_bytes_and_no_more() {
+    let upstream = Wire::start();
+    let mut proxy = Proxy::start_with(&EngineConfig {
+        most_held_bytes: 10_000,
+        ..EngineConfig::default()
+    });
+    proxy.cluster("a", &[upstream.address], json!({}));
+    let policy = filter(json!({ "max_bytes": 8000 }));
+    let address = proxy.http(json!([to("a", json!({}))]), with_router(&[policy]));
+    let body = format!(r#"{{"user": "ann"}}{}"#, " ".repeat(5985));
+    let requests = [
+        post(&[JSON], body.as_bytes()),
+        chunked(&[JSON], &[&body[..3000], &body[3000..]]),
+    ];
+    // What was held is given back with each answer.
+    for request in requests.iter().cycle().take(20) {
+        assert_eq!(send(address, request).status, 200);
+        assert_eq!(upstream.next().header("x-user"), Some("ann"));
+    }
+    let mut slow = Client::connect(address);
+    slow.0
+        .write_all(&requests[0][..requests[0].len() - 1])
+        .unwrap();
+    eventually(|| send(address, &requests[0]).status == 503);
+    // Requests that are not held back go on.
+    let other = post(&["content-type: text/plain"], body.as_bytes());
+    assert_eq!(send(address, &other).status, 200);
+    drop(slow);
+    eventually(|| send(address, &requests[1]).status == 200);
 }
