@@ -63,6 +63,7 @@ test | oracles)
   debian hey hey
   debian dig dnsutils
   debian jq jq
+  debian redis-server redis-server
   debian python3 python3
   debian newuidmap uidmap
   ;;

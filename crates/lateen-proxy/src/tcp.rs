@@ -237,11 +237,14 @@ impl TcpProxy {
                         attempt: attempt.into(),
                         ..Wish::default()
                     };
-                    let sticky = cluster.sticky.as_ref();
-                    let of_session = sticky.and_then(|sticky| {
-                        let key = sticky.key.of_source(record.connection.remote.ip())?;
-                        sticky.choose(cluster, &key, &wish, failed)
-                    });
+                    let source = record.connection.remote.ip();
+                    let of_session = match &cluster.sticky {
+                        Some(sticky) => match sticky.key.of_source(source) {
+                            Some(key) => sticky.choose(worker, cluster, &key, &wish, failed).await,
+                            None => None,
+                        },
+                        None => None,
+                    };
                     of_session.or_else(|| worker.pick(cluster, &wish))
                 }
             };

@@ -20,6 +20,7 @@ use crate::listener::{Listener, ListenerSlot};
 use crate::pool::Pools;
 use crate::shared::Shared;
 use crate::stats;
+use crate::sticky::{Connection as StoreConnection, Store};
 use crate::telemetry::peer::Peers;
 use crate::telemetry::series::WorkerSeries;
 
@@ -61,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     /// Balancing positions by cluster, with the generation that they belong to.
     balancing: RefCell<HashMap<u64, (u64, Positions)>>,
+    /// Connections to stores of sessions, by the store.
+    stores: RefCell<HashMap<u64, Rc<StoreConnection>>>,
     next_connection: Cell<u64>,
 }
 
@@ -94,6 +97,7 @@ impl Worker {
             series: WorkerSeries::default(),
             index,
             balancing: RefCell::default(),
+            stores: RefCell::default(),
             next_connection: Cell::new(0),
             shared,
         }
@@ -107,7 +111,10 @@ impl Worker {
                     Some(Command::Listen { socket, slot }) => {
                         tokio::task::spawn_local(self.clone().accept(socket, slot));
                     }
-                    Some(Command::Prune) => self.prune(),
+                    Some(Command::Prune) => {
+                        self.prune();
+                        self.follow_stores();
+                    }
                     Some(Command::CloseIdle(cluster)) => self.pools.close_idle(cluster),
                     Some(Command::Stop) | None => return,
                 },
@@ -201,6 +208,27 @@ impl Worker {
             if let Some(sticky) = &cluster.sticky {
                 sticky.table.sweep(now, SWEPT_SESSIONS);
             }
+        }
+    }
+
+    /// This worker's connection to a store of sessions.
+    pub(crate) fn store(self: &Rc<Self>, store: &Arc<Store>) -> Rc<StoreConnection> {
+        let mut stores = self.stores.borrow_mut();
+        let connection = stores
+            .entry(store.id)
+            .or_insert_with(|| StoreConnection::open(self, store.clone()));
+        connection.clone()
+    }
+
+    /// Connects to the stores that are configured, before the first request needs them, and leaves the others.
+    fn follow_stores(self: &Rc<Self>) {
+        let clusters = self.shared.clusters.load();
+        let sticky = clusters.values().filter_map(|it| it.sticky.as_ref());
+        let wanted: Vec<_> = sticky.filter_map(|it| it.store.as_ref()).collect();
+        let is_wanted = |id: &u64| wanted.iter().any(|store| store.id == *id);
+        self.stores.borrow_mut().retain(|id, _| is_wanted(id));
+        for store in wanted {
+            self.store(store);
         }
     }
 

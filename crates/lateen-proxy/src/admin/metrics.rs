@@ -344,6 +344,18 @@ fn clusters(shared: &Shared, samples: &mut Vec<Sample>) {
             }
             let active = sticky.table.len() as u64;
             add("sticky_session.active", Kind::Gauge, active);
+            if let Some(store) = &sticky.store {
+                let counts = &store.counts;
+                for (stat, kind, count) in [
+                    ("store_connected", Kind::Gauge, &counts.connected),
+                    ("store_errors", Kind::Counter, &counts.errors),
+                    ("store_timeouts", Kind::Counter, &counts.timeouts),
+                    ("store_adopted", Kind::Counter, &counts.adopted),
+                ] {
+                    let count = count.load(Ordering::Relaxed);
+                    add(&format!("sticky_session.{stat}"), kind, count);
+                }
+            }
         }
         let of_priorities = cluster.limits.iter().zip(&cluster.shared.used);
         for (priority, (limits, used)) in ["default", "high"].iter().zip(of_priorities) {

@@ -173,7 +173,7 @@ const HELP: &str = "admin commands are:\n  \
     /server_info: print server version/status information\n  \
     /stats: print server stats (?usedonly, ?filter=, ?invert_filter, ?format=, ?type=, ?histogram_buckets=)\n  \
     /stats/prometheus: print server stats in prometheus format\n  \
-    /sticky_sessions: print which keys belong to which endpoints (?format=json)\n";
+    /sticky_sessions: print which keys belong to which endpoints (?cluster=, ?limit=, ?format=json)\n";
 
 fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
@@ -224,8 +224,16 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
         "/clusters" => reply(StatusCode::OK, TEXT, clusters::text(shared)),
         "/listeners" if json => reply(StatusCode::OK, JSON, clusters::listeners_json(shared)),
         "/listeners" => reply(StatusCode::OK, TEXT, clusters::listeners_text(shared)),
-        "/sticky_sessions" if json => reply(StatusCode::OK, JSON, sessions::json(shared)),
-        "/sticky_sessions" => reply(StatusCode::OK, TEXT, sessions::text(shared)),
+        "/sticky_sessions" => {
+            let cluster = query.decoded("cluster");
+            match sessions::Selection::of(cluster.as_deref(), query.get("limit")) {
+                Ok(selection) if json => {
+                    reply(StatusCode::OK, JSON, sessions::json(shared, &selection))
+                }
+                Ok(selection) => reply(StatusCode::OK, TEXT, sessions::text(shared, &selection)),
+                Err(text) => reply(StatusCode::BAD_REQUEST, TEXT, text),
+            }
+        }
         "/logging" => logging(&query),
         "/memory" => reply(StatusCode::OK, JSON, memory()),
         "/init_dump" => reply(StatusCode::OK, JSON, init_dump(shared)),

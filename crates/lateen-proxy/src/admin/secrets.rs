@@ -1,4 +1,4 @@
-//! `/certs`, and the secrets of `/config_dump`. Private keys are never shown.
+//! `/certs`, and the secrets of `/config_dump`. Private keys and passwords are never shown.
 
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ pub(super) fn certificates(shared: &Shared) -> String {
                 "ca_cert": details(&validation.authorities.as_ref()?.certificates),
                 "cert_chain": [],
             }),
+            Material::Generic(_) => return None,
         })
     });
     let all: Vec<Value> = all.collect();
@@ -57,6 +58,12 @@ pub(super) fn dump(shared: &Shared, wanted: &dyn Fn(&str) -> bool) -> Value {
                 let text = authorities.map_or_else(String::new, |all| pem(&all.certificates));
                 item["secret"]["validation_context"] = json!({
                     "trusted_ca": { "inline_bytes": STANDARD.encode(text) },
+                });
+                active.push(item);
+            }
+            Some(Material::Generic(_)) => {
+                item["secret"]["generic_secret"] = json!({
+                    "secret": { "inline_bytes": STANDARD.encode("[redacted]") },
                 });
                 active.push(item);
             }

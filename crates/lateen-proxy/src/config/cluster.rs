@@ -129,7 +129,7 @@ impl ClusterSpec {
         spec.discovery(&mut message)?;
         spec.balancing(&mut message)?;
         spec.transport(&mut message, context)?;
-        spec.connections(&mut message)?;
+        spec.connections(&mut message, context)?;
         refuse_rest(&message)?;
         Ok(spec)
     }
@@ -192,7 +192,8 @@ impl ClusterSpec {
             Some(settings) => {
                 let members = assignment.members.clone();
                 let hosts = &assignment.hosts;
-                Some(Sticky::new(settings, &shared.sticky, members, hosts, epoch))
+                let table = (self.name.as_str(), &shared.sticky);
+                Some(Sticky::new(settings, table, members, hosts, epoch))
             }
             None => {
                 shared.sticky.clear();

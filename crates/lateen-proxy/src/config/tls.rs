@@ -10,6 +10,7 @@ use lateen_xds::pb::envoy::config::core::v3::{ConfigSource, TransportSocket, tra
 use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
 use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3::downstream_tls_context::SessionTicketKeysType;
+use lateen_xds::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use rustls_pki_types::ServerName;
 
 use super::store::Context;
@@ -130,6 +131,59 @@ pub(crate) fn upstream(
     tls.prepare()
         .map_err(|reason| Invalid::new("typed_config", reason))?;
     Ok(Some(Arc::new(tls)))
+}
+
+/// TLS to a server whose certificate must be for this name and be signed by one of the authorities in a secret of the
+/// discovery stream.
+pub(crate) fn to_server(
+    name: &str,
+    authorities: &str,
+    context: &Context<'_>,
+) -> Result<Arc<ClientTls>, Invalid> {
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    let matcher = pb::SubjectAltNameMatcher {
+        san_type: if is_address {
+            pb::subject_alt_name_matcher::SanType::IpAddress.into()
+        } else {
+            pb::subject_alt_name_matcher::SanType::Dns.into()
+        },
+        matcher: Some(StringMatcher {
+            match_pattern: Some(MatchPattern::Exact(name.to_owned())),
+            ..StringMatcher::default()
+        }),
+        ..pb::SubjectAltNameMatcher::default()
+    };
+    let checks = pb::common_tls_context::CombinedCertificateValidationContext {
+        default_validation_context: Some(pb::CertificateValidationContext {
+            match_typed_subject_alt_names: vec![matcher],
+            ..pb::CertificateValidationContext::default()
+        }),
+        validation_context_sds_secret_config: Some(pb::SdsSecretConfig {
+            name: authorities.to_owned(),
+            sds_config: Some(ConfigSource {
+                config_source_specifier: Some(ConfigSourceSpecifier::Ads(Default::default())),
+                ..ConfigSource::default()
+            }),
+        }),
+        ..Default::default()
+    };
+    let common = pb::CommonTlsContext {
+        validation_context_type: Some(ValidationContextType::CombinedValidationContext(checks)),
+        ..pb::CommonTlsContext::default()
+    };
+    let common = common_context(Some(common), context, false)?;
+    Ok(Arc::new(ClientTls {
+        common,
+        server_name: if is_address {
+            None
+        } else {
+            server_name(name.to_owned())?
+        },
+        host_server_name: false,
+        check_server_name: false,
+        sessions: 1,
+        current: Default::default(),
+    }))
 }
 
 /// The content of a transport socket that must be of this type; nothing for plaintext.

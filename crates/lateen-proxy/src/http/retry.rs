@@ -1,5 +1,6 @@
 //! Attempts: choosing an endpoint, sending the request, and trying again where the route allows it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,8 @@ pub(super) async fn attempts(
     }
     let mut left = policy.map_or(0, |policy| policy.retries);
     let mut tried: Vec<Arc<Host>> = Vec::new();
+    // The last endpoint that did not take the request. One that answers keeps its sessions, whatever it answers.
+    let mut failed: Option<SocketAddr> = None;
     let mut retry_permit: Option<Permit> = None;
     let started = Instant::now();
     loop {
@@ -48,10 +51,16 @@ pub(super) async fn attempts(
         let chosen = match wanted_host(exchange, cluster) {
             Some(Err(lost)) => return Err(lost),
             Some(Ok(host)) if tried.is_empty() => Some(host),
-            _ => match sticky_host(cluster, wish, tried.last().map(Arc::as_ref)) {
-                Some(host) => Some(host),
-                None => choose_host(exchange, cluster, wish, policy, &tried),
-            },
+            _ => {
+                // A retry because of an answer goes where its policy says, and moves no session.
+                let avoids = policy.is_some_and(|policy| !policy.avoid.is_empty());
+                let of_session = if tried.is_empty() || failed.is_some() || !avoids {
+                    session_host(exchange, cluster, wish, failed).await
+                } else {
+                    None
+                };
+                of_session.or_else(|| choose_host(exchange, cluster, wish, policy, &tried))
+            }
         };
         let Some(host) = chosen else {
             cluster.shared.stats.here().cx_none_healthy.inc();
@@ -97,6 +106,10 @@ pub(super) async fn attempts(
         if let Some(policy) = policy.filter(|_| may_retry) {
             left -= 1;
             cluster.shared.stats.here().rq_retry.inc();
+            failed = match &result {
+                Err(error) if moves_session(error.failure) => Some(host.address),
+                _ => None,
+            };
             tried.push(host);
             let answered = result.as_ref().ok().map(|(response, _)| response.headers());
             let pause = pause(policy, policy.retries - left, answered, cluster);
@@ -124,7 +137,7 @@ pub(super) async fn attempts(
             Err(error) => {
                 if moves_session(error.failure) {
                     // The next request of the session does not go where this one failed.
-                    sticky_host(cluster, wish, Some(&*host));
+                    session_host(exchange, cluster, wish, Some(host.address)).await;
                 }
                 let retried = exchange.record.attempts > 1;
                 exchange.record.upstream_failure.clone_from(&error.text);
@@ -214,10 +227,17 @@ fn wanted_host(exchange: &Exchange, cluster: &Cluster) -> Option<Result<Arc<Host
 }
 
 /// The endpoint of the request's session, unless it has none. One that `failed` is left for another.
-fn sticky_host(cluster: &Cluster, wish: &Wish<'_>, failed: Option<&Host>) -> Option<Arc<Host>> {
+async fn session_host(
+    exchange: &Exchange,
+    cluster: &Cluster,
+    wish: &Wish<'_>,
+    failed: Option<SocketAddr>,
+) -> Option<Arc<Host>> {
     let sticky = cluster.sticky.as_ref()?;
-    let failed = failed.map(|host| host.address);
-    sticky.choose(cluster, wish.session?, wish, failed)
+    let worker = &exchange.connection.worker;
+    sticky
+        .choose(worker, cluster, wish.session?, wish, failed)
+        .await
 }
 
 /// Whether a failure says that the endpoint does not take requests.

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 
 pub(crate) use slot::{Material, SecretSlot};
 
-use crate::tls::certificate::Certificate;
+use crate::tls::certificate::{self, Certificate};
 use crate::tls::validation::{Authorities, Validation};
 
 /// Where secrets come from.
@@ -223,11 +223,21 @@ fn material(mut message: pb::Secret) -> Result<Material, Invalid> {
             .within("validation_context")
             .map(|validation| Material::Trust(Arc::new(validation))),
         Some(Type::SessionTicketKeys(_)) => Err(Invalid::unsupported("session_ticket_keys")),
-        Some(Type::GenericSecret(_)) => Err(Invalid::unsupported("generic_secret")),
+        Some(Type::GenericSecret(generic)) => generic_secret(generic).within("generic_secret"),
         None => Err(Invalid::new("type", "is required")),
     }?;
     refuse_rest(&message)?;
     Ok(compiled)
+}
+
+fn generic_secret(mut message: pb::GenericSecret) -> Result<Material, Invalid> {
+    let source = message
+        .secret
+        .take()
+        .ok_or_else(|| Invalid::new("secret", "is required"))?;
+    refuse_rest(&message)?;
+    let content = certificate::read(source).within("secret")?;
+    Ok(Material::Generic(content.into_bytes().into()))
 }
 
 fn error(name: &str, reason: String) -> SecretError {

@@ -17,6 +17,8 @@ use crate::tls::validation::Validation;
 pub(crate) enum Material {
     Certificate(Arc<Certificate>),
     Trust(Arc<Validation>),
+    /// Something that only its user understands, such as a password.
+    Generic(Arc<[u8]>),
 }
 
 /// A secret that is asked for by name, and its content once it has come.
@@ -57,7 +59,7 @@ impl SecretSlot {
     pub(crate) fn certificate(&self) -> Option<Arc<Certificate>> {
         match &**self.content.load().as_ref()? {
             Material::Certificate(certificate) => Some(certificate.clone()),
-            Material::Trust(_) => None,
+            Material::Trust(_) | Material::Generic(_) => None,
         }
     }
 
@@ -65,7 +67,15 @@ impl SecretSlot {
     pub(crate) fn validation(&self) -> Option<Arc<Validation>> {
         match &**self.content.load().as_ref()? {
             Material::Trust(validation) => Some(validation.clone()),
-            Material::Certificate(_) => None,
+            Material::Certificate(_) | Material::Generic(_) => None,
+        }
+    }
+
+    /// The content of a generic secret, when it is one.
+    pub(crate) fn generic(&self) -> Option<Arc<[u8]>> {
+        match &**self.content.load().as_ref()? {
+            Material::Generic(content) => Some(content.clone()),
+            Material::Certificate(_) | Material::Trust(_) => None,
         }
     }
 

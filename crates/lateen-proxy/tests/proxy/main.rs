@@ -19,6 +19,7 @@ mod outlier;
 mod process;
 mod stateful_session;
 mod sticky;
+mod sticky_store;
 mod support;
 mod tcp;
 mod telemetry;

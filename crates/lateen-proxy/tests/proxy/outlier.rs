@@ -18,13 +18,13 @@ const NOBODY: &str = "no healthy upstream";
 const UNAVAILABLE: &str = "grpc-status: 14\r\n";
 
 /// An upstream that answers with the status of the moment.
-struct Scripted {
-    address: SocketAddr,
+pub struct Scripted {
+    pub address: SocketAddr,
     status: Arc<AtomicU16>,
 }
 
 impl Scripted {
-    fn start(status: u16) -> Self {
+    pub fn start(status: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let status = Arc::new(AtomicU16::new(status));
@@ -54,7 +54,7 @@ impl Scripted {
         Self { address, status }
     }
 
-    fn answer(&self, status: u16) {
+    pub fn answer(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
     }
 }

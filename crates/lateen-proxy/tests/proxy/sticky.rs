@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lateen_xds::ResourceType;
 use serde_json::{Value, json};
 
+use crate::outlier::Scripted;
 use crate::support::{Client, Proxy, Upstream, cluster, get, to};
 
 /// The option of a cluster, as a struct with its type beside it.
@@ -141,6 +142,78 @@ fn a_session_moves_once_from_an_endpoint_that_fails() {
         places(address, 20).iter().all(|name| name == "1"),
         "nobody moves back"
     );
+}
+
+#[test]
+fn a_retry_because_of_an_answer_moves_no_session() {
+    // Where a retry goes without a predicate, and with one that avoids the endpoint that answered.
+    let check = |predicate: Value, retried: u16| {
+        let scripted = Scripted::start(200);
+        let other = Upstream::start("1");
+        let mut proxy = Proxy::start(1);
+        proxy.cluster("c", &[scripted.address, other.address], by_user("600s"));
+        let retry = json!({ "retryPolicy": {
+            "retryOn": "retriable-status-codes", "retriableStatusCodes": [503], "numRetries": 1,
+            "retryHostPredicate": predicate, "hostSelectionRetryMaxAttempts": 3,
+        }});
+        let address = proxy.http(json!([to("c", retry)]), json!({}));
+        let mut client = Client::connect(address);
+        let mut ask = |user: usize| {
+            let answer = client.get("/", &[&format!("x-user: user-{user}")]).unwrap();
+            (answer.status, answer.body.is_empty())
+        };
+        // Only the scripted endpoint answers without a body.
+        let user = (0..100)
+            .find(|user| ask(*user).1)
+            .expect("somebody is there");
+        scripted.answer(503);
+        assert_eq!(ask(user).0, retried, "{predicate}");
+        scripted.answer(200);
+        assert_eq!(ask(user), (200, true), "{predicate}: the session has moved");
+    };
+    check(json!([]), 503);
+    let name = "envoy.retry_host_predicates.previous_hosts";
+    let config = json!({ "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" });
+    check(json!([{ "name": name, "typedConfig": config }]), 200);
+}
+
+#[test]
+fn an_endpoint_is_found_however_much_of_the_ring_belongs_to_the_one_that_failed() {
+    let mut all = upstreams(2);
+    let mut proxy = Proxy::start(1);
+    let mut resource = cluster("c", &addresses(&all), by_user("600s"));
+    resource["loadAssignment"]["endpoints"][0]["lbEndpoints"][0]["loadBalancingWeight"] =
+        json!(500);
+    resource["loadAssignment"]["endpoints"][0]["lbEndpoints"][1]["loadBalancingWeight"] = json!(1);
+    proxy.accept(ResourceType::Cluster, &[resource]);
+    let retry = json!({ "retryPolicy": { "retryOn": "connect-failure", "numRetries": 1 } });
+    let address = proxy.http(json!([to("c", retry)]), json!({}));
+    all.remove(0);
+    let mut client = Client::connect(address);
+    for user in 0..50 {
+        let answer = client.get("/", &[&format!("x-user: user-{user}")]).unwrap();
+        assert_eq!(answer.status, 200, "user {user}");
+    }
+}
+
+#[test]
+fn sessions_survive_another_limit() {
+    let all = upstreams(4);
+    let addresses = addresses(&all);
+    let mut proxy = Proxy::start(1);
+    let with = |most: u32| {
+        let mut option = by_user("600s");
+        option["typedExtensionProtocolOptions"]["lateen.sticky_session"]["value"]["max_entries"] =
+            json!(most);
+        option
+    };
+    proxy.cluster("c", &addresses[..1], with(1000));
+    let address = proxy.http(json!([to("c", json!({}))]), json!({}));
+    places(address, 100);
+    proxy.cluster("c", &addresses, with(1_000_000));
+    assert!(places(address, 100).iter().all(|name| name == "0"));
+    proxy.cluster("c", &addresses, with(200));
+    assert!(places(address, 100).iter().all(|name| name == "0"));
 }
 
 #[test]

@@ -95,6 +95,19 @@ impl SessionTable {
         })
     }
 
+    /// Takes over what is known elsewhere: the key belongs to this endpoint, and its idle time begins anew.
+    pub fn put(&self, key: &[u8], endpoint: SocketAddr, now: Instant) {
+        self.with_shard(key, now, |shard, hash, key, millis| {
+            match shard.find(hash, key) {
+                Some(slot) => {
+                    shard.touch(slot, millis);
+                    shard.set_endpoint(slot, endpoint);
+                }
+                None => self.insert(shard, hash, key, endpoint, millis),
+            };
+        });
+    }
+
     /// Begins a session, or moves it away from the endpoint `instead_of`. Returns where the key belongs now, which
     /// differs from `wanted` when another thread was faster. The idle time begins anew.
     pub fn claim(
@@ -107,9 +120,7 @@ impl SessionTable {
         self.with_shard(key, now, |shard, hash, key, millis| {
             let Some(slot) = shard.find(hash, key) else {
                 self.counts.created.fetch_add(1, Ordering::Relaxed);
-                if shard.insert(hash, key, wanted, millis, &|key| self.hashing.hash_one(key)) {
-                    self.counts.evicted.fetch_add(1, Ordering::Relaxed);
-                }
+                self.insert(shard, hash, key, wanted, millis);
                 return wanted;
             };
             shard.touch(slot, millis);
@@ -141,19 +152,21 @@ impl SessionTable {
         self.len() == 0
     }
 
-    /// Some live sessions, at most `most`: those with the latest requests of each shard first.
+    /// Some live sessions, at most `most`: those with the latest requests, the latest first.
     pub fn sessions(&self, now: Instant, most: usize) -> Vec<Session> {
         let millis = self.millis(now);
         let mut all = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
             self.expire(&mut shard, millis, usize::MAX);
-            all.extend(shard.latest().take(most - all.len()).map(|entry| Session {
+            all.extend(shard.latest().take(most).map(|entry| Session {
                 key: String::from_utf8_lossy(&entry.key).into_owned(),
                 endpoint: entry.endpoint,
                 idle: Duration::from_millis(millis.saturating_sub(entry.last_use)),
             }));
         }
+        all.sort_by_key(|session| session.idle);
+        all.truncate(most);
         all
     }
 
@@ -168,6 +181,54 @@ impl SessionTable {
             .store(time.as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// A table of another size with the same sessions and counts. When it is smaller, those that were idle longest are
+    /// given up.
+    pub fn resized(&self, most: u32, now: Instant) -> Self {
+        let idle_timeout = Duration::from_millis(self.idle_timeout.load(Ordering::Relaxed));
+        let count = |count: &AtomicU64| AtomicU64::new(count.load(Ordering::Relaxed));
+        let table = Self {
+            hashing: self.hashing.clone(),
+            more_hashing: self.more_hashing.clone(),
+            epoch: self.epoch,
+            counts: Counts {
+                created: count(&self.counts.created),
+                moved: count(&self.counts.moved),
+                expired: count(&self.counts.expired),
+                evicted: count(&self.counts.evicted),
+            },
+            ..Self::new(idle_timeout, most, now)
+        };
+        let mut all: Vec<_> = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            all.extend(
+                shard
+                    .latest()
+                    .map(|entry| (entry.last_use, entry.endpoint, entry.key.clone())),
+            );
+        }
+        // The oldest first, so that the latest used are linked last and stay when there is not room for all.
+        all.sort_unstable_by_key(|(last_use, ..)| *last_use);
+        for (last_use, endpoint, key) in all {
+            let hash = table.hashing.hash_one(&*key);
+            let mut shard = table.shards[table.shard_of(hash)].lock();
+            table.insert(&mut shard, hash, &key, endpoint, last_use);
+        }
+        table
+    }
+
+    fn insert(&self, shard: &mut Shard, hash: u64, key: &[u8], endpoint: SocketAddr, millis: u64) {
+        if shard.insert(hash, key, endpoint, millis, &|key| {
+            self.hashing.hash_one(key)
+        }) {
+            self.counts.evicted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn shard_of(&self, hash: u64) -> usize {
+        (hash >> 32) as usize % self.shards.len()
+    }
+
     fn with_shard<T>(
         &self,
         key: &[u8],
@@ -177,9 +238,8 @@ impl SessionTable {
         let shortened = (key.len() > LONGEST_KEY).then(|| self.shorten(key));
         let key = shortened.as_deref().unwrap_or(key);
         let hash = self.hashing.hash_one(key);
-        let index = (hash >> 32) as usize % self.shards.len();
         let millis = self.millis(now);
-        let mut shard = self.shards[index].lock();
+        let mut shard = self.shards[self.shard_of(hash)].lock();
         // Two at a time: the table shrinks faster than it grows, and no request pays for many.
         self.expire(&mut shard, millis, 2);
         if let Some(slot) = shard.find(hash, key)
@@ -298,6 +358,45 @@ mod tests {
         assert_eq!(table.claim(&other, endpoint(2), None, now), endpoint(2));
         assert_eq!(table.renew(&long, now), Some(endpoint(1)));
         assert!(table.sessions(now, 10).iter().all(|s| s.key.len() < 128));
+    }
+
+    #[test]
+    fn a_table_of_another_size_keeps_the_latest_used_sessions() {
+        let start = Instant::now();
+        let table = SessionTable::new(IDLE, 100_000, start);
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        for number in 0..1000_u32 {
+            let key = number.to_be_bytes();
+            table.claim(&key, endpoint(number as u8), None, at(number.into()));
+        }
+        let check = |most: u32, kept: std::ops::Range<u32>| {
+            let resized = table.resized(most, at(1000));
+            assert_eq!(resized.len(), kept.len(), "{most}");
+            for number in kept {
+                let known = resized.renew(&number.to_be_bytes(), at(1000));
+                assert_eq!(known, Some(endpoint(number as u8)), "{most} {number}");
+            }
+            assert_eq!(resized.counts().created.load(Ordering::Relaxed), 1000);
+        };
+        check(1 << 20, 0..1000);
+        check(2000, 0..1000);
+        check(10, 990..1000);
+        let latest: Vec<_> = table.sessions(at(1000), 3);
+        let idle: Vec<_> = latest
+            .iter()
+            .map(|session| session.idle.as_millis())
+            .collect();
+        assert_eq!(idle, [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_known_elsewhere_is_taken_over() {
+        let now = Instant::now();
+        let table = SessionTable::new(IDLE, 10, now);
+        table.put(b"ann", endpoint(1), now);
+        table.put(b"ann", endpoint(2), now + IDLE / 2);
+        assert_eq!(table.renew(b"ann", now + IDLE), Some(endpoint(2)));
+        assert_eq!(table.counts().created.load(Ordering::Relaxed), 0);
     }
 
     #[test]

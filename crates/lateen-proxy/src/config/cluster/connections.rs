@@ -12,12 +12,17 @@ use lateen_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_option
 use super::sticky;
 use super::{ClusterSpec, breakers};
 use crate::cluster::{ServerNameRules, UpstreamProtocol};
+use crate::config::store::Context;
 use crate::config::{decode, ip_and_port, limit};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 impl ClusterSpec {
-    pub(super) fn connections(&mut self, message: &mut pb::Cluster) -> Result<(), Invalid> {
+    pub(super) fn connections(
+        &mut self,
+        message: &mut pb::Cluster,
+        context: &Context<'_>,
+    ) -> Result<(), Invalid> {
         if let Some(mut bind) = message.upstream_bind_config.take() {
             let source = bind.source_address.take().ok_or_else(|| {
                 Invalid::new("upstream_bind_config.source_address", "is required")
@@ -71,7 +76,7 @@ impl ClusterSpec {
         for (name, any) in std::mem::take(&mut message.typed_extension_protocol_options) {
             let path = format!("typed_extension_protocol_options[{name}]");
             if name == sticky::NAME {
-                self.sticky = Some(sticky::compile(&any).within(&path)?);
+                self.sticky = Some(sticky::compile(&any, context).within(&path)?);
                 continue;
             }
             if name != HTTP_OPTIONS {

@@ -1,6 +1,8 @@
 //! The option by which a cluster keeps sessions: a struct with `key` (one of `header`, `cookie`, `query` and
-//! `source_ip`), `idle_timeout` (`60s`) and `max_entries`.
+//! `source_ip`), `idle_timeout` (`60s`), `max_entries`, and `redis`: the server that shares them, by `host`, `port`,
+//! `database`, `password_secret` and `tls` (`ca_secret`, `server_name`). Secrets are names on the discovery stream.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -9,8 +11,11 @@ use lateen_route::{Invalid, Within};
 use lateen_xds::pb::google::protobuf::value::Kind;
 use lateen_xds::pb::google::protobuf::{Any, Struct, Value};
 
+use crate::config::store::Context;
 use crate::config::telemetry::struct_of;
-use crate::sticky::StickySettings;
+use crate::config::tls;
+use crate::secret::Origin;
+use crate::sticky::{StickySettings, StoreSettings};
 
 /// Name of the option, and of the extension that the node lists.
 pub(crate) const NAME: &str = "lateen.sticky_session";
@@ -21,9 +26,9 @@ const TYPE: &str = "type.googleapis.com/lateen.sticky_session.v1.StickySession";
 const MOST: f64 = 16_777_216.0;
 
 /// Compiles the option.
-pub(super) fn compile(any: &Any) -> Result<StickySettings, Invalid> {
+pub(super) fn compile(any: &Any, context: &Context<'_>) -> Result<StickySettings, Invalid> {
     let value = struct_of(any, TYPE)?;
-    let (mut session_key, mut idle_timeout, mut most) = (None, None, 1 << 20);
+    let (mut session_key, mut idle_timeout, mut most, mut store) = (None, None, 1 << 20, None);
     for (name, value) in value.fields {
         match (name.as_str(), value.kind) {
             ("key", Some(Kind::StructValue(value))) => {
@@ -39,6 +44,9 @@ pub(super) fn compile(any: &Any) -> Result<StickySettings, Invalid> {
             {
                 most = number as u32;
             }
+            ("redis", Some(Kind::StructValue(value))) => {
+                store = Some(redis(value, context).within("redis")?);
+            }
             _ => return Err(Invalid::unsupported(name)),
         }
     }
@@ -46,7 +54,73 @@ pub(super) fn compile(any: &Any) -> Result<StickySettings, Invalid> {
         key: session_key.ok_or_else(|| Invalid::new("key", "is required"))?,
         idle_timeout: idle_timeout.ok_or_else(|| Invalid::new("idle_timeout", "is required"))?,
         most,
+        store,
     })
+}
+
+/// The server that shares the sessions.
+fn redis(value: Struct, context: &Context<'_>) -> Result<StoreSettings, Invalid> {
+    let (mut host, mut port, mut database, mut password, mut trust) = (None, None, 0, None, None);
+    let small = |number: f64| {
+        let whole = number.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(&number);
+        whole.then_some(number as u16)
+    };
+    for (name, value) in value.fields {
+        match (name.as_str(), value.kind) {
+            ("host", Some(Kind::StringValue(text))) if !text.is_empty() => host = Some(text),
+            ("port", Some(Kind::NumberValue(number))) if small(number).is_some_and(|p| p > 0) => {
+                port = small(number);
+            }
+            ("database", Some(Kind::NumberValue(number))) if small(number).is_some() => {
+                database = small(number).unwrap_or_default();
+            }
+            ("password_secret", Some(Kind::StringValue(secret))) if !secret.is_empty() => {
+                password = Some(context.secrets().slot(Origin::Discovery, &secret, None));
+            }
+            ("tls", Some(Kind::StructValue(value))) => trust = Some(value),
+            _ => return Err(Invalid::unsupported(name)),
+        }
+    }
+    let host = host.ok_or_else(|| Invalid::new("host", "is required"))?;
+    let port = port.ok_or_else(|| Invalid::new("port", "is required"))?;
+    let server = match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    };
+    let (encrypted, tls) = match trust {
+        None => (String::new(), None),
+        Some(trust) => {
+            let (name, authorities) = encryption(trust, &host).within("tls")?;
+            let tls = tls::to_server(&name, &authorities, context).within("tls")?;
+            (format!("{name} {authorities}"), Some(tls))
+        }
+    };
+    let secret = password.as_ref().map_or("", |slot| slot.name.as_str());
+    Ok(StoreSettings {
+        identity: format!("{server} {database} {secret} {encrypted}"),
+        server,
+        host,
+        port,
+        database,
+        password,
+        tls,
+    })
+}
+
+/// The name that the server's certificate must be for, and the secret of its authorities.
+fn encryption(value: Struct, host: &str) -> Result<(String, String), Invalid> {
+    let (mut authorities, mut server_name) = (None, host.to_owned());
+    for (name, value) in value.fields {
+        match (name.as_str(), value.kind) {
+            ("ca_secret", Some(Kind::StringValue(secret))) => authorities = Some(secret),
+            ("server_name", Some(Kind::StringValue(text))) if !text.is_empty() => {
+                server_name = text;
+            }
+            _ => return Err(Invalid::unsupported(name)),
+        }
+    }
+    let authorities = authorities.ok_or_else(|| Invalid::new("ca_secret", "is required"))?;
+    Ok((server_name, authorities))
 }
 
 fn key(value: Struct) -> Result<SessionKey, Invalid> {
