@@ -22,6 +22,7 @@ mod session;
 mod source;
 mod start;
 mod status;
+mod store_probe;
 mod watch;
 mod webhook;
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::debug;
 use crate::engine::World;
-use crate::identity::{Identity, NamespaceSecrets};
+use crate::identity::{GatewaySecrets, Identity, NamespaceSecrets, store_secrets};
 
 /// Longest error of a proxy that is kept for status, in bytes.
 const MAX_ERROR: usize = 4096;
@@ -86,13 +86,18 @@ impl Connection {
 pub(crate) struct ProxySession {
     pub(crate) world: Arc<World>,
     pub(crate) connection: Arc<Connection>,
+    pub(crate) secrets: Arc<GatewaySecrets>,
 }
 
 impl Session for ProxySession {
     fn resources(&self, kind: ResourceType, names: &Names) -> Vec<Resource> {
         if kind == ResourceType::Secret {
             let shown = self.connection.secrets.as_ref();
-            return shown.map_or_else(Vec::new, |shown| shown.resources(names));
+            let mut all = shown.map_or_else(Vec::new, |shown| shown.resources(names));
+            let of_stores =
+                store_secrets::resources(&self.secrets, &self.world, &self.connection, names);
+            all.extend(of_stores);
+            return all;
         }
         let index = self.world.index.read();
         lateen_mesh::resources(&index, &self.connection.proxy, kind, names)

@@ -33,7 +33,7 @@ pub(crate) struct ProxySource {
     /// Who calls over TLS.
     pub(crate) authenticator: Authenticator,
     /// What gateways are shown besides.
-    pub(crate) secrets: GatewaySecrets,
+    pub(crate) secrets: Arc<GatewaySecrets>,
 }
 
 impl Source for ProxySource {
@@ -97,6 +97,7 @@ impl Source for ProxySource {
         Ok(ProxySession {
             world: Arc::clone(&self.world),
             connection,
+            secrets: Arc::clone(&self.secrets),
         })
     }
 }
@@ -221,7 +222,7 @@ mod tests {
             trusted: vec![NODE.parse().unwrap()],
             pod_wait: Duration::from_millis(10),
             authenticator: Authenticator::new(client(), "cluster.local".parse().unwrap()),
-            secrets: GatewaySecrets::new(client()),
+            secrets: Arc::new(GatewaySecrets::new(client())),
         }
     }
 

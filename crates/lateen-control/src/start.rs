@@ -138,20 +138,25 @@ impl Control {
         let world = Arc::new(World::new(mesh));
         let (sender, events) = mpsc::channel(watch::QUEUE);
         let watches = watch::start(&config.client, &sender);
+        let secrets = Arc::new(GatewaySecrets::new(config.client.clone()));
         let source = ProxySource {
             world: Arc::clone(&world),
             check_peers: config.check_peers,
             trusted: config.trusted_addresses.clone(),
             pod_wait: POD_WAIT,
             authenticator: Authenticator::new(config.client.clone(), domain.clone()),
-            secrets: GatewaySecrets::new(config.client.clone()),
+            secrets: Arc::clone(&secrets),
         };
         let server = Server::new(source, Limits::default());
 
         let discovery = tokio::spawn(serve_discovery(server.clone(), xds, socket));
         let mut tasks = JoinSet::new();
         tasks.spawn(engine::run(Arc::clone(&world), events));
-        tasks.spawn(status::keep(Arc::clone(&world), config.client.clone()));
+        tasks.spawn(status::keep(
+            Arc::clone(&world),
+            config.client.clone(),
+            secrets,
+        ));
         for listener in monitoring {
             let world = Arc::clone(&world);
             tasks.spawn(http_server::serve(listener, None, move |request| {

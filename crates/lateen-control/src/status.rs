@@ -3,6 +3,7 @@
 //! Every replica of the control plane writes: they see the same objects and say the same of them, and what is said
 //! already is not written again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,15 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use lateen_api::Kind;
-use lateen_api::lateen::{BodyToHeadersSpec, StickySessionSpec};
+use lateen_api::lateen::{BodyToHeadersSpec, RedisStore, StickySessionSpec};
 use lateen_mesh::index::{self, PolicyStatus};
 use lateen_mesh::{Key, ObjectKind};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
 
 use crate::engine::World;
+use crate::identity::GatewaySecrets;
+use crate::store_probe;
 use crate::watch::Refused;
 
 /// Changes within this time are told together.
@@ -25,21 +29,42 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait after a write that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How often the servers of sticky sessions are asked.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// What is known of the servers of sticky sessions.
+type Stores = BTreeMap<Key, index::Condition>;
+
 /// Writes what becomes of each policy, for ever.
-pub(crate) async fn keep(world: Arc<World>, client: Client) {
+pub(crate) async fn keep(world: Arc<World>, client: Client, secrets: Arc<GatewaySecrets>) {
     let mut state = world.state();
     if state.wait_for(|state| state.synced).await.is_err() {
         return;
     }
+    let mut stores = Stores::new();
+    let mut next_probe = Instant::now();
     loop {
+        let wanted = wanted_stores(&world);
+        let is_known = |key: &Key| stores.contains_key(key);
+        if next_probe <= Instant::now() || !wanted.iter().all(|(key, _)| is_known(key)) {
+            let probes = wanted.iter().map(|store| probe(&world, &secrets, store));
+            let found = futures_util::future::join_all(probes).await;
+            stores = found.into_iter().flatten().collect();
+            next_probe = Instant::now() + PROBE;
+        }
         let mut failed = false;
-        for (kind, key, conditions) in due(&world, Timestamp::now()) {
+        for (kind, key, conditions) in due(&world, &stores, Timestamp::now()) {
             failed |= write(&client, kind, &key, &conditions).await.is_err();
         }
         if failed {
             tokio::time::sleep(RETRY).await;
-        } else if state.changed().await.is_err() {
-            return;
+        } else {
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() {
+                    return;
+                },
+                () = sleep_until(next_probe), if !wanted.is_empty() => {}
+            }
         }
         tokio::time::sleep(PAUSE).await;
         // What came meanwhile is part of the next look.
@@ -47,33 +72,43 @@ pub(crate) async fn keep(world: Arc<World>, client: Client) {
     }
 }
 
+/// The servers that sticky sessions are shared in, by policy.
+fn wanted_stores(world: &World) -> Vec<(Key, RedisStore)> {
+    let index = world.index.read();
+    let with_store = |status: PolicyStatus| Some((status.key, status.store?));
+    index.policy_statuses().filter_map(with_store).collect()
+}
+
+async fn probe(
+    world: &Arc<World>,
+    secrets: &GatewaySecrets,
+    (key, store): &(Key, RedisStore),
+) -> Option<(Key, index::Condition)> {
+    // Without the Secrets nothing can be said; the next look will.
+    let secrets = secrets.listed(world, &key.namespace).await.ok()?;
+    Some((key.clone(), store_probe::condition(store, &secrets).await))
+}
+
 /// The policies whose status does not say what it should, with the conditions that it should have.
-fn due(world: &World, now: Timestamp) -> Vec<(ObjectKind, Key, Vec<Condition>)> {
+fn due(world: &World, stores: &Stores, now: Timestamp) -> Vec<(ObjectKind, Key, Vec<Condition>)> {
     let refused = world.refused.read();
     let invalid = refused.values().filter_map(|refused| {
-        let conditions = updated(
-            &of_refused(refused),
-            refused.generation,
-            refused.status.as_ref(),
-            now,
-        );
+        let status = refused.status.as_ref();
+        let conditions = updated(&of_refused(refused), refused.generation, status, now);
         Some((refused.kind, refused.key.clone(), conditions?))
     });
     let index = world.index.read();
     let judged = index.policy_statuses().filter_map(|status| {
-        let PolicyStatus {
-            kind,
-            key,
-            generation,
-            conditions,
-            current,
-        } = status;
         // A refused change of a good object: that is the news, not how the good form fares.
-        if refused.contains_key(&(kind, key.clone())) {
+        if refused.contains_key(&(status.kind, status.key.clone())) {
             return None;
         }
-        let conditions = updated(&conditions, generation, current.as_ref(), now);
-        Some((kind, key, conditions?))
+        let mut conditions = status.conditions;
+        if status.store.is_some() {
+            conditions.extend(stores.get(&status.key).cloned());
+        }
+        let conditions = updated(&conditions, status.generation, status.current.as_ref(), now);
+        Some((status.kind, status.key, conditions?))
     });
     invalid.chain(judged).collect()
 }

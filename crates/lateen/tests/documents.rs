@@ -88,6 +88,12 @@ fn the_sample_works_as_its_readme_shows() {
 }
 
 #[test]
+fn gateways_share_sessions_as_the_readme_shows() {
+    let expected = ["20 backend-2-", "condition met", "200\n"];
+    check("samples/shared-sessions/README.md", &expected);
+}
+
+#[test]
 fn the_book_store_works_as_its_readme_shows() {
     check(
         "samples/bookinfo/README.md",

@@ -8,6 +8,7 @@ mod caller;
 mod issue;
 mod root_certificate;
 mod secrets;
+pub(crate) mod store_secrets;
 
 pub(crate) use authority::{Authority, load};
 pub(crate) use caller::{Authenticator, Identity};

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::Identity;
+use super::{Identity, store_secrets};
 use crate::engine::World;
 
 const SCHEME: &str = "kubernetes://";
@@ -77,13 +77,23 @@ impl GatewaySecrets {
             tracing::info!(identity = %identity.id, "this gateway may not list secrets, so it is shown none");
             return Ok(None);
         }
-        let found = self.of_namespace(world, &identity.namespace);
+        let found = self.listed(world, &identity.namespace).await?;
+        Ok(Some(found))
+    }
+
+    /// The Secrets of a namespace, once all that exist have been read.
+    pub(crate) async fn listed(
+        &self,
+        world: &Arc<World>,
+        namespace: &str,
+    ) -> Result<Arc<NamespaceSecrets>, Status> {
+        let found = self.of_namespace(world, namespace);
         let mut listed = found.listed.subscribe();
         timeout(LIST_TIME, listed.wait_for(|listed| *listed))
             .await
             .map_err(|_| Status::unavailable("the namespace's secrets have not been read yet"))?
             .map_err(|_| Status::unavailable("the control plane is stopping"))?;
-        Ok(Some(found))
+        Ok(found)
     }
 
     async fn may_list(&self, identity: &Identity) -> Result<bool, Status> {
@@ -118,7 +128,11 @@ impl GatewaySecrets {
     }
 
     /// The Secrets of a namespace, read from now on.
-    fn of_namespace(&self, world: &Arc<World>, namespace: &str) -> Arc<NamespaceSecrets> {
+    pub(super) fn of_namespace(
+        &self,
+        world: &Arc<World>,
+        namespace: &str,
+    ) -> Arc<NamespaceSecrets> {
         let mut namespaces = self.namespaces.lock();
         if let Some(found) = namespaces.get(namespace) {
             return Arc::clone(found);
@@ -171,6 +185,8 @@ async fn follow(api: Api<Secret>, into: Arc<NamespaceSecrets>, world: Weak<World
                 let shown = connection.secrets.as_ref();
                 if shown.is_some_and(|shown| Arc::ptr_eq(shown, &into)) {
                     connection.changes.mark(ResourceType::Secret, Names::All);
+                } else {
+                    store_secrets::mark(connection, &into.namespace);
                 }
             }
         }
@@ -203,6 +219,17 @@ impl NamespaceSecrets {
             .collect()
     }
 
+    /// An entry of a Secret, if it is there.
+    pub(crate) fn entry(&self, secret: &str, key: &str) -> Option<Vec<u8>> {
+        let secrets = self.secrets.read();
+        bytes(secrets.get(secret)?, key).map(<[u8]>::to_vec)
+    }
+
+    /// A Secret of the namespace, if it is known.
+    pub(super) fn get(&self, name: &str) -> Option<Secret> {
+        self.secrets.read().get(name).cloned()
+    }
+
     fn resource(&self, name: &str) -> Option<Resource> {
         let rest = name.strip_prefix(SCHEME)?;
         let local = match rest.split_once('/') {
@@ -220,23 +247,28 @@ impl NamespaceSecrets {
             let secret = secrets.get(local.strip_suffix(AUTHORITIES)?)?;
             Some((secret, authorities(secret)?))
         })?;
-        let version = format!(
-            "{}/{}",
-            secret.name_any(),
-            secret.resource_version().unwrap_or_default()
-        );
-        let message = pb::Secret {
-            name: name.to_owned(),
-            r#type: Some(content),
-        };
-        Some(Resource {
-            name: name.to_owned(),
-            version,
-            body: Any {
-                type_url: ResourceType::Secret.type_url().to_owned(),
-                value: message.encode_to_vec(),
-            },
-        })
+        Some(resource(name, secret, content))
+    }
+}
+
+/// The content of a Secret under the name that a proxy asked for.
+pub(super) fn resource(name: &str, secret: &Secret, content: Type) -> Resource {
+    let version = format!(
+        "{}/{}",
+        secret.name_any(),
+        secret.resource_version().unwrap_or_default()
+    );
+    let message = pb::Secret {
+        name: name.to_owned(),
+        r#type: Some(content),
+    };
+    Resource {
+        name: name.to_owned(),
+        version,
+        body: Any {
+            type_url: ResourceType::Secret.type_url().to_owned(),
+            value: message.encode_to_vec(),
+        },
     }
 }
 
@@ -262,12 +294,12 @@ fn authorities(secret: &Secret) -> Option<Type> {
     }))
 }
 
-fn bytes<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
+pub(super) fn bytes<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
     let found = secret.data.as_ref()?.get(key)?;
     (!found.0.is_empty()).then_some(found.0.as_slice())
 }
 
-fn inline(bytes: &[u8]) -> DataSource {
+pub(super) fn inline(bytes: &[u8]) -> DataSource {
     DataSource {
         specifier: Some(Specifier::InlineBytes(bytes.to_vec())),
         ..DataSource::default()

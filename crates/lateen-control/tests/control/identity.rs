@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::support::{Mesh, Proxy, SIDECAR, WEB, create, eventually, service};
+use crate::support::{Mesh, Proxy, SIDECAR, WEB, api_of, create, eventually, service, typed};
 
 /// Name in the control plane's certificate.
 const SERVER: &str = "istiod.istio-system.svc";
@@ -154,6 +154,77 @@ async fn discovery_over_tls_serves_a_proxy_what_its_identity_may_see() {
         (ResourceType::Secret, 0),
         "a sidecar is shown none"
     );
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_of_a_store_goes_to_proxies_that_have_proved_who_they_are() {
+    let mesh = Mesh::start().await;
+    mesh.stop_validating().await;
+    for definition in lateen_api::crd::all() {
+        create(&mesh.client, definition).await;
+    }
+    create(&mesh.client, service("web")).await;
+    mesh.pod("web", "10.0.0.9").await;
+    let policy = json!({
+        "apiVersion": "lateen.dev/v1alpha1", "kind": "StickySession",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "targetRefs": [{"kind": "Service", "name": "web"}],
+            "key": {"header": "x-user"}, "idleTimeout": "60s",
+            // Nobody listens there.
+            "store": {"redis": {"url": "redis://127.0.0.1:1", "passwordSecretRef": {"name": "store"}}},
+        },
+    });
+    let policies = api_of(&mesh.client, &policy);
+    eventually("the kind is served", async || {
+        let made = policies
+            .create(&PostParams::default(), &typed(&policy))
+            .await;
+        made.is_ok()
+    })
+    .await;
+    let reachable = async |wanted: &str, part: &str| {
+        eventually(part, async || {
+            let found = policies.get("web").await.unwrap();
+            let conditions = found.data["status"]["conditions"].as_array().cloned();
+            conditions.into_iter().flatten().any(|it| {
+                it["type"] == "StoreReachable"
+                    && it["status"] == wanted
+                    && it["message"].as_str().unwrap().contains(part)
+            })
+        })
+        .await;
+    };
+    reachable("False", "Secret store has no entry password").await;
+    let roots = mesh.roots("default").await;
+    let channel = mesh.channel(&roots, None).await;
+    let token = mesh.token("default", "default", "istio-ca").await;
+    let mut proxy = Proxy::over(channel, Some(&token), SIDECAR).await.unwrap();
+    proxy.until(ResourceType::Cluster, WEB).await;
+    let name = "sticky-store://default/web/password";
+    proxy.subscribe(ResourceType::Secret, &[name]).await;
+    let secret = |password: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store", "namespace": "default"},
+            "stringData": {"password": password},
+        })
+    };
+    create(&mesh.client, secret("one")).await;
+    proxy.until(ResourceType::Secret, name).await;
+    let secrets = api_of(&mesh.client, &secret("two"));
+    let change = Patch::Merge(secret("two"));
+    secrets
+        .patch("store", &PatchParams::default(), &change)
+        .await
+        .unwrap();
+    proxy.until(ResourceType::Secret, name).await;
+    // The plain port proves nothing.
+    let mut plain = Proxy::connect(&mesh, SIDECAR).await.unwrap();
+    plain.until(ResourceType::Cluster, WEB).await;
+    plain.subscribe(ResourceType::Secret, &[name]).await;
+    let (kind, found) = plain.next().await.unwrap();
+    assert_eq!((kind, found.len()), (ResourceType::Secret, 0));
     mesh.stop().await;
 }
 

@@ -276,7 +276,7 @@ async fn configuration_that_cannot_work_is_refused_before_it_is_stored() {
 
 impl Mesh {
     /// Lets objects be stored as if they were from before the validating webhook.
-    async fn stop_validating(&self) {
+    pub(crate) async fn stop_validating(&self) {
         let validator = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingWebhookConfiguration", "metadata": {},

@@ -26,6 +26,7 @@ pub(crate) use lookup::gateway_name;
 pub use lookup::{MergedRule, host_matches, resolve_host};
 pub use policy_status::{Condition, PolicyStatus};
 pub use service::{Discovery, Service, ServicePort, TargetPort};
+pub use sticky_session::{StoreSecret, parse_store_secret, store_secret};
 pub use workload::{Endpoint, Locality, TLS_MODE_LABEL, Workload};
 
 use crate::{Key, MeshConfig};

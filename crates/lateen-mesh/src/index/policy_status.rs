@@ -4,7 +4,7 @@
 //! effect, `ResolvedRefs` whether everything that it refers to exists.
 
 use lateen_api::StickySession;
-use lateen_api::lateen::TargetReference;
+use lateen_api::lateen::{RedisStore, TargetReference};
 
 use super::{Index, Service};
 use crate::{Key, ObjectKind};
@@ -33,6 +33,8 @@ pub struct PolicyStatus {
     pub generation: i64,
     /// What is to be said.
     pub conditions: Vec<Condition>,
+    /// The server that a sticky session's sessions are shared in.
+    pub store: Option<RedisStore>,
     /// The status that the object has.
     pub current: Option<serde_json::Value>,
 }
@@ -53,7 +55,14 @@ impl Index {
         let sessions = self.sticky_sessions.iter().map(|(key, session)| {
             let targets = session.spec.target_refs.iter();
             let targets = targets.map(|target| self.session_target(key, session, target));
-            status(ObjectKind::StickySession, key, session, targets)
+            PolicyStatus {
+                store: session
+                    .spec
+                    .store
+                    .as_ref()
+                    .and_then(|store| store.redis.clone()),
+                ..status(ObjectKind::StickySession, key, session, targets)
+            }
         });
         let bodies = self.body_to_headers.iter().map(|(key, policy)| {
             let targets = policy.spec.target_refs.iter();
@@ -173,6 +182,7 @@ fn status<S: lateen_api::Kind>(
         key: key.clone(),
         generation: policy.metadata.generation.unwrap_or_default(),
         conditions: vec![accepted, resolved],
+        store: None,
         current: policy.status.clone(),
     }
 }

@@ -1,19 +1,21 @@
 //! Sticky sessions as an option of clusters.
 //!
 //! `typed_extension_protocol_options["lateen.sticky_session"]` is a `TypedStruct` of the type [`TYPE`]: `key` with one of
-//! `header`, `cookie`, `query` (names) and `source_ip` (true); `idle_timeout`, a duration in seconds (`60s`); and
-//! `max_entries`.
+//! `header`, `cookie`, `query` (names) and `source_ip` (true); `idle_timeout`, a duration in seconds (`60s`);
+//! `max_entries`; and `redis`, the server that shares the sessions: `host`, `port`, `database`, `password_secret`, and
+//! `tls` with `ca_secret` and `server_name`. Its secrets have the names of [`store_secret`](crate::index::store_secret).
 
 use std::collections::HashMap;
 
-use lateen_api::lateen::SessionKey;
+use lateen_api::lateen::{RedisStore, SessionKey};
 use lateen_xds::pb::envoy::config::cluster::v3::Cluster;
 use lateen_xds::pb::google::protobuf::value::Kind;
 use lateen_xds::pb::google::protobuf::{Any, Struct, Value};
 
 use super::build::{boolean, fields, text};
 use super::telemetry::{structure, typed_struct};
-use crate::{Index, Proxy, index::Service};
+use crate::index::{Service, StoreSecret, store_secret};
+use crate::{Index, Key, Proxy};
 
 /// The extension that proxies list when they keep sessions.
 pub(super) const EXTENSION: &str = "lateen.sticky_session";
@@ -41,14 +43,47 @@ pub(super) fn apply(
     let spec = &session.spec;
     let store = spec.store.as_ref();
     let most = store.and_then(|store| store.memory.as_ref()?.max_entries);
-    let options = fields([
+    let mut options = fields([
         ("key", structure(key(&spec.key))),
         ("idle_timeout", text(spec.idle_timeout.to_string())),
         ("max_entries", count(most.unwrap_or(MAX_ENTRIES))),
     ]);
+    if let Some(server) = store.and_then(|store| store.redis.as_ref()) {
+        let policy = Key::new(session.namespace(), session.name());
+        let server = redis(server, &policy);
+        options
+            .fields
+            .extend(server.map(|server| ("redis".to_owned(), structure(server))));
+    }
     let options: HashMap<String, Any> =
         HashMap::from([(EXTENSION.to_owned(), typed_struct(TYPE, options))]);
     cluster.typed_extension_protocol_options.extend(options);
+}
+
+/// The server of a policy; nothing when its URL is malformed, which validation refuses.
+fn redis(server: &RedisStore, policy: &Key) -> Option<Struct> {
+    let (host, port, database) = server.address()?;
+    let mut all = fields([
+        ("host", text(host)),
+        ("port", count(port.into())),
+        ("database", count(database.into())),
+    ]);
+    if server.password_secret_ref.is_some() {
+        let secret = text(store_secret(policy, StoreSecret::Password));
+        all.fields.insert("password_secret".to_owned(), secret);
+    }
+    if let Some(tls) = &server.tls {
+        let name = tls.server_name.as_deref().unwrap_or(host);
+        let tls = fields([
+            (
+                "ca_secret",
+                text(store_secret(policy, StoreSecret::Authorities)),
+            ),
+            ("server_name", text(name)),
+        ]);
+        all.fields.insert("tls".to_owned(), structure(tls));
+    }
+    Some(all)
 }
 
 fn key(key: &SessionKey) -> Struct {

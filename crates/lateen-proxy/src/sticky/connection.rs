@@ -137,13 +137,12 @@ async fn keep(
     is_away: Rc<Cell<bool>>,
 ) {
     let mut pause = PAUSE.0;
-    let mut told = String::new();
     loop {
         let opened = timeout(CONNECT_TIME, open(&store.settings, mark)).await;
         let failed = match opened.unwrap_or(Err(ConnectionError::Silent)) {
             Ok(stream) => {
                 is_away.set(false);
-                told.clear();
+                store.troubles.lock().clear();
                 pause = PAUSE.0;
                 store.counts.connected.fetch_add(1, Ordering::Relaxed);
                 let ended = serve(stream, &mut queue).await;
@@ -158,14 +157,13 @@ async fn keep(
         is_away.set(true);
         let text = failed.to_string();
         // Every worker meets the same trouble, and again with every attempt.
-        if text != told {
+        if store.troubles.lock().insert(text.clone()) {
             let server = &store.settings.server;
             tracing::warn!(
                 server,
                 error = text,
                 "sessions are not shared: their store does not answer"
             );
-            told = text;
         }
         if refuse(&mut queue, pause).await {
             return;

@@ -4,6 +4,7 @@
 //! the idle time anew and says where the key belongs. What the table in memory knows, or the ring, is the proposal. A
 //! request waits for the answer for a few milliseconds at most; without one it goes where the proposal says.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lateen_route::hash::xx64;
+use parking_lot::Mutex;
 
 use super::connection::Unanswered;
 use super::resp::{self, Reply};
@@ -61,6 +63,8 @@ pub(crate) struct Store {
     pub(crate) id: u64,
     pub(crate) settings: StoreSettings,
     pub(crate) counts: StoreCounts,
+    /// What was told of connections since the last good one.
+    pub(super) troubles: Mutex<BTreeSet<String>>,
     /// What the keys of the cluster begin with.
     prefix: Vec<u8>,
 }
@@ -86,6 +90,7 @@ impl Store {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             settings,
             counts: StoreCounts::default(),
+            troubles: Mutex::default(),
             prefix: format!("lateen:{cluster}:").into_bytes(),
         }
     }
