@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use open::{Opening, Pending, open_http1, open_http2};
 
 use crate::cluster::{Cluster, ClusterShared, Discovery, Host, Priority};
-use crate::http::body::RequestBody;
+use crate::http::request_body::RequestBody;
 use crate::shared::Clusters;
 use crate::tls::client::Asked;
 use crate::tls::info::TlsInfo;

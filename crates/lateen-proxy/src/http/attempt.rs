@@ -10,12 +10,12 @@ use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use lateen_route::retry::Failure;
 
-use super::body::{RequestBody, RequestSource};
 use super::exchange::Exchange;
 use super::filter::alpn::UpstreamProtocols;
 use super::finish::{Lease, UpstreamHold};
 use super::head::Head;
 use super::reply::{Reset, http_status};
+use super::request_body::{RequestBody, RequestSource};
 use crate::cluster::{ActiveRequest, Cluster, Host, Limited, Priority, UpstreamProtocol};
 use crate::outlier::{Event, report};
 use crate::pool::PoolError;

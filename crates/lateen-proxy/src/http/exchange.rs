@@ -13,7 +13,7 @@ use lateen_route::redirect::Redirect;
 use lateen_route::route::{Target, WeightedCluster};
 use lateen_route::{Action, Decision, Forward, Route, RouteTable, VirtualHost};
 
-use super::body::{Content, RequestSource, ResponseBody};
+use super::body::{Content, ResponseBody};
 use super::connection::HttpConnection;
 use super::filter::alpn::UpstreamProtocols;
 use super::filter::{ActiveFault, Passed, Wanted};
@@ -22,6 +22,7 @@ use super::forward::{self, Forwarded};
 use super::head::Head;
 use super::manager::ServerHeader;
 use super::reply::{LocalReply, grpc_status};
+use super::request_body::RequestSource;
 use super::throttle::Throttled;
 use super::{filter, forwarded, hop, upgrade};
 use crate::cluster::Priority;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::body::RequestSource;
 use super::connection::HttpConnection;
 use super::filter::ActiveFault;
+use super::request_body::RequestSource;
 use crate::cluster::{ActiveRequest, Cluster};
 use crate::flags::Flags;
 use crate::pool::{Http1Connection, Stream};

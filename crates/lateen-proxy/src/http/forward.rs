@@ -15,10 +15,10 @@ use lateen_route::route::{Forward, WeightedCluster};
 use lateen_route::{Route, VirtualHost};
 use tokio::time::Instant;
 
-use super::body::RequestSource;
 use super::exchange::{Exchange, mutate_request, target};
 use super::finish::{Deadline, UpstreamHold};
 use super::reply::LocalReply;
+use super::request_body::RequestSource;
 use super::retry::attempts;
 use super::{hop, shadow};
 use crate::balancing::Wish;

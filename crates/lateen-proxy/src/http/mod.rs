@@ -23,6 +23,7 @@ pub(crate) mod local;
 pub(crate) mod manager;
 mod normalise;
 pub(crate) mod reply;
+pub(crate) mod request_body;
 mod retry;
 pub(crate) mod shadow;
 mod throttle;

@@ -18,13 +18,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::attempt::{Choice, build, outlier_status, send};
-use super::body::{REPLAY_LIMIT, RequestBody};
 use super::exchange::{ATTEMPT_COUNT, Exchange};
 use super::finish::UpstreamHold;
 use super::forward::Plan;
 use super::forwarded::append_forwarded_for;
 use super::head::Head;
 use super::kept::{Kept, Position};
+use super::request_body::{REPLAY_LIMIT, RequestBody};
 use crate::balancing::Wish;
 use crate::cluster::{ActiveRequest, Cluster, Discovery, Limited, Priority, UpstreamProtocol};
 use crate::outlier::{Event, report};

@@ -7,9 +7,9 @@ use http::{HeaderName, StatusCode};
 use lateen_route::body_fields::{BodyFields, Unreadable, is_same_to_applications};
 use tokio::time::Instant;
 
-use super::super::body::ReadAheadError;
 use super::super::exchange::Exchange;
 use super::super::reply::LocalReply;
+use super::super::request_body::ReadAheadError;
 use crate::flags::Flags;
 use crate::stats::HttpStats;
 
