@@ -273,3 +273,26 @@ fn a_worker_holds_back_so_many_bytes_and_no_more() {
     drop(slow);
     eventually(|| send(address, &requests[1]).status == 200);
 }
+
+#[test]
+fn who_waits_for_a_continue_is_asked_for_bodies_that_pass() {
+    let (_proxy, upstream, address) = plain(json!({}));
+    let long = " ".repeat(300);
+    for (line, body, user) in [
+        ("content-type: text/plain", "text", None),
+        (JSON, long.as_str(), None),
+        (JSON, "{", None),
+        (JSON, r#"{"user": "ann"}"#, Some("ann")),
+    ] {
+        let whole = post(&[line, "expect: 100-continue"], body.as_bytes());
+        let (head, rest) = whole.split_at(whole.len() - body.len());
+        let mut client = Client::connect(address);
+        client.0.write_all(head).unwrap();
+        assert_eq!(client.read(true).unwrap().status, 100, "{line} {body}");
+        client.0.write_all(rest).unwrap();
+        assert_eq!(client.read(false).unwrap().status, 200, "{line} {body}");
+        let seen = upstream.next();
+        assert_eq!(seen.header("x-user"), user, "{line} {body}");
+        assert_eq!(seen.rest(), body);
+    }
+}
