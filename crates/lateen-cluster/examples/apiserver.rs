@@ -26,6 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         certificate_names: Vec::new(),
         service_range: "10.96.0.0/16".to_owned(),
         node_ports: 30000..=32767,
+        autoscaler: Default::default(),
     })
     .await?;
     std::fs::write(

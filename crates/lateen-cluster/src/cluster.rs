@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Policies, Webhooks};
-use crate::controllers::{self, Controllers, ControllersConfig};
+use crate::controllers::{self, AutoscalerConfig, Controllers, ControllersConfig};
 use crate::registry::Registry;
 use crate::server::{Api, Body, BodyError, Kubelet, ServiceRange};
 use crate::serving::{CertificateError, Certificates, Front, Guard};
@@ -40,6 +40,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// Where the node's agent answers for logs, exec and port-forward.
     pub kubelet_socket: PathBuf,
+    /// How HorizontalPodAutoscalers are followed.
+    pub autoscaler: AutoscalerConfig,
 }
 
 /// Why a cluster did not start.
@@ -80,13 +82,6 @@ const OWN_NAMES: [&str; 7] = [
     "127.0.0.1",
     "::1",
 ];
-
-/// Metrics are fresher here than in a large cluster, and people wait in front of it.
-const AUTOSCALER_PERIOD: Duration = Duration::from_secs(5);
-
-/// Many manifests name no requests, and an autoscaler for them would do nothing: their containers count as ones that
-/// ask for a tenth of a processor.
-const DEFAULT_CPU_REQUEST: i64 = 100;
 
 /// How long a node has to be gone before its pods are removed, as in Kubernetes.
 const LOST_NODE_GRACE: Duration = Duration::from_secs(40);
@@ -161,8 +156,7 @@ impl Cluster {
                 api_address,
                 root_ca_pem: certificates.ca_pem.clone(),
                 lost_node_grace: LOST_NODE_GRACE,
-                autoscaler_period: AUTOSCALER_PERIOD,
-                default_cpu_request: Some(DEFAULT_CPU_REQUEST),
+                autoscaler: config.autoscaler,
             },
         );
         Ok(Self {

@@ -44,4 +44,5 @@ mod tokens;
 pub mod user;
 
 pub use cluster::{Cluster, Config, StartError, client};
+pub use controllers::AutoscalerConfig;
 pub use serving::CertificateError;

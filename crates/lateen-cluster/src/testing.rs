@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::server::full;
 use crate::user::User;
-use crate::{Cluster, Config};
+use crate::{AutoscalerConfig, Cluster, Config};
 
 /// A cluster in a folder of its own, with the namespace `test`.
 pub(crate) struct TestCluster {
@@ -25,6 +25,7 @@ impl TestCluster {
             service_range: "10.96.0.0/16".to_owned(),
             node_ports: 30000..=32767,
             kubelet_socket: folder.path().join("kubelet.sock"),
+            autoscaler: AutoscalerConfig::default(),
         };
         let cluster = Cluster::start(config).await.expect("starts");
         let started = Self {

@@ -33,6 +33,7 @@ impl Running {
             certificate_names: vec!["api.example".to_owned()],
             service_range: "10.96.0.0/16".to_owned(),
             node_ports: 30000..=32767,
+            autoscaler: Default::default(),
             kubelet_socket: folder.path().join("kubelet.sock"),
         };
         let cluster = Cluster::start(config).await.unwrap();

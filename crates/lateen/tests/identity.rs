@@ -90,6 +90,7 @@ async fn start(state: &Path) -> (Cluster, Control) {
         certificate_names: Vec::new(),
         service_range: "10.96.0.0/16".to_owned(),
         node_ports: 30000..=32767,
+        autoscaler: Default::default(),
         kubelet_socket: state.join("kubelet"),
     })
     .await

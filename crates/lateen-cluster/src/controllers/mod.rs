@@ -39,6 +39,7 @@ use kube::{Client, Resource};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::autoscaler::AutoscalerConfig;
 use self::cache::{Cache, Kind};
 use self::error::Error;
 use self::events::Recorder;
@@ -54,11 +55,8 @@ pub struct ControllersConfig {
     pub root_ca_pem: String,
     /// How long a node has to be gone before its pods are removed. Kubernetes waits 40 seconds.
     pub lost_node_grace: Duration,
-    /// How often autoscalers look at their metrics. Kubernetes does every 15 seconds.
-    pub autoscaler_period: Duration,
-    /// What a container without a request for CPU counts with in autoscaling, in thousandths of a processor. With none,
-    /// utilization of such containers is an error, as in Kubernetes.
-    pub default_cpu_request: Option<i64>,
+    /// How HorizontalPodAutoscalers are followed.
+    pub autoscaler: AutoscalerConfig,
 }
 
 /// The running controllers. Dropping it stops them without waiting; [`Self::shutdown`] waits.

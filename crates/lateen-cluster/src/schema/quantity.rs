@@ -105,6 +105,14 @@ impl Quantity {
         }
     }
 
+    /// The same of something that is told with binary suffixes, e.g. bytes of memory.
+    pub fn binary_thousandths(amount: i64) -> Self {
+        Self {
+            style: Style::Binary,
+            ..Self::thousandths(amount)
+        }
+    }
+
     /// Whether the amount is below zero.
     pub fn is_negative(self) -> bool {
         self.billionths < 0

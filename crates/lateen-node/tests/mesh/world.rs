@@ -50,6 +50,7 @@ impl Mesh {
             certificate_names: vec![network.node_address().to_string()],
             service_range: services.to_string(),
             node_ports: 30000..=32767,
+            autoscaler: Default::default(),
             kubelet_socket: kubelet_socket.clone(),
         })
         .await

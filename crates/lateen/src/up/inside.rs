@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kube::Client;
-use lateen_cluster::Cluster;
+use lateen_cluster::{AutoscalerConfig, Cluster};
 use lateen_node::network::Range;
 use lateen_node::{HostAddresses, Network, Node, NodeConfig, Outside};
 use serde_json::json;
@@ -43,6 +43,13 @@ const API_PORT: u16 = 6443;
 
 /// Name of the one node.
 const NODE_NAME: &str = "lateen";
+
+/// Metrics are fresher here than in a large cluster, and people wait in front of it.
+const AUTOSCALER_PERIOD: Duration = Duration::from_secs(5);
+
+/// Many manifests name no requests, and an autoscaler for them would do nothing: their containers count as ones that
+/// ask for a tenth of a processor.
+const DEFAULT_CPU_REQUEST: i64 = 100;
 
 /// How long workloads may take to get ready before `up` says what is missing.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -100,6 +107,11 @@ async fn live(outside: &Outside, task_file: &Path, users: u32) -> Result<()> {
         service_range: SERVICE_RANGE.to_string(),
         node_ports: NODE_PORTS,
         kubelet_socket: state.kubelet_socket(),
+        autoscaler: AutoscalerConfig {
+            period: AUTOSCALER_PERIOD,
+            default_cpu_request: Some(DEFAULT_CPU_REQUEST),
+            ..AutoscalerConfig::default()
+        },
     })
     .await
     .map_err(|error| CommandError::unavailable(chain(&error)))?;

@@ -8,14 +8,9 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::AutoscalerConfig;
 use crate::controllers::meta::{phase, ready_condition};
 use crate::schema::quantity::Quantity;
-
-/// What CPU a pod uses in this time after its start is taken for the work of starting, unless it is ready.
-const CPU_INITIALIZATION: SignedDuration = SignedDuration::from_mins(5);
-
-/// A pod that became unready within this time of its start has not been ready yet.
-const INITIAL_READINESS_DELAY: SignedDuration = SignedDuration::from_secs(30);
 
 /// What one pod uses of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +48,7 @@ pub(super) struct Question<'q> {
     /// Replicas now: what a metric within its tolerance leaves.
     pub(super) current: i32,
     pub(super) tolerances: Tolerances,
-    /// What a container without a request for CPU counts with; nothing: it is an error.
-    pub(super) default_cpu_request: Option<i64>,
+    pub(super) config: &'q AutoscalerConfig,
     pub(super) now: Timestamp,
 }
 
@@ -81,6 +75,10 @@ pub(super) enum CalculateError {
         container: String,
         pod: String,
     },
+    #[error("missing pod-level request for {resource} in Pod {pod}")]
+    PodRequest { resource: String, pod: String },
+    #[error("container {container} not found in Pod {pod}")]
+    Container { container: String, pod: String },
     #[error("no metrics returned matched known pods")]
     Requests,
 }
@@ -188,7 +186,7 @@ fn group<'p>(
         } else if phase(pod) == "Pending" {
             groups.unready.push(name);
         } else if let Some(usage) = usage.get(name) {
-            match question.resource == "cpu" && is_starting(pod, usage, question.now) {
+            match question.resource == "cpu" && is_starting(pod, usage, question) {
                 true => groups.unready.push(name),
                 false => groups.ready += 1,
             }
@@ -200,7 +198,7 @@ fn group<'p>(
 }
 
 /// Whether a pod's CPU is that of its start.
-fn is_starting(pod: &Pod, usage: &Usage, now: Timestamp) -> bool {
+fn is_starting(pod: &Pod, usage: &Usage, question: &Question<'_>) -> bool {
     let started = pod
         .status
         .as_ref()
@@ -213,14 +211,16 @@ fn is_starting(pod: &Pod, usage: &Usage, now: Timestamp) -> bool {
         .last_transition_time
         .as_ref()
         .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let after =
-        |time: Timestamp, span: SignedDuration| time.checked_add(span).unwrap_or(Timestamp::MAX);
-    let window = SignedDuration::try_from(usage.window).unwrap_or(SignedDuration::MAX);
-    if after(started.0, CPU_INITIALIZATION) > now {
+    let after = |time: Timestamp, span: Duration| {
+        let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
+        time.checked_add(span).unwrap_or(Timestamp::MAX)
+    };
+    let config = question.config;
+    if after(started.0, config.cpu_initialization) > question.now {
         // A ready pod's usage counts once a whole window lies after it became ready.
-        is_unready || usage.at < after(changed, window)
+        is_unready || usage.at < after(changed, usage.window)
     } else {
-        is_unready && after(started.0, INITIAL_READINESS_DELAY) > changed
+        is_unready && after(started.0, config.initial_readiness_delay) > changed
     }
 }
 
@@ -240,42 +240,53 @@ fn requests<'p>(
 /// What a pod requests: by itself, or all of its containers that run beside each other.
 fn request(question: &Question<'_>, pod: &Pod) -> Result<i64, CalculateError> {
     let Some(spec) = &pod.spec else { return Ok(0) };
+    let pod_name = || pod.metadata.name.clone().unwrap_or_default();
     let amount_of = |requests: Option<&BTreeMap<String, QuantityText>>| {
         let text = requests?.get(question.resource)?;
         Quantity::parse(&text.0).ok().map(Quantity::milli)
     };
-    let own = spec.resources.as_ref();
-    if let Some(amount) = amount_of(own.and_then(|resources| resources.requests.as_ref()))
-        && question.container.is_none()
-    {
-        return Ok(amount);
-    }
+    let of_container = |container: &Container| {
+        let resources = container.resources.as_ref();
+        amount_of(resources.and_then(|resources| resources.requests.as_ref()))
+    };
+    let assumed = question.config.default_cpu_request;
+    let assumed = assumed.filter(|_| question.resource == "cpu");
     let stays = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
     let side = spec.init_containers.iter().flatten().filter(stays);
-    let mut sum = 0_i64;
-    for container in spec.containers.iter().chain(side) {
-        if question
-            .container
-            .is_some_and(|name| name != container.name)
-        {
-            continue;
-        }
-        let resources = container.resources.as_ref();
-        let assumed = || {
-            question
-                .default_cpu_request
-                .filter(|_| question.resource == "cpu")
-        };
-        let amount = amount_of(resources.and_then(|resources| resources.requests.as_ref()))
-            .or_else(assumed)
-            .ok_or_else(|| CalculateError::Request {
-                resource: question.resource.to_owned(),
-                container: container.name.clone(),
-                pod: pod.metadata.name.clone().unwrap_or_default(),
+    let containers = spec.containers.iter().chain(side);
+    let missing = |container: &Container| CalculateError::Request {
+        resource: question.resource.to_owned(),
+        container: container.name.clone(),
+        pod: pod_name(),
+    };
+    if let Some(name) = question.container {
+        let mut containers = containers;
+        let container = containers
+            .find(|container| container.name == name)
+            .ok_or_else(|| CalculateError::Container {
+                container: name.to_owned(),
+                pod: pod_name(),
             })?;
-        sum = sum.saturating_add(amount);
+        let amount = of_container(container).or(assumed);
+        return amount.ok_or_else(|| missing(container));
     }
-    Ok(sum)
+    let own = spec.resources.as_ref();
+    let own = own.and_then(|resources| resources.requests.as_ref());
+    if own.is_some_and(|requests| !requests.is_empty()) {
+        // What the pod does not say for itself its containers add up to, those that say something.
+        let sum = containers
+            .filter_map(of_container)
+            .reduce(i64::saturating_add);
+        let amount = amount_of(own).or(sum).or(assumed);
+        return amount.ok_or_else(|| CalculateError::PodRequest {
+            resource: question.resource.to_owned(),
+            pod: pod_name(),
+        });
+    }
+    containers.into_iter().try_fold(0_i64, |sum, container| {
+        let amount = of_container(container).or(assumed);
+        Ok(sum.saturating_add(amount.ok_or_else(|| missing(container))?))
+    })
 }
 
 /// How pods stand to their target.

@@ -51,6 +51,26 @@ fn ask(
     states: &[State],
     default_cpu_request: Option<i64>,
 ) -> Result<Answer, CalculateError> {
+    ask_within(
+        resource,
+        target,
+        current,
+        states,
+        default_cpu_request,
+        TOLERANCES,
+    )
+}
+
+const TOLERANCES: Tolerances = Tolerances { up: 0.1, down: 0.1 };
+
+fn ask_within(
+    resource: &str,
+    target: Target,
+    current: i32,
+    states: &[State],
+    default_cpu_request: Option<i64>,
+    tolerances: Tolerances,
+) -> Result<Answer, CalculateError> {
     let now = Timestamp::from_second(1_000_000).unwrap();
     let before = |seconds: i64| now - SignedDuration::from_secs(seconds);
     let mut usage = BTreeMap::new();
@@ -88,8 +108,11 @@ fn ask(
         container: None,
         target,
         current,
-        tolerances: Tolerances { up: 0.1, down: 0.1 },
-        default_cpu_request,
+        tolerances,
+        config: &AutoscalerConfig {
+            default_cpu_request,
+            ..AutoscalerConfig::default()
+        },
         now,
     };
     calculate(&question, &pods, &usage)
@@ -139,6 +162,27 @@ fn replicas_follow_the_utilization() {
     check(100, 2, &[uses(600), RUNNING], 2, 60, 600);
     check(50, 3, &[unready(100), uses(450), RUNNING], 3, 45, 450);
     check(50, 3, &[unready(100), uses(2000), RUNNING], 4, 200, 2000);
+    let of = |amount, requests| State {
+        requests: Some(requests),
+        ..uses(amount)
+    };
+    // Missing pods count as wholly used when scaling down: with what is wished, where that is more than the request.
+    let pods = [
+        State {
+            ready: false,
+            age: 60,
+            ..of(200, 1000)
+        },
+        of(100, 1000),
+        of(100, 2000),
+        State {
+            requests: Some(2000),
+            ..RUNNING
+        },
+    ];
+    check(300, 4, &pods, 2, 6, 100);
+    // A pod beyond the replicas, as while versions change, with metrics that are still to come.
+    check(50, 2, &[uses(100), uses(100), RUNNING], 2, 10, 100);
     // A pod that was ready long ago and is not now does count, as its work is not that of starting.
     let broken = State {
         ready: false,
@@ -146,6 +190,116 @@ fn replicas_follow_the_utilization() {
         ..uses(900)
     };
     check(30, 3, &[uses(300), uses(300), broken], 5, 50, 500);
+}
+
+#[test]
+fn deviations_within_the_tolerance_are_left_alone() {
+    let check = |down, up, amounts: [i64; 3], replicas, utilization| {
+        let states: Vec<State> = amounts
+            .iter()
+            .zip([900, 1000, 1100])
+            .map(|(amount, request)| State {
+                requests: Some(request),
+                ..uses(*amount)
+            })
+            .collect();
+        let tolerances = Tolerances { up, down };
+        let target = Target::Utilization(100);
+        let answer = ask_within("cpu", target, 3, &states, None, tolerances).unwrap();
+        let found = (answer.replicas, answer.utilization);
+        assert_eq!(
+            found,
+            (replicas, Some(utilization)),
+            "{down} {up} {amounts:?}"
+        );
+    };
+    check(0.0, 0.0, [909, 1010, 1111], 4, 101);
+    check(0.1, 2.0, [1890, 1910, 1900], 3, 190);
+    check(2.0, 0.08, [1100, 1080, 1090], 4, 109);
+    check(0.36, 0.1, [660, 640, 650], 3, 65);
+    check(0.34, 0.1, [660, 640, 650], 2, 65);
+}
+
+#[test]
+fn requests_are_those_of_the_pod_or_of_its_containers() {
+    let container = |name: &str, cpu: Option<&str>| {
+        let requests = cpu.map_or(json!({}), |cpu| json!({"cpu": cpu}));
+        json!({"name": name, "resources": {"requests": requests}})
+    };
+    let config = AutoscalerConfig::default();
+    let check = |own: serde_json::Value,
+                 containers: &[serde_json::Value],
+                 wanted,
+                 expected: Result<i64, &str>| {
+        let pod = json!({
+            "metadata": {"name": "pod"},
+            "spec": {"resources": {"requests": own}, "containers": containers},
+        });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let question = Question {
+            resource: "cpu",
+            container: wanted,
+            target: Target::Utilization(50),
+            current: 1,
+            tolerances: TOLERANCES,
+            config: &config,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let found = request(&question, &pod).map_err(|error| error.to_string());
+        assert_eq!(
+            found,
+            expected.map_err(str::to_owned),
+            "{own} {containers:?} {wanted:?}"
+        );
+    };
+    let (one, two) = (
+        container("one", Some("100m")),
+        container("two", Some("50m")),
+    );
+    let silent = container("silent", None);
+    check(json!({}), &[one.clone(), two.clone()], None, Ok(150));
+    check(
+        json!({"cpu": "800m"}),
+        &[one.clone(), two.clone()],
+        None,
+        Ok(800),
+    );
+    check(
+        json!({"cpu": "800m"}),
+        &[silent.clone(), two.clone()],
+        None,
+        Ok(800),
+    );
+    check(
+        json!({"cpu": "800m"}),
+        &[one.clone(), two.clone()],
+        Some("two"),
+        Ok(50),
+    );
+    check(
+        json!({"memory": "1Gi"}),
+        &[one.clone(), silent.clone()],
+        None,
+        Ok(100),
+    );
+    check(
+        json!({"memory": "1Gi"}),
+        std::slice::from_ref(&silent),
+        None,
+        Err("missing pod-level request for cpu in Pod pod"),
+    );
+    check(
+        json!({}),
+        &[silent.clone(), two],
+        None,
+        Err("missing request for cpu in container silent of Pod pod"),
+    );
+    check(
+        json!({}),
+        &[one, silent],
+        Some("three"),
+        Err("container three not found in Pod pod"),
+    );
 }
 
 #[test]

@@ -9,8 +9,9 @@ mod pass;
 mod recommend;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -20,8 +21,41 @@ use super::error::Error;
 use super::events::Recorder;
 use super::meta::ObjectKey;
 use super::queue::Queue;
+use crate::selector::LabelSelector;
 
 const WORKERS: usize = 2;
+
+/// How autoscalers are followed. The default is Kubernetes': each field is the flag of kube-controller-manager that is
+/// named with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoscalerConfig {
+    /// How often each looks at its metrics (`--horizontal-pod-autoscaler-sync-period`, 15 s).
+    pub period: Duration,
+    /// How long a higher recommendation keeps replicas where `behavior` says nothing
+    /// (`--horizontal-pod-autoscaler-downscale-stabilization`, 5 min).
+    pub downscale_stabilization: Duration,
+    /// Time after a pod's start in which its CPU counts only once it is ready
+    /// (`--horizontal-pod-autoscaler-cpu-initialization-period`, 5 min).
+    pub cpu_initialization: Duration,
+    /// A pod that became unready within this time of its start has not been ready yet
+    /// (`--horizontal-pod-autoscaler-initial-readiness-delay`, 30 s).
+    pub initial_readiness_delay: Duration,
+    /// What a container without a request for CPU counts with, in thousandths of a processor. With none, utilization of
+    /// such containers is an error, as in Kubernetes.
+    pub default_cpu_request: Option<i64>,
+}
+
+impl Default for AutoscalerConfig {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(15),
+            downscale_stabilization: Duration::from_secs(300),
+            cpu_initialization: Duration::from_secs(300),
+            initial_readiness_delay: Duration::from_secs(30),
+            default_cpu_request: None,
+        }
+    }
+}
 
 /// Starts the controller.
 pub(super) fn start(shared: &Arc<Shared>) {
@@ -42,12 +76,13 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared: Arc::clone(shared),
         recorder: shared.recorder.component("horizontal-pod-autoscaler"),
         histories: Mutex::default(),
+        selectors: Mutex::default(),
     });
     shared.when_synced(async move |shared| {
         shared.autoscalers.synced().await;
         shared.pods.synced().await;
         let to = Arc::clone(&queue);
-        let period = shared.config.autoscaler_period;
+        let period = shared.config.autoscaler.period;
         queue.run(
             "horizontalpodautoscaler",
             WORKERS,
@@ -71,6 +106,8 @@ struct Controller {
     shared: Arc<Shared>,
     recorder: Recorder,
     histories: Mutex<HashMap<ObjectKey, History>>,
+    /// Which pods each autoscaler was last seen to scale by, so that two for the same pods are noticed.
+    selectors: Mutex<BTreeMap<ObjectKey, LabelSelector>>,
 }
 
 impl Controller {
@@ -78,6 +115,7 @@ impl Controller {
     async fn reconcile(&self, key: &ObjectKey) -> Result<bool, Error> {
         let Some(autoscaler) = self.shared.autoscalers.get(key) else {
             self.histories.lock().remove(key);
+            self.selectors.lock().remove(key);
             return Ok(false);
         };
         if autoscaler.metadata.deletion_timestamp.is_none() {

@@ -1,5 +1,7 @@
 //! One look at one autoscaler: read the target's scale, ask the metrics, change the scale, tell in the status.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricStatus, HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus,
@@ -27,6 +29,7 @@ use crate::selector::LabelSelector;
 const TOLERANCE: f64 = 0.1;
 
 /// A metric that says nothing.
+#[derive(Debug, Clone)]
 struct Invalid {
     /// Reason of the event and the condition.
     reason: &'static str,
@@ -49,9 +52,15 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let mut status = autoscaler.status.clone().unwrap_or_default();
     let outcome = look(controller, key, autoscaler, &mut status).await;
-    status.observed_generation = autoscaler.metadata.generation;
     if autoscaler.status.as_ref() != Some(&status) {
-        let patch = json!({"status": status});
+        // Everything is named, as what is not there any more has to go.
+        let patch = json!({"status": {
+            "conditions": status.conditions,
+            "currentMetrics": status.current_metrics,
+            "currentReplicas": status.current_replicas,
+            "desiredReplicas": status.desired_replicas,
+            "lastScaleTime": status.last_scale_time,
+        }});
         let cache = &controller.shared.autoscalers;
         cache.merge_status(key, &patch).await?;
     }
@@ -65,20 +74,17 @@ async fn look(
     status: &mut HorizontalPodAutoscalerStatus,
 ) -> Result<(), Error> {
     let target = &autoscaler.spec.scale_target_ref;
-    let recorder = &controller.recorder;
-    let found = scale_of(controller, key, autoscaler).await;
-    let (api, scale) = match found {
+    let warn = |reason, message: String| {
+        let recorder = &controller.recorder;
+        recorder.record(autoscaler, Severity::Warning, reason, message);
+    };
+    let (api, scale) = match scale_of(controller, key, autoscaler).await {
         Ok(found) => found,
         Err(message) => {
-            recorder.record(
-                autoscaler,
-                Severity::Warning,
-                "FailedGetScale",
-                message.clone(),
-            );
             let text = format!(
                 "the HPA controller was unable to get the target's current scale: {message}"
             );
+            warn("FailedGetScale", message);
             set_condition(status, "AbleToScale", false, "FailedGetScale", text);
             return Ok(());
         }
@@ -91,32 +97,41 @@ async fn look(
         "the HPA controller was able to get the target's current scale",
     );
     let current = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
-    let shown = scale.status.as_ref().map_or(0, |status| status.replicas);
-    status.current_replicas = Some(shown);
+    {
+        let mut histories = controller.histories.lock();
+        let history = histories.entry(key.clone()).or_default();
+        history.begin(current, Timestamp::now());
+    }
+    status.current_replicas = Some(current);
+    // What metrics said before counts no more, whatever comes of this look.
+    status.current_metrics = None;
     let selector = scale
         .status
         .and_then(|status| status.selector)
         .unwrap_or_default();
-    let Some((wanted, reason)) =
-        wanted(controller, key, autoscaler, status, current, &selector).await
-    else {
+    let wanted = match wanted(controller, key, autoscaler, status, current, &selector).await {
+        Ok(wanted) => wanted,
+        Err(message) => {
+            warn("FailedComputeMetricsReplicas", message);
+            return Ok(());
+        }
+    };
+    let Some((wanted, reason)) = wanted.filter(|(wanted, _)| *wanted != current) else {
         status.desired_replicas = current;
         return Ok(());
     };
-    status.desired_replicas = wanted;
-    if wanted == current {
-        return Ok(());
-    }
     let patch = Patch::Merge(json!({"spec": {"replicas": wanted}}));
     let changed = api
         .patch_scale(&target.name, &PatchParams::default(), &patch)
         .await;
     if let Err(source) = changed {
-        let message = format!("New size: {wanted}; reason: {reason}; error: {source}");
-        recorder.record(autoscaler, Severity::Warning, "FailedRescale", message);
-        let text = format!("the HPA controller was unable to update the target scale: {source}");
+        let told = said(&source);
+        warn(
+            "FailedRescale",
+            format!("New size: {wanted}; reason: {reason}; error: {told}"),
+        );
+        let text = format!("the HPA controller was unable to update the target scale: {told}");
         set_condition(status, "AbleToScale", false, "FailedUpdateScale", text);
-        status.desired_replicas = current;
         return Err(Error::Change {
             kind: target.kind.clone(),
             key: ObjectKey::new(key.namespace.clone(), target.name.clone()),
@@ -126,11 +141,15 @@ async fn look(
     let text = format!("the HPA controller was able to update the target scale to {wanted}");
     set_condition(status, "AbleToScale", true, "SucceededRescale", text);
     let message = format!("New size: {wanted}; reason: {reason}");
+    let recorder = &controller.recorder;
     recorder.record(autoscaler, Severity::Normal, "SuccessfulRescale", message);
+    status.desired_replicas = wanted;
     status.last_scale_time = Some(now());
-    let mut histories = controller.histories.lock();
-    let history = histories.entry(key.clone()).or_default();
-    history.scaled(current, wanted, Timestamp::now());
+    if autoscaler.spec.behavior.is_some() {
+        let mut histories = controller.histories.lock();
+        let history = histories.entry(key.clone()).or_default();
+        history.scaled(current, wanted, Timestamp::now());
+    }
     Ok(())
 }
 
@@ -144,24 +163,25 @@ async fn scale_of(
     let version = target.api_version.as_deref().unwrap_or("v1");
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let resources = &controller.shared.resources;
-    let served = resources.find(group, &target.kind).ok_or_else(|| {
-        format!(
-            "no matches for kind {:?} in group {group:?}: is scaleTargetRef right?",
-            target.kind
-        )
-    })?;
+    let served = resources
+        .find(group, &target.kind)
+        .ok_or_else(|| format!("no matches for kind {:?} in group {group:?}", target.kind))?;
     let api = served.objects(&controller.shared.client, &key.namespace);
-    let scale = api
-        .get_scale(&target.name)
-        .await
-        .map_err(|error| match error {
-            kube::Error::Api(status) => status.message,
-            other => other.to_string(),
-        })?;
+    let scale = api.get_scale(&target.name).await;
+    let scale = scale.map_err(|error| said(&error))?;
     Ok((api, scale))
 }
 
-/// How many replicas there should be, and why; nothing when it cannot be said.
+/// What the API server said.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// How many replicas there should be, and why; nothing when the target is switched off. The error is a text for an
+/// event: it cannot be said.
 async fn wanted(
     controller: &Controller,
     key: &ObjectKey,
@@ -169,10 +189,10 @@ async fn wanted(
     status: &mut HorizontalPodAutoscalerStatus,
     current: i32,
     selector: &str,
-) -> Option<(i32, String)> {
+) -> Result<Option<(i32, String)>, String> {
     let spec = &autoscaler.spec;
     let least = spec.min_replicas.unwrap_or(1);
-    if current == 0 && least != 0 {
+    if current == 0 {
         set_condition(
             status,
             "ScalingActive",
@@ -180,38 +200,24 @@ async fn wanted(
             "ScalingDisabled",
             "scaling is disabled since the replica count of the target is zero",
         );
-        return Some((0, String::new()));
+        return Ok(None);
     }
     if current > spec.max_replicas {
         let reason = "Current number of replicas above Spec.MaxReplicas";
-        return Some((spec.max_replicas, reason.to_owned()));
+        return Ok(Some((spec.max_replicas, reason.to_owned())));
     }
     if current < least {
         let reason = "Current number of replicas below Spec.MinReplicas";
-        return Some((least, reason.to_owned()));
+        return Ok(Some((least, reason.to_owned())));
     }
-    let asked = ask_metrics(controller, key, autoscaler, status, current, selector).await;
-    let (asked, metric) = match asked {
-        Ok(asked) => asked,
-        Err(invalid) => {
-            let recorder = &controller.recorder;
-            let message = invalid.message.clone();
-            recorder.record(autoscaler, Severity::Warning, invalid.reason, message);
-            let text = format!(
-                "the HPA was unable to compute the replica count: {}",
-                invalid.message
-            );
-            set_condition(status, "ScalingActive", false, invalid.reason, text);
-            return None;
-        }
-    };
-    let text = format!("the HPA was able to successfully calculate a replica count from {metric}");
-    set_condition(status, "ScalingActive", true, "ValidMetricFound", text);
+    let (asked, metric) =
+        ask_metrics(controller, key, autoscaler, status, current, selector).await?;
     let limits = Limits {
         current,
         least,
         most: spec.max_replicas,
         behavior: spec.behavior.as_ref(),
+        downscale_stabilization: controller.shared.config.autoscaler.downscale_stabilization,
         now: Timestamp::now(),
     };
     let advice = {
@@ -222,15 +228,18 @@ async fn wanted(
     let (able, limit) = (advice.able, advice.limit);
     set_condition(status, "AbleToScale", true, able.0, able.1);
     set_condition(status, "ScalingLimited", advice.limited, limit.0, limit.1);
-    let reason = if advice.replicas > current {
+    // The reason is the metrics', whatever the windows and rates made of it.
+    let reason = if asked > current {
         format!("{metric} above target")
-    } else {
+    } else if asked < current {
         "All metrics below target".to_owned()
+    } else {
+        String::new()
     };
-    Some((advice.replicas, reason))
+    Ok(Some((advice.replicas, reason)))
 }
 
-/// The most that any metric asks for, and the metric's name.
+/// The most that any metric asks for, and the metric's name. The error is a text for an event.
 async fn ask_metrics(
     controller: &Controller,
     key: &ObjectKey,
@@ -238,24 +247,28 @@ async fn ask_metrics(
     status: &mut HorizontalPodAutoscalerStatus,
     current: i32,
     selector: &str,
-) -> Result<(i32, String), Invalid> {
-    let parsed = LabelSelector::parse(selector).ok();
-    let Some(parsed) = parsed.filter(|selector| !selector.is_empty()) else {
-        return Err(Invalid {
-            reason: "InvalidSelector",
-            message: "the HPA target's scale is missing a selector".to_owned(),
-        });
+) -> Result<(i32, String), String> {
+    let warn = |invalid: &Invalid| {
+        let recorder = &controller.recorder;
+        let message = invalid.message.clone();
+        recorder.record(autoscaler, Severity::Warning, invalid.reason, message);
     };
-    let all = controller.shared.pods.in_namespace(&key.namespace);
-    let matches = |pod: &Pod| {
-        let labels = json!({"metadata": {"labels": pod.metadata.labels}});
-        parsed.matches(&labels)
+    let pods = match select(controller, key, selector) {
+        Ok(pods) => pods,
+        Err((reason, invalid)) => {
+            let shown = match reason {
+                "SelectorRequired" => "the HPA target's scale is missing a selector".to_owned(),
+                _ => invalid.message.clone(),
+            };
+            warn(&Invalid {
+                reason,
+                ..invalid.clone()
+            });
+            set_condition(status, "ScalingActive", false, invalid.reason, shown);
+            return Err(invalid.message);
+        }
     };
-    let pods: Vec<&Pod> = all
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|pod| matches(pod))
-        .collect();
+    let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let specs = autoscaler.spec.metrics.as_deref().unwrap_or_default();
     let (mut best, mut statuses, mut invalid) = (None::<(i32, String)>, Vec::new(), Vec::new());
     for spec in specs {
@@ -263,32 +276,93 @@ async fn ask_metrics(
             Ok(proposal) => {
                 statuses.push(proposal.status);
                 let replicas = proposal.answer.replicas;
-                if best.as_ref().is_none_or(|(most, _)| replicas > *most) {
+                if best
+                    .as_ref()
+                    .is_none_or(|(most, _)| *most == 0 || replicas > *most)
+                {
                     best = Some((replicas, proposal.name));
                 }
             }
-            Err(error) => invalid.push(error),
+            Err((label, error)) => {
+                warn(&error);
+                // Metrics keep their places.
+                statuses.push(MetricStatus::default());
+                invalid.push((label, error));
+            }
         }
     }
     status.current_metrics = (!statuses.is_empty()).then_some(statuses);
     let count = invalid.len();
-    let first = invalid.into_iter().next();
-    match (best, first) {
-        (Some(best), None) => Ok(best),
-        // Some metric is unknown, and might be the one that needs what is there.
-        (Some(best), Some(_)) if best.0 >= current => Ok(best),
-        (_, Some(first)) => Err(Invalid {
-            reason: first.reason,
-            message: format!(
-                "invalid metrics ({count} invalid out of {}), first error is: {}",
+    match (best, invalid.into_iter().next()) {
+        // While some metric is unknown, which might be the one that needs what is there, nothing is taken away.
+        (best, Some((label, first))) if best.as_ref().is_none_or(|best| best.0 < current) => {
+            let text = format!(
+                "the HPA was unable to compute the replica count: {}",
+                first.message
+            );
+            set_condition(status, "ScalingActive", false, first.reason, text);
+            Err(format!(
+                "invalid metrics ({count} invalid out of {}), first error is: failed to get {label} value: {}",
                 specs.len(),
                 first.message
-            ),
-        }),
-        (None, None) => Ok((current, String::new())),
+            ))
+        }
+        (best, _) => {
+            let (replicas, metric) = best.unwrap_or((current, String::new()));
+            let text =
+                format!("the HPA was able to successfully calculate a replica count from {metric}");
+            set_condition(status, "ScalingActive", true, "ValidMetricFound", text);
+            Ok((replicas, metric))
+        }
     }
 }
 
+/// The pods of a target, which no other autoscaler may scale. The error comes with the reason of its event; its own is
+/// that of the condition.
+fn select(
+    controller: &Controller,
+    key: &ObjectKey,
+    selector: &str,
+) -> Result<Vec<Arc<Pod>>, (&'static str, Invalid)> {
+    if selector.is_empty() {
+        let message = "selector is required".to_owned();
+        let reason = "InvalidSelector";
+        return Err(("SelectorRequired", Invalid { reason, message }));
+    }
+    let parsed = LabelSelector::parse(selector).map_err(|error| {
+        let message = format!(
+            "couldn't convert selector into a corresponding internal selector object: {}",
+            error.message
+        );
+        let reason = "InvalidSelector";
+        (reason, Invalid { reason, message })
+    })?;
+    let labels = |pod: &Pod| json!({"metadata": {"labels": pod.metadata.labels}});
+    let mut selectors = controller.selectors.lock();
+    selectors.insert(key.clone(), parsed.clone());
+    let all = controller.shared.pods.in_namespace(&key.namespace);
+    let pods: Vec<Arc<Pod>> = all
+        .into_iter()
+        .filter(|pod| parsed.matches(&labels(pod)))
+        .collect();
+    let others = selectors.iter().filter(|(other, selector)| {
+        other.namespace == key.namespace && pods.iter().any(|pod| selector.matches(&labels(pod)))
+    });
+    let scaled_by: Vec<String> = others
+        .map(|(other, _)| format!("{}/{}", other.namespace, other.name))
+        .collect();
+    if scaled_by.len() > 1 {
+        let reason = "AmbiguousSelector";
+        let message = format!(
+            "pods by selector {selector} are controlled by multiple HPAs: [{}]",
+            scaled_by.join(" ")
+        );
+        return Err((reason, Invalid { reason, message }));
+    }
+    Ok(pods)
+}
+
+/// What one metric asks for. An error comes with how the metric is called in the summary.
 async fn ask(
     controller: &Controller,
     key: &ObjectKey,
@@ -297,7 +371,7 @@ async fn ask(
     current: i32,
     selector: &str,
     pods: &[&Pod],
-) -> Result<Proposal, Invalid> {
+) -> Result<Proposal, (String, Invalid)> {
     let (resource, container, wished) = match (&spec.resource, &spec.container_resource) {
         (Some(source), _) => (&source.name, None, &source.target),
         (None, Some(source)) => (
@@ -305,35 +379,35 @@ async fn ask(
             Some(source.container.as_str()),
             &source.target,
         ),
-        (None, None) => return Err(unserved(&spec.type_)),
-    };
-    let kind = match container {
-        None => format!("{resource} resource"),
-        Some(_) => format!("{resource} container resource"),
+        (None, None) => return Err(unserved(spec)),
     };
     let (reason, label) = match container {
         None => (
             "FailedGetResourceMetric",
             format!("{resource} resource metric"),
         ),
-        Some(_) => (
+        Some(container) => (
             "FailedGetContainerResourceMetric",
-            format!("{resource} container metric"),
+            format!("{container} container metric"),
         ),
     };
-    let fail = |message: String| Invalid {
-        reason,
-        message: format!("failed to get {label} value: {message}"),
-    };
+    let fail = |message: String| (label.clone(), Invalid { reason, message });
     let target = target_of(wished).ok_or_else(|| {
         fail("invalid resource metric source: neither an average utilization target nor an average value (usage) target was set".to_owned())
     })?;
-    let (what, name) = match target {
-        Target::Utilization(_) => (
+    let (what, name) = match (target, container) {
+        (Target::Utilization(_), None) => (
             format!("failed to get {resource} utilization"),
-            format!("{kind} utilization (percentage of request)"),
+            format!("{resource} resource utilization (percentage of request)"),
         ),
-        Target::AverageValue(_) => (format!("failed to get {resource} usage"), kind),
+        (Target::Utilization(_), Some(_)) => (
+            format!("failed to get {resource} utilization"),
+            format!("{resource} container resource utilization (percentage of request)"),
+        ),
+        (Target::AverageValue(_), _) => (
+            format!("failed to get {resource} usage"),
+            format!("{resource} resource"),
+        ),
     };
     let client = &controller.shared.client;
     let usage = metrics::usage(client, &key.namespace, selector, resource, container)
@@ -343,13 +417,14 @@ async fn ask(
                 "{what}: unable to get metrics for resource {resource}: {error}"
             ))
         })?;
+    let config = &controller.shared.config.autoscaler;
     let question = Question {
         resource,
         container,
         target,
         current,
         tolerances: tolerances(autoscaler),
-        default_cpu_request: controller.shared.config.default_cpu_request,
+        config,
         now: Timestamp::now(),
     };
     let answer =
@@ -362,18 +437,27 @@ async fn ask(
 }
 
 /// Metrics that nothing in this cluster serves.
-fn unserved(type_: &str) -> Invalid {
-    let (reason, api) = match type_ {
-        "Pods" => ("FailedGetPodsMetric", "custom"),
-        "Object" => ("FailedGetObjectMetric", "custom"),
-        _ => ("FailedGetExternalMetric", "external"),
+fn unserved(spec: &MetricSpec) -> (String, Invalid) {
+    let (label, reason, api) = if spec.pods.is_some() {
+        ("pods metric".to_owned(), "FailedGetPodsMetric", "custom")
+    } else if spec.object.is_some() {
+        (
+            "object metric".to_owned(),
+            "FailedGetObjectMetric",
+            "custom",
+        )
+    } else if let Some(source) = &spec.external {
+        let label = format!("{} external metric", source.metric.name);
+        (label, "FailedGetExternalMetric", "external")
+    } else {
+        let message = format!("unknown metric source type {:?}", spec.type_);
+        let reason = "InvalidMetricSourceType";
+        return (spec.type_.clone(), Invalid { reason, message });
     };
-    Invalid {
-        reason,
-        message: format!(
-            "unable to fetch metrics from {api} metrics API: no server for {api}.metrics.k8s.io"
-        ),
-    }
+    let message = format!(
+        "unable to fetch metrics from {api} metrics API: no server for {api}.metrics.k8s.io"
+    );
+    (label, Invalid { reason, message })
 }
 
 fn target_of(target: &MetricTarget) -> Option<Target> {
@@ -399,11 +483,13 @@ fn tolerances(autoscaler: &HorizontalPodAutoscaler) -> Tolerances {
 }
 
 fn status_of(resource: &str, container: Option<&str>, answer: &Answer) -> MetricStatus {
+    let average = match resource {
+        "memory" => Quantity::binary_thousandths(answer.average),
+        _ => Quantity::thousandths(answer.average),
+    };
     let current = MetricValueStatus {
         average_utilization: answer.utilization,
-        average_value: Some(QuantityText(
-            Quantity::thousandths(answer.average).canonical(),
-        )),
+        average_value: Some(QuantityText(average.canonical())),
         value: None,
     };
     let name = resource.to_owned();

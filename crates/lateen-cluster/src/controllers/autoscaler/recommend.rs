@@ -5,9 +5,6 @@ use std::time::Duration;
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// How long a higher recommendation keeps replicas when nothing else is configured, as in Kubernetes.
-const DOWNSCALE_STABILIZATION: Duration = Duration::from_secs(300);
-
 /// Longest period of a policy, see the API's validation.
 const LONGEST_PERIOD: SignedDuration = SignedDuration::from_secs(1800);
 
@@ -28,6 +25,8 @@ pub(super) struct Limits<'l> {
     pub(super) least: i32,
     pub(super) most: i32,
     pub(super) behavior: Option<&'l HorizontalPodAutoscalerBehavior>,
+    /// How long a higher recommendation keeps replicas where `behavior` says nothing.
+    pub(super) downscale_stabilization: Duration,
     pub(super) now: Timestamp,
 }
 
@@ -76,14 +75,18 @@ const IN_RANGE: Note = (
 );
 
 impl History {
+    /// Takes in the replicas that are there at the first look. A controller that has just begun must not take any away
+    /// that others had a reason for.
+    pub(super) fn begin(&mut self, current: i32, now: Timestamp) {
+        if self.recommendations.is_empty() {
+            self.recommendations.push((now, current));
+        }
+    }
+
     /// Takes in what metrics ask for and says what is to be done.
     pub(super) fn recommend(&mut self, asked: i32, limits: &Limits<'_>) -> Recommendation {
-        if self.recommendations.is_empty() {
-            // A controller that has just begun must not take replicas away that others had a reason for.
-            self.recommendations.push((limits.now, limits.current));
-        }
         let stabilized = match limits.behavior {
-            None => self.highest_recent(asked, limits.now),
+            None => self.highest_recent(asked, limits),
             Some(behavior) => self.stabilized(asked, behavior, limits),
         };
         self.remember(asked, limits);
@@ -117,8 +120,8 @@ impl History {
         events.push((now, (to - from).abs()));
     }
 
-    fn highest_recent(&self, asked: i32, now: Timestamp) -> i32 {
-        let recent = self.since(now, DOWNSCALE_STABILIZATION);
+    fn highest_recent(&self, asked: i32, limits: &Limits<'_>) -> i32 {
+        let recent = self.since(limits.now, limits.downscale_stabilization);
         recent.fold(asked, i32::max)
     }
 
@@ -137,7 +140,7 @@ impl History {
             )
             .fold(asked, i32::min);
         let highest = self
-            .since(limits.now, down_window(behavior))
+            .since(limits.now, down_window(behavior, limits))
             .fold(asked, i32::max);
         // A minimum above the maximum cannot be: `asked` is between the two.
         limits.current.max(lowest).min(highest)
@@ -152,10 +155,9 @@ impl History {
 
     fn remember(&mut self, asked: i32, limits: &Limits<'_>) {
         let longest = match limits.behavior {
-            None => DOWNSCALE_STABILIZATION,
-            Some(behavior) => {
-                down_window(behavior).max(window(behavior.scale_up.as_ref(), Duration::ZERO))
-            }
+            None => limits.downscale_stabilization,
+            Some(behavior) => down_window(behavior, limits)
+                .max(window(behavior.scale_up.as_ref(), Duration::ZERO)),
         };
         self.recommendations
             .retain(|(at, _)| is_within(*at, limits.now, longest));
@@ -215,12 +217,13 @@ impl History {
             let period = Duration::from_secs(u64::try_from(policy.period_seconds).unwrap_or(0));
             let begin =
                 limits.current - self.added(limits.now, period) + self.removed(limits.now, period);
-            let share = f64::from(begin) * f64::from(policy.value) / 100.0;
+            // In the order in which Kubernetes rounds: 100 and 10 % more are 111.
+            let share = f64::from(policy.value) / 100.0;
             match (direction, policy.type_.as_str()) {
                 (Direction::Up, "Pods") => begin.saturating_add(policy.value),
-                (Direction::Up, _) => (f64::from(begin) + share).ceil() as i32,
+                (Direction::Up, _) => (f64::from(begin) * (1.0 + share)).ceil() as i32,
                 (Direction::Down, "Pods") => begin.saturating_sub(policy.value),
-                (Direction::Down, _) => (f64::from(begin) - share) as i32,
+                (Direction::Down, _) => (f64::from(begin) * (1.0 - share)) as i32,
             }
         });
         // `Min` is the policy that changes least.
@@ -272,8 +275,8 @@ fn window(rules: Option<&HPAScalingRules>, default: Duration) -> Duration {
     })
 }
 
-fn down_window(behavior: &HorizontalPodAutoscalerBehavior) -> Duration {
-    window(behavior.scale_down.as_ref(), DOWNSCALE_STABILIZATION)
+fn down_window(behavior: &HorizontalPodAutoscalerBehavior, limits: &Limits<'_>) -> Duration {
+    window(behavior.scale_down.as_ref(), limits.downscale_stabilization)
 }
 
 fn sum_within(events: &[(Timestamp, i32)], now: Timestamp, period: Duration) -> i32 {

@@ -48,6 +48,7 @@ impl Mesh {
             certificate_names: Vec::new(),
             service_range: "10.96.0.0/16".to_owned(),
             node_ports: 30000..=32767,
+            autoscaler: Default::default(),
             kubelet_socket: state.path().join("kubelet"),
         })
         .await
