@@ -15,6 +15,9 @@ PATH=$tools:$PATH python3 conformance/kubectl/run.py check conformance/kubectl/c
 PATH=$tools:$PATH python3 conformance/kubectl/run.py check "$shared/oracles/kubectl-cases/basics.yaml" \
   "$shared/golden/kubectl-1.37-kubernetes-1.36"
 
+step "autoscalers: our controller's decisions beside those of kube-controller-manager"
+python3 conformance/autoscaler/run.py check
+
 step "xDS: our control plane's resources beside istiod's"
 cargo xtask golden "$shared"
 

@@ -58,6 +58,7 @@ pub(in crate::builtin) fn autoscaler(check: &Check<'_>) -> Vec<FieldError> {
         &mut errors,
         at(spec, "/scaleTargetRef"),
         "spec.scaleTargetRef",
+        true,
     );
     for (index, metric) in list(spec, "/metrics").iter().enumerate() {
         metric_spec(&mut errors, metric, &format!("spec.metrics[{index}]"));
@@ -80,7 +81,8 @@ pub(in crate::builtin) fn autoscaler(check: &Check<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn target(errors: &mut Vec<FieldError>, reference: &Value, path: &str) {
+/// A reference to an object of any version; one that is only measured may be of the core group.
+fn target(errors: &mut Vec<FieldError>, reference: &Value, path: &str, scales: bool) {
     for name in ["kind", "name"] {
         let value = reference[name].as_str().unwrap_or_default();
         if value.is_empty() {
@@ -102,7 +104,7 @@ fn target(errors: &mut Vec<FieldError>, reference: &Value, path: &str) {
             json!(version),
             format!("unexpected GroupVersion string: {version}"),
         ));
-    } else if !version.contains('/') && kind != "ReplicationController" {
+    } else if scales && !version.contains('/') && kind != "ReplicationController" {
         // The core group has nothing else that can be scaled.
         errors.push(FieldError::invalid(
             format!("{path}.apiVersion"),
@@ -196,7 +198,7 @@ fn source(errors: &mut Vec<FieldError>, source: &Value, name: &str, path: &str) 
         _ => {
             if name == "object" {
                 let object = at(source, "/describedObject");
-                self::target(errors, object, &format!("{path}.describedObject"));
+                self::target(errors, object, &format!("{path}.describedObject"), false);
             }
             let metric = text_at(source, "/metric/name");
             if metric.is_empty() {

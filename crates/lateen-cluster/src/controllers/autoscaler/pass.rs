@@ -102,7 +102,8 @@ async fn look(
         let history = histories.entry(key.clone()).or_default();
         history.begin(current, Timestamp::now());
     }
-    status.current_replicas = Some(current);
+    // Kubernetes leaves a zero out.
+    status.current_replicas = Some(current).filter(|current| *current != 0);
     // What metrics said before counts no more, whatever comes of this look.
     status.current_metrics = None;
     let selector = scale
@@ -283,11 +284,11 @@ async fn ask_metrics(
                     best = Some((replicas, proposal.name));
                 }
             }
-            Err((label, error)) => {
+            Err((summary, error)) => {
                 warn(&error);
                 // Metrics keep their places.
                 statuses.push(MetricStatus::default());
-                invalid.push((label, error));
+                invalid.push((summary, error));
             }
         }
     }
@@ -295,16 +296,15 @@ async fn ask_metrics(
     let count = invalid.len();
     match (best, invalid.into_iter().next()) {
         // While some metric is unknown, which might be the one that needs what is there, nothing is taken away.
-        (best, Some((label, first))) if best.as_ref().is_none_or(|best| best.0 < current) => {
+        (best, Some((summary, first))) if best.as_ref().is_none_or(|best| best.0 < current) => {
             let text = format!(
                 "the HPA was unable to compute the replica count: {}",
                 first.message
             );
             set_condition(status, "ScalingActive", false, first.reason, text);
             Err(format!(
-                "invalid metrics ({count} invalid out of {}), first error is: failed to get {label} value: {}",
-                specs.len(),
-                first.message
+                "invalid metrics ({count} invalid out of {}), first error is: {summary}",
+                specs.len()
             ))
         }
         (best, _) => {
@@ -362,7 +362,7 @@ fn select(
     Ok(pods)
 }
 
-/// What one metric asks for. An error comes with how the metric is called in the summary.
+/// What one metric asks for. An error comes with its text in the summary of all metrics.
 async fn ask(
     controller: &Controller,
     key: &ObjectKey,
@@ -379,7 +379,7 @@ async fn ask(
             Some(source.container.as_str()),
             &source.target,
         ),
-        (None, None) => return Err(unserved(spec)),
+        (None, None) => return Err(unserved(spec, &key.namespace)),
     };
     let (reason, label) = match container {
         None => (
@@ -391,7 +391,10 @@ async fn ask(
             format!("{container} container metric"),
         ),
     };
-    let fail = |message: String| (label.clone(), Invalid { reason, message });
+    let fail = |message: String| {
+        let summary = format!("failed to get {label} value: {message}");
+        (summary, Invalid { reason, message })
+    };
     let target = target_of(wished).ok_or_else(|| {
         fail("invalid resource metric source: neither an average utilization target nor an average value (usage) target was set".to_owned())
     })?;
@@ -436,28 +439,50 @@ async fn ask(
     })
 }
 
-/// Metrics that nothing in this cluster serves.
-fn unserved(spec: &MetricSpec) -> (String, Invalid) {
-    let (label, reason, api) = if spec.pods.is_some() {
-        ("pods metric".to_owned(), "FailedGetPodsMetric", "custom")
-    } else if spec.object.is_some() {
-        (
-            "object metric".to_owned(),
-            "FailedGetObjectMetric",
-            "custom",
-        )
+/// Metrics that nothing in this cluster serves, in the words of a controller that finds nobody to ask.
+fn unserved(spec: &MetricSpec, namespace: &str) -> (String, Invalid) {
+    const NOBODY: &str = "unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered";
+    if let Some(source) = &spec.pods {
+        let message = format!("unable to get metric {}: {NOBODY}", source.metric.name);
+        let summary = format!("failed to get pods metric value: {message}");
+        let reason = "FailedGetPodsMetric";
+        (summary, Invalid { reason, message })
+    } else if let Some(source) = &spec.object {
+        let (metric, object) = (&source.metric.name, &source.described_object);
+        let reason = "FailedGetObjectMetric";
+        // The words stand where Kubernetes puts them.
+        let message = format!(
+            "unable to get metric {metric}: {} on {namespace} {}/{NOBODY}",
+            object.kind, object.name
+        );
+        let detail = match source.target.type_.as_str() {
+            "AverageValue" => format!("failed to get {metric} object metric: {message}"),
+            _ => message.clone(),
+        };
+        let summary = format!("failed to get object metric value: {detail}");
+        (summary, Invalid { reason, message })
     } else if let Some(source) = &spec.external {
-        let label = format!("{} external metric", source.metric.name);
-        (label, "FailedGetExternalMetric", "external")
+        let metric = &source.metric.name;
+        let selector = if source.metric.selector.is_some() {
+            "selector"
+        } else {
+            "nil"
+        };
+        let message = format!(
+            "unable to get external metric {namespace}/{metric}/{selector}: unable to fetch metrics from external metrics API: the server could not find the requested resource (get {metric}.external.metrics.k8s.io)"
+        );
+        let detail = match source.target.average_value {
+            Some(_) => format!("failed to get {metric} external metric: {message}"),
+            None => format!("failed to get external metric {metric}: {message}"),
+        };
+        let summary = format!("failed to get {metric} external metric value: {detail}");
+        let reason = "FailedGetExternalMetric";
+        (summary, Invalid { reason, message })
     } else {
         let message = format!("unknown metric source type {:?}", spec.type_);
         let reason = "InvalidMetricSourceType";
-        return (spec.type_.clone(), Invalid { reason, message });
-    };
-    let message = format!(
-        "unable to fetch metrics from {api} metrics API: no server for {api}.metrics.k8s.io"
-    );
-    (label, Invalid { reason, message })
+        (message.clone(), Invalid { reason, message })
+    }
 }
 
 fn target_of(target: &MetricTarget) -> Option<Target> {
