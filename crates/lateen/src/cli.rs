@@ -1,6 +1,8 @@
 //! What the command line looks like.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -117,8 +119,30 @@ pub(crate) enum OutputFormat {
 pub(crate) struct DemoArguments {
     /// The scenario
     pub(crate) scenario: Scenario,
+    /// Time without a call after which a user is free to move, 1s to 10m; the documents say 60s
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub(crate) idle: Idle,
     #[command(flatten)]
     pub(crate) state: StateArguments,
+}
+
+/// A time as Kubernetes writes it, e.g. `60s`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Idle(pub(crate) Duration);
+
+impl FromStr for Idle {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed: lateen_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
+        let nanos = u64::try_from(parsed.as_nanos()).map_err(|_| "must not be negative")?;
+        let time = Duration::from_nanos(nanos);
+        if (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&time) {
+            Ok(Self(time))
+        } else {
+            Err("must be 1s to 10m".to_owned())
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -37,6 +37,11 @@ pub(crate) fn verdict(holds: bool, text: &str) {
     }
 }
 
+/// Columns of the terminal; 80 where there is none.
+pub(crate) fn width() -> usize {
+    Table::new().width().map_or(80, usize::from)
+}
+
 /// A table without lines, as `kubectl` prints them.
 pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();

@@ -121,6 +121,11 @@ impl Mesh {
             .next()
     }
 
+    /// A client of the mesh's Kubernetes API.
+    pub(crate) async fn client(&self) -> Result<Client> {
+        client(&self.info).await
+    }
+
     /// Prints how to reach the mesh, for people.
     pub(crate) fn print_how_to_reach(&self) {
         for gateway in &self.gateways {

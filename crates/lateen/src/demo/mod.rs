@@ -8,6 +8,6 @@ use crate::exit::Result;
 /// Runs the tour of one scenario.
 pub(crate) fn run(arguments: DemoArguments) -> Result<()> {
     match arguments.scenario {
-        Scenario::StickySessions => sticky_sessions::run(arguments.state),
+        Scenario::StickySessions => sticky_sessions::run(arguments.state, arguments.idle.0),
     }
 }
