@@ -110,9 +110,9 @@ impl World {
                 }
             }
         }
-        drop(index);
         let synced = unsynced.is_empty();
         self.metrics.events.add(changes);
+        // Marked before the new state can be read: who reads a route to a new cluster knows of the cluster's change.
         if !impact.is_empty() {
             self.version.fetch_add(1, Ordering::AcqRel);
             let connections: Vec<_> = self.connections.lock().values().cloned().collect();
@@ -120,6 +120,7 @@ impl World {
                 connection.mark(&impact, began);
             }
         }
+        drop(index);
         self.state.send_modify(|state| {
             if synced && !state.synced {
                 tracing::info!(objects = self.metrics.events.get(), "first sync done");

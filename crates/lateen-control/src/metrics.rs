@@ -72,6 +72,8 @@ pub(crate) struct Metrics {
     pub(crate) events: Counter,
     /// From a change to the first response that a concerned proxy is sent for it.
     pub(crate) convergence: Histogram,
+    /// Updates that were sent although the proxy had not acknowledged what they build on.
+    pub(crate) overdue: Counter,
     pub(crate) injected: Counter,
     pub(crate) injection_skipped: Counter,
     pub(crate) injection_failed: Counter,
@@ -150,6 +152,14 @@ impl Metrics {
             "Changes of Kubernetes objects that were applied.",
         );
         line(&mut out, "pilot_k8s_events_total", self.events.get());
+        let name = "lateen_xds_order_timeouts_total";
+        header(
+            &mut out,
+            name,
+            "counter",
+            "Updates sent although the proxy had not acknowledged the clusters or routes before them in time.",
+        );
+        line(&mut out, name, self.overdue.get());
         let injections = [
             (
                 "requests_total",

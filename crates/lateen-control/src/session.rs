@@ -119,6 +119,16 @@ impl Session for ProxySession {
         }
     }
 
+    fn overdue(&self, missing: &[String]) {
+        self.world.metrics.overdue.add(1);
+        let proxy = &self.connection.proxy.id;
+        tracing::warn!(
+            proxy,
+            ?missing,
+            "proxy did not acknowledge in time what an update builds on: sent the rest anyway"
+        );
+    }
+
     fn subscribed(&self, kind: ResourceType, names: &Names) {
         self.connection
             .types

@@ -91,13 +91,14 @@ async fn probe(
 
 /// The policies whose status does not say what it should, with the conditions that it should have.
 fn due(world: &World, stores: &Stores, now: Timestamp) -> Vec<(ObjectKind, Key, Vec<Condition>)> {
+    // In the engine's order: it notes refusals while it writes the index.
+    let index = world.index.read();
     let refused = world.refused.read();
     let invalid = refused.values().filter_map(|refused| {
         let status = refused.status.as_ref();
         let conditions = updated(&of_refused(refused), refused.generation, status, now);
         Some((refused.kind, refused.key.clone(), conditions?))
     });
-    let index = world.index.read();
     let judged = index.policy_statuses().filter_map(|status| {
         // A refused change of a good object: that is the news, not how the good form fares.
         if refused.contains_key(&(status.kind, status.key.clone())) {

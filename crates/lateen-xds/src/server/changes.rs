@@ -38,6 +38,11 @@ impl Changes {
         std::mem::take(&mut self.marked.lock())
     }
 
+    /// Whether anything of a type is marked.
+    pub fn concern(&self, kind: ResourceType) -> bool {
+        self.marked.lock().contains_key(&kind)
+    }
+
     /// Waits until something is marked. Safe to cancel.
     pub async fn marked(&self) {
         loop {

@@ -9,7 +9,7 @@ use envoy_types::pb::google::protobuf::Any;
 use super::stream::{Header, Protocol};
 use super::watch::{Asked, Reply, WILDCARD, Watch};
 use super::{Session, Variant};
-use crate::{Names, Resource, ResourceType};
+use crate::{Names, Resource};
 
 /// Marker of the delta variant.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ impl Protocol for Delta {
                 .as_ref()
                 .map(|status| status.message.as_str()),
             names: &request.resource_names_subscribe,
+            resumed: !request.initial_resource_versions.is_empty(),
         }
     }
 
@@ -129,30 +130,6 @@ impl Protocol for Delta {
             control_plane: Some(control_plane),
             ..DeltaDiscoveryResponse::default()
         }
-    }
-
-    /// Removed clusters and endpoints are told last, when no listener or route refers to them any more.
-    fn order(replies: Vec<(ResourceType, Reply)>) -> Vec<(ResourceType, Reply)> {
-        let mut last = Vec::new();
-        let mut ordered = Vec::new();
-        for (kind, mut reply) in replies {
-            if kind <= ResourceType::Endpoint && !reply.removed.is_empty() {
-                let removed = std::mem::take(&mut reply.removed);
-                last.push((
-                    kind,
-                    Reply {
-                        removed,
-                        ..Reply::default()
-                    },
-                ));
-                if reply.resources.is_empty() {
-                    continue;
-                }
-            }
-            ordered.push((kind, reply));
-        }
-        ordered.append(&mut last);
-        ordered
     }
 }
 

@@ -5,15 +5,20 @@
 //! its [`Changes`]. A stream holds only names and versions of what its client has, and changes that arrive while the
 //! client is slow are merged, so that a stream's memory is bounded by its subscriptions.
 //!
-//! Order within one push: clusters, endpoints, listeners, routes, secrets; removed clusters and endpoints come last
-//! in the delta variant (make before break). Endpoints are sent again after their cluster changed, even when they are
-//! the same: Envoy keeps a changed cluster warming until then.
+//! Order within one push: clusters, endpoints, secrets, listeners, routes; removed clusters and endpoints come last
+//! (make before break). Listeners and routes wait until the client has acknowledged the endpoints of clusters that are
+//! new to it, and removals until it has acknowledged the listeners and routes; both for some seconds at most. Endpoints
+//! are sent again after their cluster changed, even when they are the same: Envoy keeps a changed cluster warming
+//! until then.
 
 mod authority;
 mod caller;
 mod changes;
 mod delta;
+mod hold;
 mod listen;
+mod push;
+mod references;
 mod secure;
 mod stream;
 mod watch;
@@ -71,6 +76,11 @@ pub trait Session: Send + Sync + 'static {
     /// Told whenever marked changes have been worked off, with the number of responses that they took: none when
     /// nothing differed in the end.
     fn pushed(&self, _responses: usize) {}
+
+    /// Told when something was sent although the client has not acknowledged what it builds on: the time for that was
+    /// up. `missing` names endpoints of new clusters (before listeners and routes) or routes (before removals) that
+    /// were not even asked for.
+    fn overdue(&self, _missing: &[String]) {}
 
     /// Told what the client wants of a type, whenever that changed.
     fn subscribed(&self, _kind: ResourceType, _names: &Names) {}

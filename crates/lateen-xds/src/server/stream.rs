@@ -8,12 +8,13 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node};
 use envoy_types::pb::google::protobuf::Any;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
+use super::hold::Hold;
 use super::watch::{Asked, Reply, Watch};
 use super::{Caller, Inner, Progress, Session, Source, Variant};
-use crate::{Names, ResourceType};
+use crate::ResourceType;
 
 /// How long the final status may wait for a client that does not read.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
@@ -49,9 +50,6 @@ pub(super) trait Protocol: 'static {
         nonce: String,
         control_plane: ControlPlane,
     ) -> Self::Response;
-
-    /// The order in which the replies of one push are sent.
-    fn order(replies: Vec<(ResourceType, Reply)>) -> Vec<(ResourceType, Reply)>;
 }
 
 /// The common part of a request.
@@ -60,6 +58,8 @@ pub(super) struct Header<'a> {
     pub(super) nonce: &'a str,
     pub(super) error: Option<&'a str>,
     pub(super) names: &'a [String],
+    /// Whether the client says that it holds resources, as it does when it comes back.
+    pub(super) resumed: bool,
 }
 
 type Replies<P> = mpsc::Sender<Result<<P as Protocol>::Response, Status>>;
@@ -110,9 +110,13 @@ async fn serve<P: Protocol, S: Source>(
         watches: BTreeMap::new(),
         counter: 0,
         replies,
+        hold: Hold::default(),
+        pushed: None,
     };
     stream.request(first).await?;
     loop {
+        stream.release().await?;
+        let deadline = stream.deadline();
         tokio::select! {
             // Requests first: an ACK or a wider subscription should be known before a push.
             biased;
@@ -122,16 +126,28 @@ async fn serve<P: Protocol, S: Source>(
                 Ok(None) | Err(_) => return Ok(()),
             },
             () = stream.session.changes().marked() => stream.push().await?,
+            () = until(deadline) => {}
         }
     }
 }
 
-struct Stream<'a, P: Protocol, T> {
-    session: T,
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) struct Stream<'a, P: Protocol, T> {
+    pub(super) session: T,
     names_limit: usize,
-    watches: BTreeMap<ResourceType, Watch>,
+    pub(super) watches: BTreeMap<ResourceType, Watch>,
     counter: u64,
     replies: &'a Replies<P>,
+    /// What waits for the client.
+    pub(super) hold: Hold,
+    /// The responses that the changes being worked off have taken so far.
+    pub(super) pushed: Option<usize>,
 }
 
 impl<P: Protocol, T: Session> Stream<'_, P, T> {
@@ -150,18 +166,40 @@ impl<P: Protocol, T: Session> Stream<'_, P, T> {
             };
             self.session.progress(kind, progress);
         }
+        if let Some(count) = count_of(header.nonce) {
+            self.hold.answered(kind, count, header.error.is_some());
+        }
+        // A client that is new has nothing that could break; one that comes back has.
+        let resumed = !watch.opened && header.resumed;
         let before = (watch.wildcard, watch.revision);
         let asked = P::subscribe(watch, request, stale);
         if before != (watch.wildcard, watch.revision) {
             watch.check_size(self.names_limit)?;
             self.session.subscribed(kind, &watch.wanted());
         }
-        let Some(asked) = asked else {
+        let Some(mut asked) = asked else {
             return Ok(());
         };
-        let Some(reply) = P::answer(watch, &self.session, &asked) else {
+        match kind {
+            ResourceType::Listener | ResourceType::Route => {
+                self.hold.defer(kind, asked);
+                return Ok(());
+            }
+            ResourceType::Cluster => {
+                asked.keep = watch.wildcard && (resumed || !watch.removals.is_empty());
+            }
+            _ => {}
+        }
+        let Some(mut reply) = P::answer(watch, &self.session, &asked) else {
             return Ok(());
         };
+        if !resumed {
+            reply.unready.clear();
+        } else if !watch.removals.is_empty() {
+            for kind in [ResourceType::Listener, ResourceType::Route] {
+                self.hold.routes.wait_for_answer(kind, 0);
+            }
+        }
         let mut round = vec![(kind, reply)];
         self.add_endpoints(&mut round);
         self.send_all(round).await
@@ -183,77 +221,15 @@ impl<P: Protocol, T: Session> Stream<'_, P, T> {
         self.send(response).await
     }
 
-    /// Sends what changed and is subscribed to.
-    async fn push(&mut self) -> Result<(), Status> {
-        let changes = self.session.changes().take();
-        let mut round = Vec::new();
-        for (kind, names) in changes {
-            let Some(watch) = self.watches.get_mut(&kind).filter(|watch| watch.opened) else {
-                continue;
-            };
-            let asked = Asked {
-                names: watch.narrow(names),
-                ..Asked::default()
-            };
-            if asked.names.is_empty() {
-                continue;
-            }
-            if let Some(reply) = P::answer(watch, &self.session, &asked) {
-                round.push((kind, reply));
-            }
-        }
-        self.add_endpoints(&mut round);
-        let round = P::order(round);
-        let responses = round.len();
-        self.send_all(round).await?;
-        self.session.pushed(responses);
-        Ok(())
-    }
-
-    /// Adds the endpoints of changed clusters to a round, unless they are part of it.
-    fn add_endpoints(&mut self, round: &mut Vec<(ResourceType, Reply)>) {
-        let mut waiting = std::mem::take(match round.first_mut() {
-            Some((ResourceType::Cluster, reply)) => &mut reply.endpoints,
-            _ => return,
-        });
-        if let Some((_, reply)) = round
-            .get(1)
-            .filter(|(kind, _)| *kind == ResourceType::Endpoint)
-        {
-            for resource in &reply.resources {
-                waiting.remove(&resource.name);
-            }
-        }
-        let Some(watch) = self.watches.get_mut(&ResourceType::Endpoint) else {
-            return;
-        };
-        let names = watch.narrow(Names::Only(waiting));
-        let Names::Only(again) = names.clone() else {
-            return;
-        };
-        if again.is_empty() {
-            return;
-        }
-        let asked = Asked {
-            names,
-            again,
-            always: false,
-        };
-        let Some(extra) = P::answer(watch, &self.session, &asked) else {
-            return;
-        };
-        match round.get_mut(1) {
-            Some((ResourceType::Endpoint, reply)) => {
-                reply.resources.extend(extra.resources);
-                reply.removed.extend(extra.removed);
-            }
-            _ => round.insert(1, (ResourceType::Endpoint, extra)),
-        }
-    }
-
-    async fn send_all(&mut self, round: Vec<(ResourceType, Reply)>) -> Result<(), Status> {
+    pub(super) async fn send_all(
+        &mut self,
+        round: Vec<(ResourceType, Reply)>,
+    ) -> Result<(), Status> {
         for (kind, reply) in round {
             let nonce = self.nonce();
+            let routes = self.watches.get(&ResourceType::Route);
+            let removals = self.has_removals();
+            self.hold.sent(kind, &reply, self.counter, routes, removals);
             if let Some(watch) = self.watches.get_mut(&kind) {
                 watch.nonce.clone_from(&nonce);
             }
@@ -284,6 +260,7 @@ impl<P: Protocol, T: Session> Stream<'_, P, T> {
         self.replies.send(Ok(response)).await.map_err(gone)
     }
 
+    /// A label for people, and the count of the stream's responses.
     fn nonce(&mut self) -> String {
         self.counter += 1;
         format!("{}/{}", self.session.version(), self.counter)
@@ -294,4 +271,9 @@ impl<P: Protocol, T: Session> Stream<'_, P, T> {
             identifier: self.session.identifier(),
         }
     }
+}
+
+/// The count in a nonce that a client repeats.
+fn count_of(nonce: &str) -> Option<u64> {
+    nonce.rsplit_once('/')?.1.parse().ok()
 }

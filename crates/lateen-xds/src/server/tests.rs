@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
+mod order;
+
 use super::*;
 use ResourceType::{Cluster as Cds, Endpoint as Eds, Listener as Lds, Route as Rds};
 
@@ -67,6 +69,11 @@ impl Session for StoreSession {
 
     fn version(&self) -> String {
         "v".to_owned()
+    }
+
+    fn overdue(&self, missing: &[String]) {
+        let line = format!("overdue {}", missing.join(" "));
+        self.store.log.lock().push(line);
     }
 
     fn progress(&self, kind: ResourceType, progress: Progress<'_>) {
@@ -210,6 +217,31 @@ impl DeltaClient {
     }
 }
 
+impl DeltaClient {
+    /// Nothing more comes for a while.
+    async fn silence(&mut self) {
+        let message = tokio::time::timeout(Duration::from_millis(100), self.responses.message());
+        let message = message.await;
+        assert!(message.is_err(), "unexpected: {message:?}");
+    }
+
+    /// Acknowledges a response, or rejects it.
+    async fn answer(&self, response: &DeltaDiscoveryResponse, error: Option<&str>) {
+        let error_detail = error.map(|message| RpcStatus {
+            code: 13,
+            message: message.to_owned(),
+            ..RpcStatus::default()
+        });
+        let answer = DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail,
+            ..DeltaDiscoveryRequest::default()
+        };
+        self.requests.send(answer).await.unwrap();
+    }
+}
+
 fn node() -> Node {
     Node {
         id: "one".to_owned(),
@@ -297,11 +329,15 @@ async fn delta_reconnect_sends_the_difference() {
     stream
         .ask(Cds, &[], &[], &[("a", "1"), ("b", "1"), ("c", "1")])
         .await;
-    assert_eq!(stream.next().await, "cluster +b@2 -c");
+    assert_eq!(stream.next().await, "cluster +b@2");
     assert_eq!(stream.next().await, "endpoint +b@1");
     // A first request is answered even when there is nothing new.
     stream.ask(Lds, &[], &[], &[]).await;
     assert_eq!(stream.next().await, "listener");
+    // What is gone follows when no route can name it any more.
+    stream.ask(Rds, &["r"], &[], &[("r", "1")]).await;
+    assert_eq!(stream.next().await, "route -r");
+    assert_eq!(stream.next().await, "cluster -c");
 }
 
 #[tokio::test]

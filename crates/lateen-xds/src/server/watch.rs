@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
-use prost::Message as _;
 use tonic::Status;
 
 use super::Session;
+use super::references::endpoints_of;
 use crate::{Names, Resource, ResourceType};
 
 /// The name that asks for everything of a type.
@@ -29,6 +27,10 @@ pub(super) struct Watch {
     pub(super) revision: u64,
     /// Version of each resource that the client was sent, or said that it has.
     pub(super) held: HashMap<String, String>,
+    /// Resources that are gone, which the client is told later.
+    pub(super) removals: BTreeSet<String>,
+    /// Clusters as they were sent, where a response holds all of them: removed ones are repeated until their time.
+    sent: HashMap<String, Resource>,
     /// Nonce of the latest response.
     pub(super) nonce: String,
 }
@@ -42,6 +44,8 @@ pub(super) struct Asked {
     pub(super) again: BTreeSet<String>,
     /// Answer even when there is nothing to say: the client waits for a first response.
     pub(super) always: bool,
+    /// Leave what is gone for later, noted in [`Watch::removals`].
+    pub(super) keep: bool,
 }
 
 /// What to send.
@@ -51,6 +55,8 @@ pub(super) struct Reply {
     pub(super) removed: Vec<String>,
     /// Endpoint resources that have to follow, because their cluster changed.
     pub(super) endpoints: BTreeSet<String>,
+    /// Those among them without which a cluster cannot be used, because it is new to the client.
+    pub(super) unready: BTreeSet<String>,
 }
 
 impl Watch {
@@ -63,6 +69,8 @@ impl Watch {
             names: BTreeSet::new(),
             revision: 0,
             held: HashMap::new(),
+            removals: BTreeSet::new(),
+            sent: HashMap::new(),
             nonce: String::new(),
         }
     }
@@ -82,6 +90,19 @@ impl Watch {
             Names::All => self.wanted(),
             only if self.wildcard => only,
             Names::Only(names) => Names::Only(names.intersection(&self.names).cloned().collect()),
+        }
+    }
+
+    /// What is still wanted of something that was asked for before.
+    pub(super) fn narrow_asked(&self, asked: Asked) -> Asked {
+        let again = match self.narrow(Names::Only(asked.again)) {
+            Names::Only(again) => again,
+            Names::All => BTreeSet::new(),
+        };
+        Asked {
+            names: self.narrow(asked.names),
+            again,
+            ..asked
         }
     }
 
@@ -125,6 +146,9 @@ impl Watch {
         }
         reply.removed.sort_unstable();
         reply.removed.dedup();
+        if asked.keep {
+            self.removals.extend(std::mem::take(&mut reply.removed));
+        }
         for name in &reply.removed {
             self.held.remove(name);
         }
@@ -133,56 +157,58 @@ impl Watch {
             if same && !asked.again.contains(&resource.name) {
                 continue;
             }
-            if !same {
-                reply.endpoints.extend(endpoints_of(&resource));
+            let new = self
+                .held
+                .insert(resource.name.clone(), resource.version.clone())
+                .is_none();
+            if !same && let Some(name) = endpoints_of(&resource) {
+                if new {
+                    reply.unready.insert(name.clone());
+                }
+                reply.endpoints.insert(name);
             }
-            self.held
-                .insert(resource.name.clone(), resource.version.clone());
             reply.resources.push(resource);
         }
         reply
     }
 
     /// Everything the client wants if anything about it changed; `None` when it has it all already.
-    pub(super) fn whole(&mut self, session: &impl Session, always: bool) -> Option<Reply> {
-        let resources = session.resources(self.kind, &self.wanted());
-        let differs =
-            |resource: &&Resource| self.held.get(&resource.name) != Some(&resource.version);
-        let endpoints: BTreeSet<String> = resources
-            .iter()
-            .filter(differs)
-            .filter_map(endpoints_of)
-            .collect();
-        let same = resources.len() == self.held.len() && !resources.iter().any(|r| differs(&r));
-        if same && !always {
+    pub(super) fn whole(&mut self, session: &impl Session, asked: &Asked) -> Option<Reply> {
+        let mut reply = Reply {
+            resources: session.resources(self.kind, &self.wanted()),
+            ..Reply::default()
+        };
+        let present: HashSet<&str> = reply.resources.iter().map(|r| r.name.as_str()).collect();
+        let gone = |name: &&String| !present.contains(name.as_str());
+        let gone: Vec<String> = self.held.keys().filter(gone).cloned().collect();
+        let mut same = asked.keep || gone.is_empty();
+        for resource in &reply.resources {
+            let held = self.held.get(&resource.name);
+            if held == Some(&resource.version) {
+                continue;
+            }
+            same = false;
+            if let Some(name) = endpoints_of(resource) {
+                if held.is_none() {
+                    reply.unready.insert(name.clone());
+                }
+                reply.endpoints.insert(name);
+            }
+        }
+        if asked.keep {
+            let kept = gone.iter().filter_map(|name| self.sent.get(name));
+            reply.resources.extend(kept.cloned());
+            self.removals.extend(gone);
+        }
+        if same && !asked.always {
             return None;
         }
-        self.held = resources
-            .iter()
-            .map(|resource| (resource.name.clone(), resource.version.clone()))
-            .collect();
-        Some(Reply {
-            resources,
-            removed: Vec::new(),
-            endpoints,
-        })
+        let version = |resource: &Resource| (resource.name.clone(), resource.version.clone());
+        self.held = reply.resources.iter().map(version).collect();
+        if self.kind == ResourceType::Cluster {
+            let sent = reply.resources.iter();
+            self.sent = sent.map(|r| (r.name.clone(), r.clone())).collect();
+        }
+        Some(reply)
     }
-}
-
-/// The endpoint resource that a cluster resource waits for.
-fn endpoints_of(resource: &Resource) -> Option<String> {
-    if ResourceType::from_type_url(&resource.body.type_url) != Some(ResourceType::Cluster) {
-        return None;
-    }
-    let cluster = Cluster::decode(resource.body.value.as_slice()).ok()?;
-    let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds.into());
-    if cluster.cluster_discovery_type != Some(eds) {
-        return None;
-    }
-    let configured = cluster.eds_cluster_config.map(|config| config.service_name);
-    Some(
-        configured
-            .filter(|name| !name.is_empty())
-            .unwrap_or(cluster.name),
-    )
 }

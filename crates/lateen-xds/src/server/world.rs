@@ -9,7 +9,7 @@ use envoy_types::pb::google::protobuf::Any;
 use super::stream::{Header, Protocol};
 use super::watch::{Asked, Reply, WILDCARD, Watch};
 use super::{Session, Variant};
-use crate::{Names, ResourceType};
+use crate::Names;
 
 /// Marker of the state-of-the-world variant.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ impl Protocol for World {
                 .as_ref()
                 .map(|status| status.message.as_str()),
             names: &request.resource_names,
+            resumed: !request.version_info.is_empty(),
         }
     }
 
@@ -78,13 +79,14 @@ impl Protocol for World {
             names,
             again,
             always,
+            keep: false,
         })
     }
 
     fn answer(watch: &mut Watch, session: &impl Session, asked: &Asked) -> Option<Reply> {
         // Absence means deletion in these types only, so only these are always sent whole.
         if watch.kind.is_wildcard() {
-            return watch.whole(session, asked.always);
+            return watch.whole(session, asked);
         }
         let reply = watch.changed(session, asked);
         (asked.always || !reply.resources.is_empty()).then_some(reply)
@@ -125,9 +127,5 @@ impl Protocol for World {
             control_plane: Some(control_plane),
             ..DiscoveryResponse::default()
         }
-    }
-
-    fn order(replies: Vec<(ResourceType, Reply)>) -> Vec<(ResourceType, Reply)> {
-        replies
     }
 }

@@ -30,52 +30,88 @@ impl Session<'_> {
     }
 
     pub(super) fn config_changes_lose_no_request_f98(&self) {
-        let url = format!("{}/hit_backend", self.mesh.gateway());
-        let mut load = Command::new("hey");
-        load.args([
-            "-z",
-            "12s",
-            "-c",
-            "8",
-            "-m",
-            "POST",
-            "-H",
-            "target: backend-1",
-            "-T",
-            "application/json",
-            "-d",
-            "{}",
-            &url,
-        ]);
+        self.mesh.apply(
+            self.scenario.namespace,
+            "apiVersion: v1\nkind: Service\nmetadata: {name: changing}\nspec: {selector: {app: backend-1}, ports: [{name: http, port: 8080, targetPort: 8080}]}\n",
+        );
+        self.mesh
+            .apply(self.scenario.namespace, &self.new_subset_and_its_route(0));
+        eventually("the changing route", SECONDS(10), || {
+            let answer = self.hit("changing", None);
+            if answer.status == 200 {
+                Ok(())
+            } else {
+                Err(format!("{answer:?}"))
+            }
+        });
         let mut changes = 0;
-        let done = std::thread::scope(|scope| {
-            let load = scope.spawn(move || finish(load, None));
-            while !load.is_finished() {
-                let extra = format!(
-                    "\n  - match: [{{uri: {{exact: /change-{changes}}}}}]\n    route: [{{destination: {{host: backend-{}}}}}]\n",
-                    changes % 3 + 1
-                );
+        let loads = std::thread::scope(|scope| {
+            let loads = ["backend-1", "changing"].map(|target| {
+                let load = self.load(target);
+                scope.spawn(move || finish(load, None))
+            });
+            while loads.iter().any(|load| !load.is_finished()) {
+                changes += 1;
                 self.mesh.apply(
                     self.scenario.namespace,
-                    &self.virtual_service("changing", &extra),
+                    &self.new_subset_and_its_route(changes),
                 );
-                changes += 1;
             }
-            load.join().expect("the load")
+            loads.map(|load| load.join().expect("the load"))
         });
-        self.kubectl(&["delete", "virtualservice", "changing"]);
-        let codes: Vec<&str> = done
-            .stdout
-            .lines()
-            .filter(|line| line.trim_start().starts_with('['))
-            .collect();
+        self.kubectl(&[
+            "delete",
+            "virtualservice/changing",
+            "destinationrule/changing",
+            "service/changing",
+        ]);
         assert!(changes >= 10, "only {changes} changes");
-        assert!(
-            codes.len() == 1
-                && codes[0].contains("[200]")
-                && !done.stdout.contains("Error distribution"),
-            "{changes} changes: {}",
-            done.stdout
+        for done in loads {
+            let codes: Vec<&str> = done
+                .stdout
+                .lines()
+                .filter(|line| line.trim_start().starts_with('['))
+                .collect();
+            assert!(
+                codes.len() == 1
+                    && codes[0].contains("[200]")
+                    && !done.stdout.contains("Error distribution"),
+                "{changes} changes: {}",
+                done.stdout
+            );
+        }
+    }
+
+    /// Twelve seconds of requests for a target.
+    fn load(&self, target: &str) -> Command {
+        let mut load = Command::new("hey");
+        load.args(["-z", "12s", "-c", "8", "-m", "POST"])
+            .args(["-H", &format!("target: {target}")])
+            .args(["-T", "application/json", "-d", "{}"])
+            .arg(format!("{}/hit_backend", self.mesh.gateway()));
+        load
+    }
+
+    /// A subset that did not exist, and routes to it, to be applied at once. The subset before stays: it is in use until
+    /// the route, which `kubectl` applies after the rule, has changed.
+    fn new_subset_and_its_route(&self, change: usize) -> String {
+        let before = change.saturating_sub(1);
+        let other = change % 3 + 1;
+        let subsets = (before..=change)
+            .map(|subset| format!("{{name: c{subset}, labels: {{app: backend-1}}}}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let routes = format!(
+            "
+  - match: [{{headers: {{target: {{exact: changing}}}}}}]
+    route: [{{destination: {{host: changing, subset: c{change}}}}}]
+  - match: [{{uri: {{exact: /change-{change}}}}}]
+    route: [{{destination: {{host: backend-{other}}}}}]
+"
         );
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: changing}}\nspec: {{host: changing, subsets: [{subsets}]}}\n---\n{}",
+            self.virtual_service("changing", &routes)
+        )
     }
 }
