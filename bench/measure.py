@@ -4,6 +4,7 @@
 import argparse
 import os
 import pathlib
+import random
 import shutil
 import statistics
 import subprocess
@@ -23,7 +24,10 @@ SCENARIOS = {
     "http2": ["-c", "8", "-m", "16"],
     "routes": ["--h1", "-c", "32"],
     "tls": ["--h1", "-c", "32"],
+    "keys": ["--h1", "-c", "32"],
+    "sticky": ["--h1", "-c", "32"],
 }
+USERS = 100_000  # of the scenarios `keys` and `sticky`
 PROXIES = ("lateen", "envoy", "haproxy", "nginx")
 PATIENCE = 60
 
@@ -43,8 +47,15 @@ def load(scenario, port, extra):
     """Runs h2load; its output."""
     scheme = "https" if scenario == "tls" else "http"
     path = "/route-1023/x" if scenario == "routes" else "/"
-    command = ["taskset", "-c", others(), "h2load", *SCENARIOS[scenario], *extra, f"{scheme}://127.0.0.1:{port}{path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    with tempfile.NamedTemporaryFile("w") as users:
+        target = [f"{scheme}://127.0.0.1:{port}{path}"]
+        if scenario in ("keys", "sticky"):
+            order = random.Random(port).sample(range(USERS), USERS)
+            users.writelines(f"{target[0]}?user={user:06}\n" for user in order)
+            users.flush()
+            target = ["-i", users.name]
+        command = ["taskset", "-c", others(), "h2load", *SCENARIOS[scenario], *extra, *target]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode or " 0 failed, 0 errored, 0 timeout" not in done.stdout or " 0 4xx, 0 5xx" not in done.stdout:
         raise Failure(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
     return done.stdout

@@ -13,6 +13,7 @@ import shorthand
 ORIGIN, XDS = 19001, 19010
 PORTS = {"lateen": 19101, "envoy": 19102, "haproxy": 19103, "nginx": 19104}
 ROUTES = 1024
+ENDPOINTS = [f"127.0.0.{number}" for number in (1, 2, 3, 4)]  # of the scenarios with users
 
 
 def free(port):
@@ -34,7 +35,8 @@ class Bench:
                         "-days", "2", "-subj", "/CN=localhost", "-keyout", folder / "key.pem", "-out",
                         folder / "cert.pem"], check=True, capture_output=True)
         (folder / "both.pem").write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
-        self.origin = self.nginx("origin", f"""server {{ listen 127.0.0.1:{ORIGIN} reuseport;
+        listens = "".join(f"listen {address}:{ORIGIN} reuseport; " for address in ENDPOINTS)
+        self.origin = self.nginx("origin", f"""server {{ {listens}
             location / {{ return 200 "hello from the origin\\n"; }} }}""", others)
         self.wait(ORIGIN)
 
@@ -96,12 +98,35 @@ class Bench:
                               "manager": {"generate_request_id": False}}]}
         shorthand.fill(snapshot)
         resources = snapshot["resources"]
+        if scenario in ("keys", "sticky"):
+            self.balance(scenario, port, resources)
         if scenario == "tls":
             files = {"certificate_chain": "cert.pem", "private_key": "key.pem"}
             certificate = {kind: {"inline_string": (self.folder / name).read_text()} for kind, name in files.items()}
             context = {"common_tls_context": {"tls_certificates": [certificate]}}
             resources["listeners"][0]["filter_chains"][0]["transport_socket"] = shorthand.tls("Downstream", context)
         return resources
+
+    def balance(self, scenario, port, resources):
+        """Several endpoints; with `sticky` each user keeps one: by a session here, by the hash ring in Envoy."""
+        cluster = resources["clusters"][0]
+        addresses = [{"socket_address": {"address": address, "port_value": ORIGIN}} for address in ENDPOINTS]
+        endpoints = [{"endpoint": {"address": address}} for address in addresses]
+        cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": endpoints}]
+        if scenario == "keys":
+            return
+        if port == PORTS["lateen"]:
+            session = {"key": {"query": "user"}, "idle_timeout": "600s"}
+            cluster["typed_extension_protocol_options"] = {"lateen.sticky_session": {
+                "@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "value": session,
+                "type_url": "type.googleapis.com/lateen.sticky_session.v1.StickySession"}}
+        else:
+            cluster["lb_policy"] = "RING_HASH"
+            policy = [{"query_parameter": {"name": "user"}}]
+            manager = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+            for host in manager["route_config"]["virtual_hosts"]:
+                for route in host["routes"]:
+                    route["route"]["hash_policy"] = policy
 
     def start_haproxy(self, scenario):
         bind = {"http2": "proto h2", "tls": f"ssl crt {self.folder}/both.pem"}.get(scenario, "")
@@ -119,16 +144,27 @@ frontend all
 {rules if scenario == "routes" else "  default_backend origin"}
 backend origin
   http-reuse always
-  server origin 127.0.0.1:{ORIGIN}
+{self.haproxy_servers(scenario)}
 """)
         return self.spawn("haproxy", ["haproxy", "-f", self.folder / "haproxy.cfg"])
+
+    @staticmethod
+    def haproxy_servers(scenario):
+        if scenario not in ("keys", "sticky"):
+            return f"  server origin 127.0.0.1:{ORIGIN}"
+        table = ["  stick-table type string len 16 size 1m expire 600s", "  stick on url_param(user)"]
+        servers = [f"  server origin-{address} {address}:{ORIGIN}" for address in ENDPOINTS]
+        return "\n".join((table if scenario == "sticky" else []) + servers)
 
     def start_nginx(self, scenario):
         listen = {"http2": " http2", "tls": " ssl"}.get(scenario, "")
         certificate = f"ssl_certificate {self.folder}/cert.pem; ssl_certificate_key {self.folder}/key.pem;"
         prefixes = [f"/route-{index}/" for index in range(ROUTES)] if scenario == "routes" else ["/"]
         locations = "".join(f"location {prefix} {{ proxy_pass http://origin; }}\n" for prefix in prefixes)
-        return self.nginx("nginx", f"""upstream origin {{ server 127.0.0.1:{ORIGIN}; keepalive 128; }}
+        addresses = ENDPOINTS if scenario in ("keys", "sticky") else ENDPOINTS[:1]
+        servers = " ".join(f"server {address}:{ORIGIN};" for address in addresses)
+        hashed = "hash $arg_user consistent;" if scenario == "sticky" else ""
+        return self.nginx("nginx", f"""upstream origin {{ {hashed} {servers} keepalive 128; }}
             server {{ listen 127.0.0.1:{PORTS["nginx"]}{listen};
             {certificate if scenario == "tls" else ""}
             proxy_http_version 1.1; proxy_set_header Connection ""; keepalive_requests 100000000;
