@@ -198,5 +198,50 @@ fn ten_thousand_users_stay_while_replicas_come_and_go() {
         }
     }
     println!("{moved} of {USERS} users moved, all from removed pods");
+    users_of_a_sidecar_stay(&mesh);
     mesh.down();
+}
+
+/// Sessions of a client inside the mesh, in its own sidecar.
+fn users_of_a_sidecar_stay(mesh: &Mesh) {
+    let script = "\
+        call() { curl -s -X POST -H 'content-type: application/json' -d '{}' \"$@\" http://backend-1:8080/hit_backend | jq -r .pod_id; }
+        users() { for user in $(seq 20); do call -H \"x-user: $user\"; done; }
+        before=$(users)
+        until [ \"$(for i in $(seq 40); do call; done | sort -u | wc -l)\" = 5 ]; do :; done
+        if [ \"$before\" = \"$(users)\" ]; then echo all stayed; else echo some moved; fi";
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| mesh.in_pod(NAMESPACE, true, script));
+        eventually(
+            "20 sessions in the client's sidecar",
+            Duration::from_secs(60),
+            || {
+                let pods = in_namespace(mesh, &["get", "pods", "-o", "name"]);
+                let pod = pods.lines().find(|name| name.starts_with("pod/client-"));
+                let pod = pod.ok_or_else(|| format!("no client in {pods}"))?;
+                let ask = "curl -s localhost:15000/sticky_sessions";
+                let exec = [
+                    "-n",
+                    NAMESPACE,
+                    "exec",
+                    pod,
+                    "-c",
+                    "istio-proxy",
+                    "--",
+                    "sh",
+                    "-c",
+                    ask,
+                ];
+                let shown = mesh.kubectl_with(&exec, None).stdout;
+                if shown.contains("::sessions::20\n") {
+                    Ok(())
+                } else {
+                    Err(shown)
+                }
+            },
+        );
+        scale(mesh, 5);
+        let said = client.join().expect("the client ran");
+        assert!(said.contains("all stayed"), "{said}");
+    });
 }

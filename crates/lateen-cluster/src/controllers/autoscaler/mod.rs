@@ -4,6 +4,7 @@
 //! `metrics.k8s.io`, whoever serves it. Other metrics are reported as failing: nothing serves them here.
 
 mod calculate;
+mod metric;
 mod metrics;
 mod pass;
 mod recommend;
