@@ -51,7 +51,7 @@ def chains(port, wanted):
 
 
 def fill(snapshot):
-    """Replaces the short forms: `http: [{port, virtual_hosts | rds, manager}]`, `static: [{name, ports, tls, ...}]`,
+    """Replaces the short forms: `http: [{port, virtual_hosts | rds, manager, listener}]`, `static: [{name, ports, tls, ...}]`,
     `chains: [{port, chains}]`, and `handshakes: {ports, clients}`, a request from each client to each port."""
     resources = snapshot.setdefault("resources", {})
     for each in snapshot.pop("chains", []):
@@ -69,6 +69,7 @@ def fill(snapshot):
             made = listener(each["port"], manager)
         else:
             made = inline(each["port"], each["virtual_hosts"], manager)
+        made |= each.get("listener", {})
         resources.setdefault("listeners", []).append(made)
     for each in snapshot.pop("static", []):
         if "tls" in each:

@@ -13,7 +13,10 @@ use tokio::net::TcpStream;
 use crate::config::chain_match::Facts;
 use crate::flags::Flags;
 use crate::http;
-use crate::listener::{FilterChain, InspectorKind, Listener, ListenerSlot, NetworkFilter};
+use crate::listener::{
+    FilterChain, InspectorKind, Listener, ListenerSlot, NetworkFilter, PortPredicate,
+};
+use crate::proxy_protocol::{AcceptError, Ends};
 use crate::record::Record;
 use crate::sniff::{self, ClientHello, Verdict};
 use crate::stream::Stream;
@@ -25,10 +28,13 @@ use crate::worker::Worker;
 #[derive(Debug)]
 pub(crate) struct ConnectionInfo {
     pub(crate) id: u64,
+    /// The client, as a PROXY header may name it.
     pub(crate) remote: SocketAddr,
+    /// The ends of the connection itself.
+    pub(crate) direct: Ends,
     /// Where the client wanted to go: the original destination when it was restored.
     pub(crate) local: SocketAddr,
-    /// The client wanted to go elsewhere and was redirected here.
+    /// The client wanted to go elsewhere and was redirected here, as the system or a PROXY header says.
     pub(crate) restored: bool,
     /// Server name of a TLS client hello.
     pub(crate) server_name: String,
@@ -40,6 +46,14 @@ pub(crate) struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
+    /// The client and where it wanted to go.
+    pub(crate) fn ends(&self) -> Ends {
+        Ends {
+            source: self.remote,
+            destination: self.local,
+        }
+    }
+
     /// The names in the certificates of this proxy and of the client. Empty without mutual TLS.
     pub(crate) fn principals(&self) -> (&str, &str) {
         let Some(tls) = &self.tls else {
@@ -101,12 +115,18 @@ pub(crate) async fn serve(
     let started = std::time::Instant::now();
     stats.here().cx_total.inc();
     stats.here().cx_active.inc();
-    let remote = canonical(remote);
+    let direct = Ends {
+        source: canonical(remote),
+        destination: canonical(own),
+    };
+    let mut ends = Ends {
+        source: direct.source,
+        destination: local,
+    };
     let id = worker.connection_id();
     let mut prefix = BytesMut::new();
-    let inspection = inspect(&mut stream, &mut prefix, &listener, local.port()).await;
-    let restored = local != canonical(own);
-    let chosen = choose(&listener, inspection, remote, local, restored, id);
+    let inspection = inspect(&mut stream, &mut prefix, &listener, &mut ends).await;
+    let chosen = choose(&listener, inspection, ends, direct, id);
     if chosen.is_none() && !prefix.is_empty() {
         // What was sent is not taken: the client sees a reset, as from Envoy, which leaves it in the socket.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
@@ -175,9 +195,8 @@ async fn secure(
 fn choose(
     listener: &Listener,
     inspection: Result<Inspected, InspectError>,
-    remote: SocketAddr,
-    local: SocketAddr,
-    restored: bool,
+    ends: Ends,
+    direct: Ends,
     id: u64,
 ) -> Option<(Arc<FilterChain>, ConnectionInfo)> {
     let inspected = match inspection {
@@ -199,8 +218,8 @@ fn choose(
         &http
     };
     let facts = Facts {
-        destination: local,
-        source: remote,
+        destination: ends.destination,
+        source: ends.source,
         server_name: &hello.server_name,
         transport,
         protocols,
@@ -212,9 +231,10 @@ fn choose(
     let chain = chain.or(listener.default_chain.as_ref()).cloned();
     let mut info = ConnectionInfo {
         id,
-        remote,
-        local,
-        restored,
+        remote: ends.source,
+        direct,
+        local: ends.destination,
+        restored: ends.destination != direct.destination,
         server_name: hello.server_name,
         chain: String::new(),
         tls: None,
@@ -235,41 +255,73 @@ fn choose(
     Some((chain, info))
 }
 
-/// Reads as much as the inspectors need. What was read is left in `prefix`.
+/// Reads a PROXY header, which may change the ends, and as much as the inspectors need. What else was read is left in
+/// `prefix`.
 async fn inspect(
     stream: &mut TcpStream,
     prefix: &mut BytesMut,
     listener: &Listener,
-    port: u16,
+    ends: &mut Ends,
 ) -> Result<Inspected, InspectError> {
+    let deadline = listener
+        .inspect_timeout
+        .and_then(|time| tokio::time::Instant::now().checked_add(time));
+    let is_off = |disabled: &Option<PortPredicate>, port: u16| {
+        disabled
+            .as_ref()
+            .is_some_and(|predicate| predicate.holds(port))
+    };
+    if let Some(acceptor) = &listener.proxy_protocol
+        && !is_off(&acceptor.disabled, ends.destination.port())
+    {
+        // Whose connection it is cannot be left open, so that this never goes on after its time.
+        let accepted = within(deadline, acceptor.accept(stream, prefix)).await;
+        let named = accepted
+            .ok_or(InspectError::Timeout)?
+            .map_err(|error| match error {
+                AcceptError::Read(_) => InspectError::Broken,
+                refused => {
+                    tracing::debug!(peer = %ends.source, %refused, "refused a connection");
+                    InspectError::Broken
+                }
+            })?;
+        if let Some(named) = named {
+            *ends = Ends {
+                source: canonical(named.source),
+                destination: canonical(named.destination),
+            };
+        }
+    }
+    let port = ends.destination.port();
     let wants = |kind| {
         let mut inspectors = listener
             .inspectors
             .iter()
             .filter(|inspector| inspector.kind == kind);
-        inspectors.any(|inspector| {
-            !inspector
-                .disabled
-                .as_ref()
-                .is_some_and(|predicate| predicate.holds(port))
-        })
+        inspectors.any(|inspector| !is_off(&inspector.disabled, port))
     };
     let (tls, http) = (wants(InspectorKind::Tls), wants(InspectorKind::Http));
     let mut found = Inspected::default();
     if !tls && !http {
         return Ok(found);
     }
-    let most = listener.inspect_timeout.unwrap_or(Duration::MAX);
     let reading = read_until_known(stream, prefix, tls, http, &mut found);
-    let outcome = match listener.inspect_timeout {
-        None => Ok(reading.await),
-        Some(_) => tokio::time::timeout(most, reading).await,
-    };
-    match outcome {
-        Ok(Ok(())) => Ok(found),
-        Ok(Err(_)) => Err(InspectError::Broken),
-        Err(_) if listener.continue_on_timeout => Ok(found),
-        Err(_) => Err(InspectError::Timeout),
+    match within(deadline, reading).await {
+        Some(Ok(())) => Ok(found),
+        Some(Err(_)) => Err(InspectError::Broken),
+        None if listener.continue_on_timeout => Ok(found),
+        None => Err(InspectError::Timeout),
+    }
+}
+
+/// The outcome of a future; nothing when the time is up before.
+async fn within<T>(
+    deadline: Option<tokio::time::Instant>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    match deadline {
+        None => Some(future.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
     }
 }
 

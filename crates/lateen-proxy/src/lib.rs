@@ -32,6 +32,7 @@ mod net;
 mod outlier;
 mod pool;
 mod process;
+mod proxy_protocol;
 mod record;
 mod secret;
 mod shared;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::access_log::AccessLog;
 use crate::config::chain_match::ChainMatcher;
 use crate::http::manager::HttpManager;
+use crate::proxy_protocol::Acceptor;
 use crate::stats::{ListenerStats, PerWorker};
 use crate::tcp::TcpProxy;
 use crate::telemetry::StatsFilter;
@@ -28,6 +29,8 @@ pub(crate) struct Listener {
     pub(crate) use_original_dst: bool,
     /// The original destination is restored before matching.
     pub(crate) original_dst: bool,
+    /// Connections begin with a header that says whose they are.
+    pub(crate) proxy_protocol: Option<Acceptor>,
     pub(crate) inspectors: Vec<Inspector>,
     /// Time for the inspectors; nothing: no limit.
     pub(crate) inspect_timeout: Option<Duration>,

@@ -22,10 +22,10 @@ use open::{Opening, Pending, open_http1, open_http2};
 
 use crate::cluster::{Cluster, ClusterShared, Discovery, Host, Priority};
 use crate::http::request_body::RequestBody;
+use crate::proxy_protocol::Ends;
 use crate::shared::Clusters;
-use crate::tls::client::Asked;
 use crate::tls::info::TlsInfo;
-use crate::upstream::ConnectError;
+use crate::upstream::{Asked, ConnectError};
 use crate::worker::{Command, Worker};
 
 /// Streams on one HTTP/2 connection before another one is opened.
@@ -50,6 +50,8 @@ struct Key {
     address: SocketAddr,
     /// The transport with what a connection asks for: connections of one are not used for another.
     transport: u64,
+    /// The client in whose name they are opened: they carry no requests of others.
+    client: Option<Ends>,
 }
 
 impl Key {
@@ -59,6 +61,7 @@ impl Key {
             priority,
             address: host.address,
             transport: cluster.transports.of(host).key(asked),
+            client: asked.client,
         }
     }
 }
@@ -79,7 +82,7 @@ pub(crate) struct Http1Connection {
     pub(crate) tls: Option<Rc<TlsInfo>>,
     /// Requests that it has carried.
     pub(crate) served: u32,
-    key: Key,
+    key: Box<Key>,
     idle_since: Instant,
     idle_timeout: Option<Duration>,
     /// When it is too old for another request.
@@ -196,7 +199,7 @@ impl Pools {
         }
         connection.idle_since = Instant::now();
         let mut hosts = self.hosts.borrow_mut();
-        let idle = &mut hosts.entry(connection.key).or_default().idle;
+        let idle = &mut hosts.entry(*connection.key).or_default().idle;
         if idle.len() < MOST_IDLE {
             idle.push(connection);
         }
@@ -275,6 +278,13 @@ impl Pools {
                 pool.idle.clear();
             }
         }
+    }
+
+    /// Closes the connections that were opened in the name of a client which is gone. Exchanges in progress keep theirs.
+    pub(crate) fn forget_client(&self, client: Ends) {
+        self.hosts
+            .borrow_mut()
+            .retain(|key, pool| pool.opening.is_some() || key.client != Some(client));
     }
 
     /// Closes connections that were idle for too long.

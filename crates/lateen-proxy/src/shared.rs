@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, ClusterShared};
 use crate::config::store::Dump;
 use crate::listener::ListenerSlot;
 use crate::secret::Secrets;
-use crate::stats::{HttpStats, ListenerStats, PerWorker, SslStats, TcpStats};
+use crate::stats::{HttpStats, ListenerStats, PerWorker, ProxyProtocolStats, SslStats, TcpStats};
 use crate::telemetry::peer::Identity;
 use crate::telemetry::series::Registry;
 use crate::worker::Command;
@@ -97,6 +97,8 @@ pub(crate) struct Names {
     pub(crate) tcp: Mutex<HashMap<String, Arc<PerWorker<TcpStats>>>>,
     pub(crate) listeners: Mutex<HashMap<String, Arc<PerWorker<ListenerStats>>>>,
     pub(crate) listeners_ssl: Mutex<HashMap<String, Arc<PerWorker<SslStats>>>>,
+    /// By the prefix of the filter, which may be empty.
+    pub(crate) proxy_protocol: Mutex<HashMap<String, Arc<PerWorker<ProxyProtocolStats>>>>,
 }
 
 /// Counts of configuration updates.

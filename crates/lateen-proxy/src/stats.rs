@@ -267,6 +267,20 @@ stat_group! {
 }
 
 stat_group! {
+    /// `proxy_proto.`, or `proxy_proto.<stat_prefix>.`
+    ProxyProtocolStats {
+        Counter absent_allowed "not_found_allowed",
+        Counter absent_disallowed "not_found_disallowed",
+        Counter v1_found "versions.v1.found",
+        Counter v1_disallowed "versions.v1.disallowed",
+        Counter v1_error "versions.v1.error",
+        Counter v2_found "versions.v2.found",
+        Counter v2_disallowed "versions.v2.disallowed",
+        Counter v2_error "versions.v2.error",
+    }
+}
+
+stat_group! {
     /// `tcp.<stat_prefix>.`
     TcpStats {
         Counter cx_total "downstream_cx_total",

@@ -25,8 +25,7 @@ use crate::stream::Stream;
 use crate::telemetry::exchange;
 use crate::telemetry::peer::Workload;
 use crate::telemetry::tcp::Reports;
-use crate::tls::client::Asked;
-use crate::upstream::{self, ConnectError};
+use crate::upstream::{self, Asked, ConnectError};
 use crate::worker::Worker;
 
 /// Bytes that are copied at a time.
@@ -223,6 +222,10 @@ impl TcpProxy {
         let hash = self
             .hash_source_ip
             .then(|| xx64(record.connection.remote.ip().to_string().as_bytes(), 0));
+        let asked = Asked {
+            client: Some(record.connection.ends()),
+            ..Asked::default()
+        };
         let mut failed = None;
         for attempt in 0..self.connect_attempts {
             let host = match &cluster.discovery {
@@ -253,7 +256,7 @@ impl TcpProxy {
                 record.flags.set(Flags::NO_HEALTHY_UPSTREAM);
                 return None;
             };
-            match upstream::connect(worker, cluster, &host, &Asked::default(), &[]).await {
+            match upstream::connect(worker, cluster, &host, &asked, &[]).await {
                 Ok(connected) => {
                     report(worker, cluster, &host, Event::Connected);
                     record.upstream_tls = connected.tls;

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lateen_xds::pb::google::protobuf::{Struct, Value};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::cluster::{Cluster, Host};
 use crate::net::{self, ConnectOptions};
+use crate::proxy_protocol::{self, Ends, Version};
 use crate::stream::Stream;
 use crate::tls::HandshakeError;
-use crate::tls::client::{Asked, ClientTls};
+use crate::tls::client::{AskedOfTls, ClientTls};
 use crate::tls::info::TlsInfo;
 use crate::worker::Worker;
 
@@ -37,6 +40,8 @@ pub(crate) struct TransportMatch {
 pub(crate) struct Transport {
     /// Nothing for plaintext.
     pub(crate) tls: Option<Arc<ClientTls>>,
+    /// Connections begin with a header that says whose they are, before TLS.
+    pub(crate) proxy_protocol: Option<Version>,
     /// Tells transports of different configuration apart, so that no connection of one is used for another.
     pub(crate) id: u64,
 }
@@ -73,13 +78,23 @@ impl Transports {
 impl Transport {
     /// Tells connections apart that must not be used for each other.
     pub(crate) fn key(&self, asked: &Asked) -> u64 {
-        if self.tls.is_none() || *asked == Asked::default() {
+        let of_tls = self.tls.as_ref().map(|_| &asked.tls);
+        let of_tls = of_tls.filter(|asked| **asked != AskedOfTls::default());
+        let Some(of_tls) = of_tls else {
             return self.id;
-        }
+        };
         let mut hasher = DefaultHasher::new();
-        (self.id, asked).hash(&mut hasher);
+        (self.id, of_tls).hash(&mut hasher);
         hasher.finish()
     }
+}
+
+/// What a connection is asked for beside what the cluster's configuration says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asked {
+    pub(crate) tls: AskedOfTls,
+    /// The client in whose name it is opened, for endpoints that are told.
+    pub(crate) client: Option<Ends>,
 }
 
 /// An open connection.
@@ -158,24 +173,44 @@ async fn attempt(
         mark: worker.shared.mark_sockets,
     };
     let connected = net::connect(host.address, options).await;
-    let stream = connected.map_err(|error| match error.kind() {
+    let mut stream = connected.map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => ConnectError::Timeout,
         _ => ConnectError::Connect(error),
     })?;
-    let Some(tls) = &cluster.transports.of(host).tls else {
+    let transport = cluster.transports.of(host);
+    if let Some(version) = transport.proxy_protocol {
+        let written = announce(&mut stream, version, asked.client).await;
+        written.map_err(ConnectError::Connect)?;
+    }
+    let Some(tls) = &transport.tls else {
         return Ok(Connected {
             stream: stream.into(),
             tls: None,
         });
     };
     let shaken = tls
-        .connect(stream, host, asked, protocols, &cluster.shared.ssl)
+        .connect(stream, host, &asked.tls, protocols, &cluster.shared.ssl)
         .await;
     let (stream, info) = shaken.map_err(ConnectError::Tls)?;
     Ok(Connected {
         stream,
         tls: Some(Rc::new(info)),
     })
+}
+
+/// Says whose connection it is.
+async fn announce(
+    stream: &mut TcpStream,
+    version: Version,
+    client: Option<Ends>,
+) -> io::Result<()> {
+    let own = Ends {
+        source: stream.local_addr()?,
+        destination: stream.peer_addr()?,
+    };
+    stream
+        .write_all(&proxy_protocol::header(version, client, own))
+        .await
 }
 
 /// The values of an endpoint's metadata that choose its transport.

@@ -11,7 +11,8 @@ use crate::histogram::{BUCKETS, HistogramSums};
 use crate::outlier::ejected_hosts;
 use crate::shared::Shared;
 use crate::stats::{
-    ClusterStats, Codes, HttpStats, Kind, ListenerStats, OutlierStats, SslStats, TcpStats,
+    ClusterStats, Codes, HttpStats, Kind, ListenerStats, OutlierStats, ProxyProtocolStats,
+    SslStats, TcpStats,
 };
 
 /// Counted beside the others of TLS, and shown among those of the socket's factory, as in Envoy.
@@ -247,6 +248,21 @@ fn collect(shared: &Shared) -> Vec<Sample> {
         TcpStats::visit(stats, &mut |name, kind, value| {
             let label = Some(("envoy_tcp_prefix", prefix.clone()));
             push(&mut samples, "tcp", prefix, label, name, kind, value);
+        });
+    }
+    for (prefix, stats) in shared.names.proxy_protocol.lock().iter() {
+        ProxyProtocolStats::visit(stats, &mut |name, kind, value| {
+            let label =
+                (!prefix.is_empty()).then(|| ("envoy_proxy_protocol_prefix", prefix.clone()));
+            push(
+                &mut samples,
+                "proxy_proto",
+                prefix,
+                label,
+                name,
+                kind,
+                value,
+            );
         });
     }
     for (address, stats) in shared.names.listeners.lock().iter() {

@@ -21,7 +21,7 @@ use prost::Message;
 
 use super::endpoint::Assignment;
 use super::store::Context;
-use super::{outlier, telemetry, tls};
+use super::{outlier, proxy_protocol, telemetry, tls};
 use crate::balancing::Balancing;
 use crate::cluster::{
     Cluster, ClusterShared, Discovery, Limits, ServerNameRules, UpstreamProtocol,
@@ -238,7 +238,16 @@ fn transport(socket: Option<TransportSocket>, context: &Context<'_>) -> Result<T
         Some(socket) => lateen_route::hash::xx64(&socket.encode_to_vec(), 0),
         None => 0,
     };
-    let tls = tls::upstream(socket, context)?;
-    let id = if tls.is_some() { id } else { 0 };
-    Ok(Transport { tls, id })
+    let (proxy_protocol, inner) = proxy_protocol::upstream(socket)?;
+    let tls = if proxy_protocol.is_some() {
+        tls::upstream(inner, context).within("typed_config.transport_socket")?
+    } else {
+        tls::upstream(inner, context)?
+    };
+    let plain = tls.is_none() && proxy_protocol.is_none();
+    Ok(Transport {
+        tls,
+        proxy_protocol,
+        id: if plain { 0 } else { id },
+    })
 }

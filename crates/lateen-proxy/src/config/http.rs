@@ -182,6 +182,7 @@ pub(crate) fn compile(
         escaped_slashes,
         strip_trailing_dot: std::mem::take(&mut message.strip_trailing_host_dot),
         tracing,
+        tells_client: flag(message.add_proxy_protocol_connection_state.take(), true),
         forward_client_cert,
         client_cert_details,
         idle_timeout,

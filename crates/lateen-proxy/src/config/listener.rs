@@ -11,7 +11,9 @@ use prost::Message;
 
 use super::chain_match::ChainMatcher;
 use super::store::Context;
-use super::{access_log, decode, flag, http, limit, socket_address, tcp, telemetry, tls};
+use super::{
+    access_log, decode, flag, http, limit, proxy_protocol, socket_address, tcp, telemetry, tls,
+};
 use crate::listener::{
     FilterChain, Inspector, InspectorKind, Listener, NetworkFilter, PortPredicate,
 };
@@ -48,6 +50,7 @@ pub(crate) fn compile(
         inbound: context.inbound,
         use_original_dst: flag(message.use_original_dst.take(), false),
         original_dst: false,
+        proxy_protocol: None,
         inspectors: Vec::new(),
         inspect_timeout: limit(
             message.listener_filters_timeout.take(),
@@ -64,7 +67,7 @@ pub(crate) fn compile(
         .into_iter()
         .enumerate()
     {
-        listener_filter(filter, &mut listener).within_item("listener_filters", index)?;
+        listener_filter(filter, context, &mut listener).within_item("listener_filters", index)?;
     }
     for (index, mut chain) in std::mem::take(&mut message.filter_chains)
         .into_iter()
@@ -107,7 +110,11 @@ fn accept_without_effect(message: &mut pb::Listener) {
     message.ignore_global_conn_limit = false;
 }
 
-fn listener_filter(mut filter: pb::ListenerFilter, listener: &mut Listener) -> Result<(), Invalid> {
+fn listener_filter(
+    mut filter: pb::ListenerFilter,
+    context: &Context<'_>,
+    listener: &mut Listener,
+) -> Result<(), Invalid> {
     filter.name.clear();
     let disabled = filter
         .filter_disabled
@@ -115,11 +122,27 @@ fn listener_filter(mut filter: pb::ListenerFilter, listener: &mut Listener) -> R
         .map(predicate)
         .transpose()
         .within("filter_disabled")?;
-    let type_url = match filter.config_type.take() {
-        Some(listener_filter::ConfigType::TypedConfig(any)) => any.type_url,
-        _ => return Err(Invalid::new("typed_config", "is required")),
+    let Some(listener_filter::ConfigType::TypedConfig(any)) = filter.config_type.take() else {
+        return Err(Invalid::new("typed_config", "is required"));
     };
-    let kind = match type_url.strip_prefix(LISTENER) {
+    let kind = match any.type_url.strip_prefix(LISTENER) {
+        Some("proxy_protocol.v3.ProxyProtocol") => {
+            let misplaced = if listener.proxy_protocol.is_some() {
+                Some("may be there once")
+            } else if !listener.inspectors.is_empty() {
+                Some("must come before the filters that look at what follows its header")
+            } else if listener.use_original_dst {
+                Some("cannot be used beside `use_original_dst`")
+            } else {
+                None
+            };
+            if let Some(reason) = misplaced {
+                return Err(Invalid::new("typed_config", reason));
+            }
+            let acceptor = proxy_protocol::acceptor(&any, disabled, context);
+            listener.proxy_protocol = Some(acceptor.within("typed_config")?);
+            return refuse_rest(&filter);
+        }
         Some("original_dst.v3.OriginalDst") => {
             listener.original_dst = true;
             return refuse_rest(&filter);
@@ -130,7 +153,10 @@ fn listener_filter(mut filter: pb::ListenerFilter, listener: &mut Listener) -> R
         _ => {
             return Err(Invalid::new(
                 "typed_config",
-                format!("listener filter `{type_url}` is not supported by this proxy"),
+                format!(
+                    "listener filter `{}` is not supported by this proxy",
+                    any.type_url
+                ),
             ));
         }
     };

@@ -12,6 +12,7 @@ pub(crate) mod filters;
 pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod outlier;
+mod proxy_protocol;
 pub(crate) mod store;
 pub(crate) mod tcp;
 pub(crate) mod telemetry;

@@ -33,7 +33,7 @@ use crate::http::manager::RouteSource;
 use crate::listener::{Listener, ListenerSlot, NetworkFilter};
 use crate::secret::{Origin, Secrets};
 use crate::shared::{Clusters, RouteSlot, Shared, UpdateCounts};
-use crate::stats::{HttpStats, ListenerStats, PerWorker, SslStats, TcpStats};
+use crate::stats::{HttpStats, ListenerStats, PerWorker, ProxyProtocolStats, SslStats, TcpStats};
 use crate::telemetry::series::Registry;
 use crate::{net, worker};
 
@@ -143,6 +143,17 @@ impl<'s> Context<'s> {
         let new = || Arc::new(PerWorker::new(names.workers));
         names
             .tcp
+            .lock()
+            .entry(prefix.to_owned())
+            .or_insert_with(new)
+            .clone()
+    }
+
+    pub(crate) fn proxy_protocol_stats(&self, prefix: &str) -> Arc<PerWorker<ProxyProtocolStats>> {
+        let names = &self.shared.names;
+        let new = || Arc::new(PerWorker::new(names.workers));
+        names
+            .proxy_protocol
             .lock()
             .entry(prefix.to_owned())
             .or_insert_with(new)

@@ -19,8 +19,9 @@ use super::request_body::{RequestBody, RequestSource};
 use crate::cluster::{ActiveRequest, Cluster, Host, Limited, Priority, UpstreamProtocol};
 use crate::outlier::{Event, report};
 use crate::pool::PoolError;
-use crate::tls::client::Asked;
-use crate::upstream::ConnectError;
+use crate::proxy_protocol::Ends;
+use crate::tls::client::AskedOfTls;
+use crate::upstream::{Asked, ConnectError};
 use crate::worker::Worker;
 
 /// How often an attempt takes another connection because the one it took turned out to be closed.
@@ -58,6 +59,7 @@ pub(super) async fn one_attempt(
     let choice = Choice {
         priority,
         protocols: protocols.as_deref(),
+        client: exchange.connection.client(cluster, host),
     };
     let (head, source) = (&exchange.head, &exchange.source);
     // The log shows the connection of this attempt, not of one before.
@@ -185,6 +187,8 @@ pub(super) struct Choice<'a> {
     pub(super) priority: Priority,
     /// Application protocols that a filter chose for TLS.
     pub(super) protocols: Option<&'a UpstreamProtocols>,
+    /// The client, for endpoints that are told.
+    pub(super) client: Option<Ends>,
 }
 
 /// Sends a request on a connection of the pool; its version says on which kind. The address of the connection's near end
@@ -198,9 +202,12 @@ pub(super) async fn send(
     local: &mut Option<SocketAddr>,
 ) -> Result<(Response<Incoming>, Lease), AttemptError> {
     let http2 = request.version() == Version::HTTP_2;
-    let mut asked = asked(cluster, &request);
+    let mut asked = Asked {
+        tls: asked_of_tls(cluster, &request),
+        client: choice.client,
+    };
     if let Some(protocols) = choice.protocols {
-        protocols.apply(cluster, http2, &mut asked);
+        protocols.apply(cluster, http2, &mut asked.tls);
     }
     let priority = choice.priority;
     let mut stale = 0;
@@ -239,10 +246,10 @@ pub(super) async fn send(
 }
 
 /// What the request says about the TLS server name of its connection.
-fn asked(cluster: &Cluster, request: &Request<RequestBody>) -> Asked {
+fn asked_of_tls(cluster: &Cluster, request: &Request<RequestBody>) -> AskedOfTls {
     let rules = &cluster.server_name;
     if !rules.of_request && !rules.check {
-        return Asked::default();
+        return AskedOfTls::default();
     }
     let header = |name: &str| {
         let value = request.headers().get(name)?.to_str().ok()?;
@@ -260,7 +267,7 @@ fn asked(cluster: &Cluster, request: &Request<RequestBody>) -> Asked {
     let host = authority.map(|authority| without_port(authority).to_owned());
     // An address is no server name, and is not sent.
     let is_name = |host: &String| host.parse::<std::net::IpAddr>().is_err();
-    Asked {
+    AskedOfTls {
         server_name: host
             .clone()
             .filter(|host| rules.of_request && is_name(host)),

@@ -19,9 +19,10 @@ use super::exchange;
 use super::io::{Downstream, HeadGuard};
 use super::local::LocalExecutor;
 use super::manager::{Codec, HttpManager};
-use crate::cluster::Host;
+use crate::cluster::{Cluster, Host};
 use crate::connection::ConnectionInfo;
 use crate::listener::{FilterChain, ListenerSlot};
+use crate::proxy_protocol::Ends;
 use crate::sniff::PREFACE;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -47,11 +48,21 @@ pub(crate) struct HttpConnection {
     /// The client is told to close with the next response.
     pub(crate) closing: Cell<bool>,
     pub(crate) guard: Arc<HeadGuard>,
+    /// Connections to endpoints were opened in this client's name.
+    told: Cell<bool>,
     requests: Cell<u32>,
     last_end: Cell<Instant>,
 }
 
 impl HttpConnection {
+    /// The client, if this endpoint is told who it is.
+    pub(crate) fn client(&self, cluster: &Cluster, host: &Host) -> Option<Ends> {
+        let told =
+            self.manager.tells_client && cluster.transports.of(host).proxy_protocol.is_some();
+        self.told.set(self.told.get() || told);
+        told.then(|| self.info.ends())
+    }
+
     pub(crate) fn request_started(&self) {
         self.requests.set(self.requests.get() + 1);
         self.guard.head_complete();
@@ -117,6 +128,7 @@ pub(crate) async fn serve(
         original: RefCell::default(),
         closing: Cell::new(false),
         guard,
+        told: Cell::new(false),
         requests: Cell::new(0),
         last_end: Cell::new(Instant::now()),
     });
@@ -142,6 +154,9 @@ pub(crate) async fn serve(
             .serve_connection(io, service)
             .with_upgrades();
         drive(codec, &state, slot, chain).await;
+    }
+    if state.told.get() {
+        worker.pools.forget_client(state.info.ends());
     }
     stats.here().cx_active.dec();
     stats.here().cx_destroy.inc();

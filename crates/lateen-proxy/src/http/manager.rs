@@ -42,6 +42,8 @@ pub(crate) struct HttpManager {
     pub(crate) stream_idle_timeout: Option<Duration>,
     pub(crate) generate_request_id: bool,
     pub(crate) preserve_external_request_id: bool,
+    /// Endpoints that begin with a PROXY header learn the client's address, rather than that nobody is behind it.
+    pub(crate) tells_client: bool,
     pub(crate) request_id_in_response: bool,
     pub(crate) append_forwarded_port: bool,
     pub(crate) headers_kb: u32,

@@ -303,6 +303,8 @@ impl Shadow {
             Choice {
                 priority: Priority::Default,
                 protocols: None,
+                // Copies are the proxy's own.
+                client: None,
             },
             request,
             &mut local,

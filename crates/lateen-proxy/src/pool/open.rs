@@ -16,8 +16,7 @@ use super::{Http1Connection, Http2Connection, Key, PoolError, Pools};
 use crate::cluster::{Cluster, Host, Limited, Permit, Priority};
 use crate::http::codec;
 use crate::http::local::LocalExecutor;
-use crate::tls::client::Asked;
-use crate::upstream::{self, ConnectError, Connected};
+use crate::upstream::{self, Asked, ConnectError, Connected};
 use crate::worker::Worker;
 
 /// A request that waits for a connection.
@@ -150,7 +149,7 @@ pub(super) async fn open_http1(
         local,
         tls,
         served: 0,
-        key,
+        key: Box::new(key),
         idle_since: Instant::now(),
         idle_timeout,
         retire_at: retire_at(cluster),

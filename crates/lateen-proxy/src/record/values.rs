@@ -130,8 +130,9 @@ impl Record {
             O::UpstreamRemotePort => port(self.connected()?),
             O::UpstreamLocalPort => port(self.upstream_local?),
             O::DownstreamLocalPort => port(self.connection.local),
-            O::DownstreamDirectLocalPort => port(self.connection.local),
-            O::DownstreamRemotePort | O::DownstreamDirectRemotePort => port(self.connection.remote),
+            O::DownstreamDirectLocalPort => port(self.connection.direct.destination),
+            O::DownstreamRemotePort => port(self.connection.remote),
+            O::DownstreamDirectRemotePort => port(self.connection.direct.source),
             O::ConnectionId => Some(self.connection.id),
             _ => None,
         }
@@ -145,18 +146,14 @@ impl Record {
             O::UpstreamHostWithoutPort => (self.connected()?, true),
             O::UpstreamLocalAddress => (self.upstream_local?, false),
             O::UpstreamLocalAddressWithoutPort => (self.upstream_local?, true),
-            O::DownstreamLocalAddress | O::DownstreamDirectLocalAddress => {
-                (connection.local, false)
-            }
-            O::DownstreamLocalAddressWithoutPort | O::DownstreamDirectLocalAddressWithoutPort => {
-                (connection.local, true)
-            }
-            O::DownstreamRemoteAddress | O::DownstreamDirectRemoteAddress => {
-                (connection.remote, false)
-            }
-            O::DownstreamRemoteAddressWithoutPort | O::DownstreamDirectRemoteAddressWithoutPort => {
-                (connection.remote, true)
-            }
+            O::DownstreamLocalAddress => (connection.local, false),
+            O::DownstreamLocalAddressWithoutPort => (connection.local, true),
+            O::DownstreamDirectLocalAddress => (connection.direct.destination, false),
+            O::DownstreamDirectLocalAddressWithoutPort => (connection.direct.destination, true),
+            O::DownstreamRemoteAddress => (connection.remote, false),
+            O::DownstreamRemoteAddressWithoutPort => (connection.remote, true),
+            O::DownstreamDirectRemoteAddress => (connection.direct.source, false),
+            O::DownstreamDirectRemoteAddressWithoutPort => (connection.direct.source, true),
             _ => return None,
         })
     }

@@ -24,7 +24,7 @@ use crate::net::{self, ConnectOptions};
 use crate::stats::PerWorker;
 use crate::stream::Stream;
 use crate::tls::HandshakeError;
-use crate::tls::client::Asked;
+use crate::tls::client::AskedOfTls;
 use crate::worker::Worker;
 
 /// Requests that may wait for their answers. Beyond it the server is slower than the traffic.
@@ -206,7 +206,7 @@ async fn open(settings: &StoreSettings, mark: bool) -> Result<Stream, Connection
                     Some(tls) => {
                         let stats = PerWorker::new(1);
                         let host = host(address);
-                        tls.connect(stream, &host, &Asked::default(), &[], &stats)
+                        tls.connect(stream, &host, &AskedOfTls::default(), &[], &stats)
                             .await
                             .map_err(ConnectionError::Tls)?
                             .0

@@ -38,7 +38,7 @@ pub(crate) struct ClientTls {
 
 /// What a connection asks for beside what its context says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Asked {
+pub(crate) struct AskedOfTls {
     /// The name to ask for, instead of the configured one.
     pub(crate) server_name: Option<String>,
     /// The certificate must be for this name; replaces the configured names.
@@ -75,7 +75,7 @@ impl ClientTls {
         &self,
         stream: TcpStream,
         host: &Host,
-        asked: &Asked,
+        asked: &AskedOfTls,
         fallback: &[&[u8]],
         stats: &PerWorker<SslStats>,
     ) -> Result<(Stream, TlsInfo), HandshakeError> {
@@ -96,7 +96,7 @@ impl ClientTls {
         &self,
         stream: TcpStream,
         host: &Host,
-        asked: &Asked,
+        asked: &AskedOfTls,
         fallback: &[&[u8]],
     ) -> Result<(Stream, TlsInfo), HandshakeError> {
         let current = self.current()?;
@@ -145,7 +145,7 @@ impl ClientTls {
     }
 
     /// The name to ask for: the connection's, else the endpoint's, else the configured one.
-    fn server_name(&self, host: &Host, asked: &Asked) -> Option<ServerName<'static>> {
+    fn server_name(&self, host: &Host, asked: &AskedOfTls) -> Option<ServerName<'static>> {
         let parse = |name: &str| {
             let parsed = ServerName::try_from(name.to_owned()).ok()?;
             matches!(parsed, ServerName::DnsName(_)).then_some(parsed)

@@ -17,6 +17,7 @@ mod mirror;
 mod names;
 mod outlier;
 mod process;
+mod proxy_protocol;
 mod stateful_session;
 mod sticky;
 mod sticky_store;
