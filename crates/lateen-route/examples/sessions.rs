@@ -15,7 +15,7 @@ fn main() {
         .collect();
     let before = resident();
     let start = Instant::now();
-    let table = SessionTable::new(Duration::from_secs(600), SESSIONS as u32, start);
+    let table = SessionTable::new(Duration::from_secs(600), 1 << 20, start);
     for (number, key) in keys.iter().enumerate() {
         table.claim(key.as_bytes(), endpoint(number % 5), None, start);
     }
