@@ -4,15 +4,21 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use support::account::Account;
+use support::burn::{Target, burn, pods, quench};
 use support::eventually;
-use support::mesh::{Mesh, kubectl};
+use support::mesh::Mesh;
 
 const NAMESPACE: &str = "sticky-sessions";
+
+const BACKEND: Target<'_> = Target {
+    namespace: NAMESPACE,
+    app: "backend-1",
+    container: "backend",
+};
 
 fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -20,62 +26,8 @@ fn sample(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Processes that end with the value.
-struct Burn(Vec<Child>);
-
-impl Drop for Burn {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 fn in_namespace(mesh: &Mesh, arguments: &[&str]) -> String {
     mesh.kubectl(&[&["-n", NAMESPACE], arguments].concat())
-}
-
-fn pods(mesh: &Mesh) -> Vec<String> {
-    let list = ["get", "pods", "-l", "app=backend-1", "-o", "json"];
-    let list: Value = serde_json::from_str(&in_namespace(mesh, &list)).expect("JSON");
-    let is_kept = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
-    let items = list["items"].as_array().expect("a list").iter();
-    let name = |pod: &Value| {
-        pod["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    items.filter(is_kept).map(name).collect()
-}
-
-/// Keeps a processor busy in each of the pods, until [`quench`].
-fn burn(mesh: &Mesh, pods: &[String]) -> Burn {
-    let start = |pod: &String| {
-        let loops = "while [ ! -e /tmp/enough ]; do :; done";
-        let place = [
-            "-n", NAMESPACE, "exec", pod, "-c", "backend", "--", "sh", "-c", loops,
-        ];
-        let mut command = Command::new(kubectl());
-        command.args(place).env("KUBECONFIG", mesh.kubeconfig());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.spawn().expect("kubectl runs")
-    };
-    Burn(pods.iter().map(start).collect())
-}
-
-/// Ends the burn.
-fn quench(mesh: &Mesh, pods: &[String]) {
-    for pod in pods {
-        in_namespace(
-            mesh,
-            &["exec", pod, "-c", "backend", "--", "touch", "/tmp/enough"],
-        );
-    }
 }
 
 fn places(mesh: &Mesh, users: usize) -> Vec<String> {
@@ -143,12 +95,12 @@ fn a_burn_scales_out_and_its_end_back_while_users_stay() {
     assert!(mesh.kubectl(&["top", "node"]).contains("lateen"));
     let before = places(&mesh, 30);
 
-    let first = pods(&mesh);
+    let first = pods(&mesh, &BACKEND);
     assert_eq!(first.len(), 3);
-    let fire = burn(&mesh, &first);
+    let fire = burn(&mesh, &BACKEND, &first);
     let mut most = 0;
     eventually("five replicas", Duration::from_secs(90), || {
-        most = most.max(pods(&mesh).len());
+        most = most.max(pods(&mesh, &BACKEND).len());
         // Who calls within the minute stays.
         assert_eq!(places(&mesh, 30), before);
         if most >= 5 {
@@ -160,7 +112,7 @@ fn a_burn_scales_out_and_its_end_back_while_users_stay() {
     // Never above, however long it burns.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(12) {
-        most = most.max(pods(&mesh).len());
+        most = most.max(pods(&mesh, &BACKEND).len());
         assert_eq!(places(&mesh, 30), before, "users stay");
     }
     assert_eq!(most, 5);
@@ -170,13 +122,13 @@ fn a_burn_scales_out_and_its_end_back_while_users_stay() {
         "{said}"
     );
 
-    quench(&mesh, &first);
+    quench(&mesh, &BACKEND, &first);
     drop(fire);
     eventually("three replicas again", Duration::from_secs(120), || {
         // Users that call stay; the younger pods go.
         let after = places(&mesh, 30);
         // Looked at last: a pod that went in between has sent its users away.
-        let now = pods(&mesh);
+        let now = pods(&mesh, &BACKEND);
         let gone: Vec<&String> = before.iter().filter(|pod| !now.contains(pod)).collect();
         for (before, after) in before.iter().zip(&after) {
             assert!(

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use support::account::Account;
+use support::burn::{Target, burn, pods, quench};
+use support::eventually;
 use support::mesh::Mesh;
 use support::session::{Scenario, Session};
 
@@ -62,4 +64,60 @@ fn the_original_manifests_work_for_an_ordinary_user() {
 #[test]
 fn the_original_manifests_work_for_root() {
     check(Account::root());
+}
+
+/// The scenario names no CPU request, which on Kubernetes would leave its autoscaler without a say.
+#[test]
+fn the_original_autoscaler_acts_without_a_cpu_request() {
+    let scenario = original();
+    let files: Vec<_> = scenario.files.iter().map(PathBuf::as_path).collect();
+    let mesh = Mesh::up(Account::root(), &files);
+    let backend = Target {
+        namespace: "default",
+        app: "backend-1",
+        container: "backend-1",
+    };
+    let replicas = |wanted: usize| {
+        eventually(
+            &format!("{wanted} replicas"),
+            Duration::from_secs(120),
+            || {
+                let now = pods(&mesh, &backend);
+                if now.len() == wanted {
+                    Ok(now)
+                } else {
+                    Err(format!("{now:?}"))
+                }
+            },
+        )
+    };
+    let first = replicas(2);
+    eventually("usage is known", Duration::from_secs(60), || {
+        let line = mesh.kubectl(&["get", "hpa", "hpas-backend-1", "--no-headers"]);
+        if line.contains("/50%") && !line.contains("<unknown>") {
+            Ok(())
+        } else {
+            Err(line)
+        }
+    });
+    // Five minutes is what the scenario would wait before replicas go.
+    let quick = r#"{"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}}}}"#;
+    mesh.kubectl(&[
+        "patch",
+        "hpa",
+        "hpas-backend-1",
+        "--type=merge",
+        "-p",
+        quick,
+    ]);
+    let fire = burn(&mesh, &backend, &first);
+    replicas(5);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(8) {
+        assert!(pods(&mesh, &backend).len() <= 5, "never above the maximum");
+    }
+    quench(&mesh, &backend, &first);
+    drop(fire);
+    replicas(2);
+    mesh.down();
 }

@@ -6,6 +6,7 @@
 )]
 
 pub mod account;
+pub mod burn;
 pub mod canary;
 pub mod lab;
 pub mod mesh;
