@@ -6,6 +6,8 @@ use std::time::Duration;
 use ::http::HeaderValue;
 use lateen_route::constraint::not_empty;
 use lateen_route::{Invalid, RouteTable, Within, refuse_rest};
+use lateen_xds::pb::envoy::config::core::v3::HttpProtocolOptions;
+use lateen_xds::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
@@ -18,15 +20,22 @@ use super::store::Context;
 use super::telemetry::Telemetry;
 use super::{access_log, aggregated, flag, limit};
 use crate::http::client_certificate::{Details, ForwardMode};
-use crate::http::manager::{Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader};
+use crate::http::codec;
+use crate::http::manager::{
+    ClientLimits, Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader, Underscores,
+};
 
 const UUID_REQUEST_ID: &str =
     "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
 
 /// Idle downstream connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Connections that came of age may be used for so long until they are closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams without progress are ended after this time.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Bytes of the shortest field, `a:` with the end of its line.
+const SHORTEST_FIELD: usize = 4;
 /// Header limit in KiB.
 const HEADERS_KB: u32 = 60;
 /// The largest header limit in KiB.
@@ -112,12 +121,7 @@ pub(crate) fn compile(
         refuse_rest(&details).within("set_current_client_cert_details")?;
     }
 
-    let mut idle_timeout = Some(IDLE_TIMEOUT);
-    if let Some(mut common) = message.common_http_protocol_options.take() {
-        idle_timeout = limit(common.idle_timeout.take(), idle_timeout)
-            .within("common_http_protocol_options.idle_timeout")?;
-        refuse_rest(&common).within("common_http_protocol_options")?;
-    }
+    let limits = limits(&mut message)?;
     let mut accept_http_10 = false;
     if let Some(mut options) = message.http_protocol_options.take() {
         accept_http_10 = std::mem::take(&mut options.accept_http_10);
@@ -185,7 +189,7 @@ pub(crate) fn compile(
         tells_client: flag(message.add_proxy_protocol_connection_state.take(), true),
         forward_client_cert,
         client_cert_details,
-        idle_timeout,
+        limits,
         stream_idle_timeout: limit(
             message.stream_idle_timeout.take(),
             Some(STREAM_IDLE_TIMEOUT),
@@ -212,12 +216,58 @@ pub(crate) fn compile(
     Ok(manager)
 }
 
+/// What connections and requests may take.
+fn limits(message: &mut pb::HttpConnectionManager) -> Result<ClientLimits, Invalid> {
+    let mut limits = ClientLimits {
+        idle: Some(IDLE_TIMEOUT),
+        headers: codec::MOST_HEADERS,
+        underscores: Underscores::Allow,
+        connection: None,
+        requests: None,
+        head: limit(message.request_headers_timeout.take(), None)
+            .within("request_headers_timeout")?,
+        request: limit(message.request_timeout.take(), None).within("request_timeout")?,
+        drain: limit(message.drain_timeout.take(), Some(DRAIN_TIMEOUT))
+            .within("drain_timeout")?
+            .unwrap_or_default(),
+    };
+    if let Some(common) = message.common_http_protocol_options.take() {
+        common_limits(common, &mut limits).within("common_http_protocol_options")?;
+    }
+    Ok(limits)
+}
+
+fn common_limits(
+    mut common: HttpProtocolOptions,
+    limits: &mut ClientLimits,
+) -> Result<(), Invalid> {
+    limits.idle = limit(common.idle_timeout.take(), limits.idle).within("idle_timeout")?;
+    limits.connection =
+        limit(common.max_connection_duration.take(), None).within("max_connection_duration")?;
+    if let Some(most) = common.max_headers_count.take() {
+        if most.value == 0 {
+            return Err(Invalid::new("max_headers_count", "must be 1 or more"));
+        }
+        // More do not fit into a head, and the codec has room for each.
+        limits.headers = (most.value as usize).min(codec::HTTP1_BUFFER / SHORTEST_FIELD);
+    }
+    // Zero is no limit, as in Envoy.
+    let most = common.max_requests_per_connection.take();
+    limits.requests = most.map(|most| most.value).filter(|most| *most > 0);
+    let action = std::mem::take(&mut common.headers_with_underscores_action);
+    limits.underscores = match HeadersWithUnderscoresAction::try_from(action) {
+        Ok(HeadersWithUnderscoresAction::Allow) => Underscores::Allow,
+        Ok(HeadersWithUnderscoresAction::RejectRequest) => Underscores::Reject,
+        Ok(HeadersWithUnderscoresAction::DropHeader) => Underscores::Drop,
+        Err(_) => return Err(Invalid::unsupported("headers_with_underscores_action")),
+    };
+    refuse_rest(&common)
+}
+
 /// Fields whose effect does not exist here, or is always on.
 fn accept_without_effect(message: &mut pb::HttpConnectionManager) {
     // `expect: 100-continue` is answered by the proxy as soon as the upstream asks for the body.
     message.proxy_100_continue = false;
-    // The drain time of the process counts for every connection.
-    message.drain_timeout = None;
     message.delayed_close_timeout = None;
     // With no address configured as internal, as sent by default, all are external.
     if let Some(internal) = &message.internal_address_config

@@ -12,11 +12,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_identity::alpn;
 use tokio::io::AsyncReadExt;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::codec;
 use super::exchange;
-use super::io::{Downstream, HeadGuard};
+use super::io::{Downstream, HeadGuard, HeadTime};
 use super::local::LocalExecutor;
 use super::manager::{Codec, HttpManager};
 use crate::cluster::{Cluster, Host};
@@ -51,6 +52,10 @@ pub(crate) struct HttpConnection {
     /// Connections to endpoints were opened in this client's name.
     told: Cell<bool>,
     requests: Cell<u32>,
+    /// Requests since its beginning.
+    served: Cell<u32>,
+    /// Told when it has served as many as it may.
+    used_up: Notify,
     last_end: Cell<Instant>,
 }
 
@@ -65,6 +70,14 @@ impl HttpConnection {
 
     pub(crate) fn request_started(&self) {
         self.requests.set(self.requests.get() + 1);
+        let served = self.served.get().saturating_add(1);
+        self.served.set(served);
+        if self.manager.limits.requests == Some(served) {
+            self.manager.stats.here().cx_max_requests.inc();
+            // The response to this one says so already.
+            self.closing.set(true);
+            self.used_up.notify_one();
+        }
         self.guard.head_complete();
     }
 
@@ -93,7 +106,7 @@ pub(crate) async fn serve(
         Codec::Http2 => true,
         Codec::Auto => match stream.alpn() {
             Some(protocol) => protocol == alpn::H2,
-            None => match is_http2(&mut stream, &mut prefix, manager.idle_timeout).await {
+            None => match is_http2(&mut stream, &mut prefix, manager.limits.idle).await {
                 Some(http2) => http2,
                 None => return,
             },
@@ -114,7 +127,11 @@ pub(crate) async fn serve(
         prefix.freeze(),
         guard.clone(),
         stats.clone(),
-        !http2,
+        match manager.limits.head {
+            _ if http2 => None,
+            None => Some(HeadTime::Own),
+            Some(limit) => Some(HeadTime::Configured(limit)),
+        },
     ));
     let max_streams = manager
         .max_streams
@@ -130,6 +147,8 @@ pub(crate) async fn serve(
         guard,
         told: Cell::new(false),
         requests: Cell::new(0),
+        served: Cell::new(0),
+        used_up: Notify::new(),
         last_end: Cell::new(Instant::now()),
     });
     let state = connection.clone();
@@ -150,7 +169,7 @@ pub(crate) async fn serve(
         let codec = http1::Builder::new()
             .half_close(false)
             .max_buf_size(codec::HTTP1_BUFFER)
-            .max_headers(codec::MOST_HEADERS)
+            .max_headers(state.manager.limits.headers)
             .serve_connection(io, service)
             .with_upgrades();
         drive(codec, &state, slot, chain).await;
@@ -235,25 +254,35 @@ async fn drive(
     let mut codec = pin!(codec);
     let mut changed = slot.subscribe();
     let mut draining = state.worker.shared.draining.subscribe();
+    let age = state.manager.limits.connection;
+    let mut of_age = age.and_then(|age| Instant::now().checked_add(age));
     let mut shut_down_at: Option<Instant> = None;
     let mut is_shut_down = false;
     loop {
         let idle_end = state
             .manager
-            .idle_timeout
+            .limits
+            .idle
             .map(|limit| state.last_end.get() + limit);
         let wake = match (shut_down_at, idle_end) {
             _ if is_shut_down => None,
             (Some(one), Some(two)) => Some(one.min(two)),
             (one, two) => one.or(two),
         };
-        let drain_in = tokio::select! {
+        // How long it goes on, and whether the proxy wants it to end rather than the connection's own limits.
+        let (drain_in, told) = tokio::select! {
             _ = codec.as_mut() => return,
             Ok(()) = changed.changed(), if shut_down_at.is_none() => {
                 if slot.has_chain(chain) { continue }
-                CHAIN_DRAIN
+                (CHAIN_DRAIN, true)
             }
-            Ok(_) = draining.wait_for(|draining| *draining), if !state.closing.get() => PROCESS_DRAIN,
+            Ok(_) = draining.wait_for(|draining| *draining), if shut_down_at.is_none() => (PROCESS_DRAIN, true),
+            () = state.used_up.notified(), if shut_down_at.is_none() => (state.manager.limits.drain, false),
+            () = sleep_until(of_age), if of_age.is_some() && shut_down_at.is_none() => {
+                of_age = None;
+                state.manager.stats.here().cx_max_duration.inc();
+                (state.manager.limits.drain, false)
+            }
             () = sleep_until(wake) => {
                 let now = Instant::now();
                 let drained = shut_down_at.is_some_and(|at| at <= now);
@@ -271,7 +300,9 @@ async fn drive(
                 continue;
             }
         };
-        state.manager.stats.here().cx_drain_close.inc();
+        if told {
+            state.manager.stats.here().cx_drain_close.inc();
+        }
         state.closing.set(true);
         shut_down_at = Some(Instant::now() + drain_in);
         if state.http2 {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
@@ -99,12 +100,34 @@ pub(super) async fn handle(
     };
     let answer = match problem {
         Some(reply) => exchange.local(reply),
-        None => exchange.route().await,
+        None => exchange.route_in_time(manager.limits.request).await,
     };
     Ok(exchange.finish(answer))
 }
 
 impl Exchange {
+    /// The answer to the request, unless the client takes too long to send it.
+    async fn route_in_time(&mut self, limit: Option<Duration>) -> Answer {
+        // Bodies that are complete with their heads cannot be late.
+        let Some((limit, source)) = limit.zip(self.source.clone()) else {
+            return self.route().await;
+        };
+        let late = async {
+            tokio::select! {
+                () = source.ended() => std::future::pending().await,
+                () = tokio::time::sleep(limit) => {}
+            }
+        };
+        let answer = tokio::select! {
+            answer = self.route() => Some(answer),
+            () = late => None,
+        };
+        answer.unwrap_or_else(|| {
+            self.connection.manager.stats.here().rq_timeout.inc();
+            self.local(LocalReply::request_timeout())
+        })
+    }
+
     /// Decides where the request goes, and gets the answer from there.
     async fn route(&mut self) -> Answer {
         let manager = self.connection.manager.clone();

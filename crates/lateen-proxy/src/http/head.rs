@@ -1,10 +1,10 @@
 //! The head of a request, normalised once: routing, logs and the upstream see the same bytes.
 
-use http::{HeaderMap, Method, Request, Version, header};
+use http::{HeaderMap, HeaderName, Method, Request, Version, header};
 use hyper::body::Incoming;
 use lateen_route::RequestView;
 
-use super::manager::{EscapedSlashes, HttpManager};
+use super::manager::{EscapedSlashes, HttpManager, Underscores};
 use super::normalise;
 use super::reply::LocalReply;
 
@@ -28,7 +28,7 @@ impl Head {
         manager: &HttpManager,
     ) -> (Self, Option<LocalReply>) {
         let mut headers = std::mem::take(request.headers_mut());
-        let mut problem = None;
+        let mut problem = underscores(&mut headers, manager.limits.underscores).err();
         let uri = request.uri();
         let hosts = headers.get_all(header::HOST);
         let mut hosts = hosts.iter().filter_map(|value| value.to_str().ok());
@@ -71,7 +71,7 @@ impl Head {
             Ok(None) => {}
             Err(reply) => problem = problem.or(Some(reply)),
         }
-        if headers.len() > super::codec::MOST_HEADERS
+        if headers.len() > manager.limits.headers
             || header_bytes(&headers) > manager.headers_kb as usize * 1024
         {
             problem = Some(LocalReply::headers_too_large());
@@ -128,6 +128,24 @@ impl Head {
         let upgrade = self.headers.get(header::UPGRADE)?.to_str().ok()?;
         asked.then(|| upgrade.to_ascii_lowercase())
     }
+}
+
+/// Applies the rule for names with underscores.
+fn underscores(headers: &mut HeaderMap, rule: Underscores) -> Result<(), LocalReply> {
+    if rule == Underscores::Allow {
+        return Ok(());
+    }
+    let has_one = |name: &&HeaderName| name.as_str().contains('_');
+    let found: Vec<HeaderName> = headers.keys().filter(has_one).cloned().collect();
+    if !found.is_empty() && rule == Underscores::Reject {
+        let mut reply = LocalReply::bad_request("http1.unexpected_underscore");
+        reply.body = "Bad Request".into();
+        return Err(reply);
+    }
+    for name in found {
+        headers.remove(name);
+    }
+    Ok(())
 }
 
 /// The path in its normal form, if that differs.

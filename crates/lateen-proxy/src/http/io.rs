@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -52,9 +53,21 @@ pub(crate) struct Downstream {
     guard: Arc<HeadGuard>,
     stats: Arc<PerWorker<HttpStats>>,
     /// Heads are timed. HTTP/2 has its own limits.
-    timed: bool,
+    timed: Option<HeadTime>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
+
+/// How long a head may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum HeadTime {
+    /// Clients that take longer are cut off.
+    Own,
+    /// They are told so.
+    Configured(Duration),
+}
+
+/// What a client gets whose head is late.
+const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 22\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nrequest header timeout";
 
 impl Downstream {
     pub(crate) fn new(
@@ -62,7 +75,7 @@ impl Downstream {
         prefix: Bytes,
         guard: Arc<HeadGuard>,
         stats: Arc<PerWorker<HttpStats>>,
-        timed: bool,
+        timed: Option<HeadTime>,
     ) -> Self {
         Self {
             stream,
@@ -76,17 +89,29 @@ impl Downstream {
 
     /// Fails when a head was begun and is not complete in time.
     fn check_head(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if !self.timed || !self.guard.head_started() {
+        let Some(time) = self.timed.filter(|_| self.guard.head_started()) else {
             self.deadline = None;
             return Ok(());
-        }
+        };
+        let limit = match time {
+            HeadTime::Own => HEAD_TIMEOUT,
+            HeadTime::Configured(limit) => limit,
+        };
         let deadline = self
             .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(HEAD_TIMEOUT)));
-        match deadline.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if deadline.as_mut().poll(context).is_pending() {
+            return Ok(());
         }
+        if matches!(time, HeadTime::Configured(_)) {
+            self.stats.here().rq_header_timeout.inc();
+            // Nothing else is being written between requests. A client that does not read gets nothing.
+            let stream = Pin::new(&mut self.stream);
+            if let Poll::Ready(Ok(_)) = stream.poll_write(context, LATE) {
+                let _ = Pin::new(&mut self.stream).poll_flush(context);
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct HttpManager {
     pub(crate) forward_client_cert: ForwardMode,
     /// What it tells.
     pub(crate) client_cert_details: Details,
-    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) limits: ClientLimits,
     pub(crate) stream_idle_timeout: Option<Duration>,
     pub(crate) generate_request_id: bool,
     pub(crate) preserve_external_request_id: bool,
@@ -63,6 +63,34 @@ pub(crate) struct HttpManager {
     /// Count requests in Istio's standard metrics.
     pub(crate) telemetry: Vec<Arc<StatsFilter>>,
     pub(crate) node_ip: Option<IpAddr>,
+}
+
+/// What clients may take. Nothing: no limit.
+#[derive(Debug)]
+pub(crate) struct ClientLimits {
+    /// Time between two requests.
+    pub(crate) idle: Option<Duration>,
+    /// Header fields of a request.
+    pub(crate) headers: usize,
+    pub(crate) underscores: Underscores,
+    /// Age of a connection.
+    pub(crate) connection: Option<Duration>,
+    /// Requests of a connection.
+    pub(crate) requests: Option<u32>,
+    /// Time for a head that was begun, on HTTP/1.1; nothing: some seconds.
+    pub(crate) head: Option<Duration>,
+    /// Time for a whole request, unless it is answered before.
+    pub(crate) request: Option<Duration>,
+    /// How long a connection that reached its age goes on.
+    pub(crate) drain: Duration,
+}
+
+/// What happens to header fields with `_` in their name, which upstreams may take for `-`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Underscores {
+    Allow,
+    Reject,
+    Drop,
 }
 
 /// Which HTTP versions are spoken.

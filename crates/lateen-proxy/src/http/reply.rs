@@ -86,6 +86,18 @@ impl LocalReply {
         }
     }
 
+    /// The client took too long to send its request.
+    pub(crate) fn request_timeout() -> Self {
+        let mut reply = Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request timeout",
+            Flags::default(),
+            "request_overall_timeout",
+        );
+        reply.close = true;
+        reply
+    }
+
     /// No route matched.
     pub(crate) fn not_found() -> Self {
         Self::new(

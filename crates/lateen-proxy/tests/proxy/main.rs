@@ -13,6 +13,7 @@ mod destination;
 mod detect;
 mod fault;
 mod http;
+mod limits;
 mod mirror;
 mod names;
 mod outlier;
