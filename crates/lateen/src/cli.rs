@@ -32,6 +32,11 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// A guided tour of one scenario, ending with the mesh up
     Demo(DemoArguments),
+    /// Call a URL many times and say how long the answers took
+    #[command(
+        after_help = "Examples:\n  lateen load http://127.0.0.1:8080/\n  lateen load -c 3 -n 30 --rate 0 http://localhost/status/200\n  lateen load --rate 500 -t 30s -o json http://localhost/"
+    )]
+    Load(LoadArguments),
     /// Add the sidecar to the workloads of manifests and print the result
     Inject(InjectArguments),
     /// Print a completion script for a shell
@@ -126,6 +131,64 @@ pub(crate) struct DemoArguments {
     pub(crate) state: StateArguments,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct LoadArguments {
+    /// What to call
+    pub(crate) url: String,
+    /// Connections, each with one request at a time
+    #[arg(short, long, default_value_t = 8)]
+    pub(crate) connections: usize,
+    /// Requests a second, all connections together; 0 is as fast as answers come
+    #[arg(short = 'q', long, value_name = "RATE", default_value_t = 0.0)]
+    pub(crate) rate: f64,
+    /// Number of requests, instead of a time
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    pub(crate) requests: Option<u64>,
+    /// How long to go on
+    #[arg(short = 't', long, value_name = "TIME", default_value = "5s")]
+    pub(crate) duration: Time,
+    /// Longest wait for an answer
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) timeout: Time,
+    /// Method [default: GET, POST with --data]
+    #[arg(short = 'X', long)]
+    pub(crate) method: Option<String>,
+    /// Header, NAME: VALUE; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// Body
+    #[arg(short, long)]
+    pub(crate) data: Option<String>,
+    /// Speak HTTP/2
+    #[arg(long)]
+    pub(crate) http2: bool,
+    /// Authorities to trust, as PEM, instead of the system's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Trust every server
+    #[arg(short = 'k', long)]
+    pub(crate) insecure: bool,
+    /// Output format
+    #[arg(short, long, default_value = "table")]
+    pub(crate) output: OutputFormat,
+}
+
+/// A time above zero, e.g. `500ms` or `1m`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Time(pub(crate) Duration);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed: lateen_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
+        match u64::try_from(parsed.as_nanos()) {
+            Ok(nanos) if nanos > 0 => Ok(Self(Duration::from_nanos(nanos))),
+            _ => Err("must be above zero".to_owned()),
+        }
+    }
+}
+
 /// A time as Kubernetes writes it, e.g. `60s`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Idle(pub(crate) Duration);
@@ -134,9 +197,7 @@ impl FromStr for Idle {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parsed: lateen_api::Duration = text.parse().map_err(|error| format!("{error}"))?;
-        let nanos = u64::try_from(parsed.as_nanos()).map_err(|_| "must not be negative")?;
-        let time = Duration::from_nanos(nanos);
+        let Time(time) = text.parse()?;
         if (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&time) {
             Ok(Self(time))
         } else {

@@ -10,6 +10,7 @@ mod down;
 mod exit;
 mod http_client;
 mod inject;
+mod load;
 mod log;
 mod manifests;
 mod pilot_agent;
@@ -69,6 +70,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status(arguments) => status::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
+        Command::Load(arguments) => load::run(arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "lateen", &mut std::io::stdout());
             Ok(())
