@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::cors::CorsPolicy;
 use crate::fault::Fault;
+use crate::header_mutation::HeaderMutation;
 use crate::stateful_session::Session;
 use crate::{Invalid, Within, refuse_rest};
 
@@ -37,6 +38,8 @@ pub enum FilterConfig {
     Cors(Box<CorsPolicy>),
     /// `envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute`; nothing: no sessions are kept.
     StatefulSession(Option<Box<Session>>),
+    /// `envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute`
+    HeaderMutation(Box<HeaderMutation>),
 }
 
 impl PerFilter {
@@ -111,6 +114,9 @@ impl FilterConfig {
                     }
                     None => return Err(Invalid::new("override", "is required")),
                 })
+            }
+            "header_mutation.v3.HeaderMutationPerRoute" => {
+                Self::HeaderMutation(Box::new(HeaderMutation::compile_route(decode(any)?)?))
             }
             _ => return Ok(None),
         }))

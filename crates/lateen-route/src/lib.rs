@@ -28,6 +28,7 @@ pub mod format;
 pub mod fraction;
 pub mod hash;
 pub mod header_match;
+pub mod header_mutation;
 pub mod invalid;
 pub mod mutate;
 mod path_match;

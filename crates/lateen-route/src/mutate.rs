@@ -24,12 +24,14 @@ pub struct HeaderMutations {
     add: Vec<Addition>,
 }
 
+/// A header to add.
 #[derive(Debug)]
-struct Addition {
-    name: HeaderName,
-    value: Template,
-    action: HeaderAppendAction,
-    keep_empty: bool,
+pub(crate) struct Addition {
+    pub(crate) name: HeaderName,
+    pub(crate) value: Template,
+    pub(crate) action: HeaderAppendAction,
+    /// Values without a character are added, too.
+    pub(crate) keep_empty: bool,
 }
 
 impl HeaderMutations {
@@ -40,14 +42,9 @@ impl HeaderMutations {
     ) -> Result<Self, Invalid> {
         let mut mutations = Self::default();
         for (index, name) in remove.1.into_iter().enumerate() {
-            // Envoy forbids removing pseudo headers and the host.
-            if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
-                return Err(Invalid::new("", format!("`{name}` cannot be removed")))
-                    .within_item(remove.0, index);
-            }
             mutations
                 .remove
-                .push(parse_name(&name).within_item(remove.0, index)?);
+                .push(removable_name(&name).within_item(remove.0, index)?);
         }
         for (index, option) in add.1.into_iter().enumerate() {
             mutations
@@ -104,7 +101,15 @@ impl HeaderMutations {
     }
 }
 
-fn compile_addition(mut option: HeaderValueOption) -> Result<Addition, Invalid> {
+/// Envoy forbids removing pseudo headers and the host.
+pub(crate) fn removable_name(name: &str) -> Result<HeaderName, Invalid> {
+    if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+        return Err(Invalid::new("", format!("`{name}` cannot be removed")));
+    }
+    parse_name(name)
+}
+
+pub(crate) fn compile_addition(mut option: HeaderValueOption) -> Result<Addition, Invalid> {
     let mut header = option
         .header
         .take()

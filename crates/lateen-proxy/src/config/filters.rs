@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lateen_route::body_fields::BodyFields;
 use lateen_route::fault::Fault;
+use lateen_route::header_mutation::HeaderMutation;
 use lateen_route::stateful_session::Session;
 use lateen_route::{Invalid, Within, refuse_rest};
 use lateen_xds::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -138,6 +139,9 @@ fn kind(any: &Any) -> Result<Option<Kind>, Invalid> {
         "fault.v3.HTTPFault" => Kind::Fault(Box::new(Fault::compile(decode(any)?)?)),
         "stateful_session.v3.StatefulSession" => {
             Kind::StatefulSession(Session::compile(decode(any)?)?.map(Box::new))
+        }
+        "header_mutation.v3.HeaderMutation" => {
+            Kind::HeaderMutation(Box::new(HeaderMutation::compile(decode(any)?)?))
         }
         _ => return Ok(None),
     }))

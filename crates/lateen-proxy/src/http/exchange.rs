@@ -176,7 +176,9 @@ impl Exchange {
             }
         };
         let headers = &mut answer.headers;
-        manager.filters.on_response(self, &mut passed, headers);
+        manager
+            .filters
+            .on_response(self, levels, &mut passed, headers);
         answer
     }
 

@@ -12,6 +12,7 @@ mod cors;
 mod destination;
 mod detect;
 mod fault;
+mod header_mutation;
 mod http;
 mod limits;
 mod mirror;

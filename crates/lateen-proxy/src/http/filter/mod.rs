@@ -7,6 +7,7 @@
 pub(crate) mod alpn;
 pub(super) mod body;
 mod fault;
+mod header_mutation;
 mod session;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use lateen_route::cors::{Cors, Outcome};
 use lateen_route::fault::Fault;
 use lateen_route::filter::{FilterConfig, FilterLevels};
+use lateen_route::header_mutation::HeaderMutation;
 use lateen_route::stateful_session::Session;
 
 use alpn::UpstreamProtocols;
@@ -46,6 +48,7 @@ pub(crate) enum Kind {
     Alpn(Arc<UpstreamProtocols>),
     Cors,
     Fault(Box<Fault>),
+    HeaderMutation(Box<HeaderMutation>),
     StatefulSession(Option<Box<Session>>),
 }
 
@@ -99,6 +102,9 @@ impl HttpFilters {
                         Box::pin(fault::inject(exchange, fault, cluster)).await?;
                     }
                 }
+                Kind::HeaderMutation(own) => {
+                    header_mutation::of_request(exchange, own, levels, name);
+                }
                 Kind::StatefulSession(own) => {
                     let of_route = levels.configs(name).find_map(|config| match config {
                         FilterConfig::StatefulSession(session) => Some(session),
@@ -116,7 +122,8 @@ impl HttpFilters {
     /// Runs the filters over the headers of a response.
     pub(super) fn on_response(
         &self,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
+        levels: FilterLevels<'_>,
         passed: &mut Passed<'_>,
         headers: &mut HeaderMap,
     ) {
@@ -130,6 +137,13 @@ impl HttpFilters {
                 Kind::StatefulSession(_) => {
                     if let Some((session, named)) = passed.session.take() {
                         session::announce(exchange, session, named, headers);
+                    }
+                }
+                Kind::HeaderMutation(own) => {
+                    let name = filter.name.as_str();
+                    // Answers of filters before it pass it, too.
+                    if !levels.disabled(name).unwrap_or(filter.disabled) {
+                        header_mutation::of_response(exchange, own, levels, name, headers);
                     }
                 }
                 Kind::Alpn(_) | Kind::Fault(_) => {}
