@@ -39,6 +39,8 @@ pub(crate) struct ConnectionInfo {
     /// Server name of a TLS client hello.
     pub(crate) server_name: String,
     pub(crate) chain: String,
+    /// It is for the workload beside the proxy.
+    pub(crate) inbound: bool,
     /// Nothing for plaintext.
     pub(crate) tls: Option<TlsInfo>,
     /// Why the handshake failed.
@@ -237,6 +239,7 @@ fn choose(
         restored: ends.destination != direct.destination,
         server_name: hello.server_name,
         chain: String::new(),
+        inbound: listener.inbound,
         tls: None,
         transport_failure: String::new(),
     };

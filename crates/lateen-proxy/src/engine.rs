@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin;
 use crate::config::store::Store;
 use crate::secret::Secrets;
-use crate::shared::{Names, Shared};
+use crate::shared::{Leaving, Names, Shared};
 use crate::telemetry::peer::Identity;
 use crate::worker::{self, Command};
 
@@ -27,6 +27,9 @@ const MOST_CONNECTIONS: usize = 32_768;
 /// Bytes of bodies that a worker holds back unless told otherwise: 4096 of the longest that a policy looks at by
 /// default.
 const MOST_HELD_BYTES: usize = 256 << 20;
+
+/// Istio's `drainDuration` unless it is configured.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(45);
 
 /// Options of an engine.
 #[derive(Debug, Clone)]
@@ -42,6 +45,8 @@ pub struct EngineConfig {
     /// Bytes of request bodies that each worker holds back at most, to read them before it routes their requests.
     /// Requests beyond get 503.
     pub most_held_bytes: usize,
+    /// How long clients are asked to leave before listeners stop, when `/drain_listeners?graceful` is asked for.
+    pub drain_time: Duration,
     /// Who the proxy is: told to peers that ask, and shown in metrics.
     pub node: Node,
 }
@@ -54,6 +59,7 @@ impl Default for EngineConfig {
             mark_sockets: false,
             most_connections: MOST_CONNECTIONS,
             most_held_bytes: MOST_HELD_BYTES,
+            drain_time: DRAIN_TIME,
             node: Node::default(),
         }
     }
@@ -87,6 +93,8 @@ impl Engine {
             updates: Default::default(),
             live: Default::default(),
             draining: watch::Sender::new(false),
+            leaving: watch::Sender::new(Leaving::Nobody),
+            drain_time: config.drain_time,
             connections: Default::default(),
             started: Instant::now(),
             started_at: std::time::SystemTime::now(),

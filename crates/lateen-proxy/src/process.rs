@@ -112,6 +112,7 @@ async fn serve(config: ProxyConfig) -> Result<(), RunError> {
         node_ip: config.node_ip,
         mark_sockets: config.mark_sockets,
         node: config.node.clone(),
+        drain_time: config.drain.graceful,
         ..EngineConfig::default()
     })
     .map_err(RunError::Start)?;

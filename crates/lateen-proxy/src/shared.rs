@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_route::RouteTable;
@@ -37,6 +37,10 @@ pub(crate) struct Shared {
     pub(crate) live: AtomicBool,
     /// Becomes true when the process drains.
     pub(crate) draining: watch::Sender<bool>,
+    /// Whom clients are asked to leave before listeners stop.
+    pub(crate) leaving: watch::Sender<Leaving>,
+    /// How long they are given.
+    pub(crate) drain_time: Duration,
     /// Open downstream connections.
     pub(crate) connections: AtomicUsize,
     pub(crate) started: Instant,
@@ -99,6 +103,26 @@ pub(crate) struct Names {
     pub(crate) listeners_ssl: Mutex<HashMap<String, Arc<PerWorker<SslStats>>>>,
     /// By the prefix of the filter, which may be empty.
     pub(crate) proxy_protocol: Mutex<HashMap<String, Arc<PerWorker<ProxyProtocolStats>>>>,
+}
+
+/// The connections that a graceful drain concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    Nobody,
+    /// Those for the workload beside the proxy.
+    Inbound,
+    All,
+}
+
+impl Leaving {
+    /// Whether it concerns connections of such listeners.
+    pub(crate) fn concerns(self, inbound: bool) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Inbound => inbound,
+            Self::All => true,
+        }
+    }
 }
 
 /// Counts of configuration updates.

@@ -28,7 +28,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::agent::AgentState;
 use crate::net;
 use crate::process::RunError;
-use crate::shared::Shared;
+use crate::shared::{Leaving, Shared};
 
 /// Connections that one of these servers serves at the same time.
 const MOST_CONNECTIONS: usize = 256;
@@ -157,7 +157,7 @@ const HELP: &str = "admin commands are:\n  \
     /certs: print certs on machine\n  \
     /clusters: upstream cluster status\n  \
     /config_dump: dump current configuration (?resource=, ?mask=, ?name_regex=, ?include_eds)\n  \
-    /drain_listeners (POST): drain listeners (?inboundonly)\n  \
+    /drain_listeners (POST): drain listeners (?inboundonly, ?graceful, ?graceful&skip_exit)\n  \
     /healthcheck/fail (POST): cause the server to fail health checks\n  \
     /healthcheck/ok (POST): cause the server to pass health checks\n  \
     /help: print out list of admin commands\n  \
@@ -247,7 +247,7 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
             shared.health_failed.store(failing, Ordering::Relaxed);
             reply(StatusCode::OK, TEXT, "OK\n".to_owned())
         }
-        "/drain_listeners" => drain(shared, &query),
+        "/drain_listeners" => drain(&control.shared, &query),
         "/reset_counters" => {
             metrics::reset_counters(shared);
             reply(StatusCode::OK, TEXT, "OK\n".to_owned())
@@ -278,13 +278,44 @@ fn readiness(control: &Control) -> Response<Full<Bytes>> {
     reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, why.to_owned())
 }
 
-/// Stops listeners: all, or those for the workload beside the proxy. Open connections are asked to end.
-fn drain(shared: &Shared, query: &Query<'_>) -> Response<Full<Bytes>> {
-    if query.has("skip_exit") {
-        let text = "skip_exit is not supported: listeners stop when they drain\n";
-        return reply(StatusCode::BAD_REQUEST, TEXT, text.to_owned());
+/// Stops listeners: all, or those for the workload beside the proxy. Open connections are asked to end. A graceful drain
+/// asks for that first, for some time in which new connections are still served, and may leave it at that.
+fn drain(shared: &Arc<Shared>, query: &Query<'_>) -> Response<Full<Bytes>> {
+    let inbound_only = query.has("inboundonly");
+    let stops = !query.has("skip_exit");
+    if !query.has("graceful") {
+        if !stops {
+            let text = "skip_exit requires graceful\n";
+            return reply(StatusCode::BAD_REQUEST, TEXT, text.to_owned());
+        }
+        stop_listeners(shared, inbound_only);
+        return reply(StatusCode::OK, TEXT, "OK\n".to_owned());
     }
-    if query.has("inboundonly") {
+    let whom = if inbound_only {
+        Leaving::Inbound
+    } else {
+        Leaving::All
+    };
+    // One that has begun goes on.
+    let begun = shared.leaving.send_if_modified(|leaving| {
+        let begins = *leaving == Leaving::Nobody;
+        if begins {
+            *leaving = whom;
+        }
+        begins
+    });
+    if begun && stops {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(shared.drain_time).await;
+            stop_listeners(&shared, inbound_only);
+        });
+    }
+    reply(StatusCode::OK, TEXT, "OK\n".to_owned())
+}
+
+fn stop_listeners(shared: &Shared, inbound_only: bool) {
+    if inbound_only {
         for slot in shared.listeners.load().by_name.values() {
             if slot.load().is_some_and(|listener| listener.inbound) {
                 slot.store(None);
@@ -293,7 +324,6 @@ fn drain(shared: &Shared, query: &Query<'_>) -> Response<Full<Bytes>> {
     } else {
         shared.draining.send_replace(true);
     }
-    reply(StatusCode::OK, TEXT, "OK\n".to_owned())
 }
 
 fn logging(query: &Query<'_>) -> Response<Full<Bytes>> {

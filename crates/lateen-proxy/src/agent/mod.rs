@@ -22,6 +22,8 @@ pub use scrape::Scrape;
 /// How the process ends when it is asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainConfig {
+    /// How long clients are asked to leave before listeners stop in a graceful drain (`drainDuration`).
+    pub graceful: Duration,
     /// Longest time for open connections to end (`terminationDrainDuration`).
     pub longest: Duration,
     /// Time to wait before the end of connections ends the process (`MINIMUM_DRAIN_DURATION`).
@@ -33,6 +35,7 @@ pub struct DrainConfig {
 impl Default for DrainConfig {
     fn default() -> Self {
         Self {
+            graceful: crate::engine::DRAIN_TIME,
             longest: Duration::from_secs(5),
             shortest: Duration::ZERO,
             until_unused: false,

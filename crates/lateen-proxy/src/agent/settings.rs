@@ -178,12 +178,15 @@ pub(crate) fn drain(
     config: &Value,
 ) -> Result<DrainConfig, SettingError> {
     let usual = DrainConfig::default();
-    let name = "terminationDrainDuration";
-    let longest = config.get(name).and_then(Value::as_str);
+    let configured = |name: &str, usual: Duration| {
+        let text = config.get(name).and_then(Value::as_str);
+        text.map_or(Ok(usual), |text| named(name, text))
+    };
     let until_unused = environment.boolean("EXIT_ON_ZERO_ACTIVE_CONNECTIONS")?;
     let shortest = environment.duration("MINIMUM_DRAIN_DURATION")?;
     Ok(DrainConfig {
-        longest: longest.map_or(Ok(usual.longest), |text| named(name, text))?,
+        graceful: configured("drainDuration", usual.graceful)?,
+        longest: configured("terminationDrainDuration", usual.longest)?,
         // Counts only together with the other, as in Istio, where it is five seconds then.
         shortest: if until_unused {
             shortest.unwrap_or(Duration::from_secs(5))
@@ -300,7 +303,7 @@ mod tests {
     #[test]
     fn settings_come_from_the_environment_and_the_proxy_config() {
         let config = proxy_config(
-            "terminationDrainDuration: 7s\nproxyMetadata:\n  MINIMUM_DRAIN_DURATION: 2s\n  EXIT_ON_ZERO_ACTIVE_CONNECTIONS: 'true'\n  SECRET_TTL: 1h\n",
+            "drainDuration: 20s\nterminationDrainDuration: 7s\nproxyMetadata:\n  MINIMUM_DRAIN_DURATION: 2s\n  EXIT_ON_ZERO_ACTIVE_CONNECTIONS: 'true'\n  SECRET_TTL: 1h\n",
         )
         .unwrap();
         let set = BTreeMap::from([
@@ -311,6 +314,7 @@ mod tests {
         let environment = Environment::new(&set, &config);
         let drain = drain(&environment, &config).unwrap();
         let expected = DrainConfig {
+            graceful: Duration::from_secs(20),
             longest: Duration::from_secs(7),
             shortest: Duration::from_secs(2),
             until_unused: true,

@@ -54,6 +54,8 @@ pub(crate) struct HttpConnection {
     requests: Cell<u32>,
     /// Requests since its beginning.
     served: Cell<u32>,
+    /// How many it serves.
+    most_requests: Option<u32>,
     /// Told when it has served as many as it may.
     used_up: Notify,
     last_end: Cell<Instant>,
@@ -72,8 +74,10 @@ impl HttpConnection {
         self.requests.set(self.requests.get() + 1);
         let served = self.served.get().saturating_add(1);
         self.served.set(served);
-        if self.manager.limits.requests == Some(served) {
-            self.manager.stats.here().cx_max_requests.inc();
+        if self.most_requests == Some(served) {
+            if self.manager.limits.requests == Some(served) {
+                self.manager.stats.here().cx_max_requests.inc();
+            }
             // The response to this one says so already.
             self.closing.set(true);
             self.used_up.notify_one();
@@ -137,6 +141,12 @@ pub(crate) async fn serve(
         .max_streams
         .unwrap_or(codec::STREAMS)
         .min(codec::STREAMS);
+    // Who comes while all are asked to leave is served once.
+    let most_requests = if worker.shared.leaving.borrow().concerns(info.inbound) {
+        Some(1)
+    } else {
+        manager.limits.requests
+    };
     let connection = Rc::new(HttpConnection {
         worker: worker.clone(),
         manager,
@@ -148,6 +158,7 @@ pub(crate) async fn serve(
         told: Cell::new(false),
         requests: Cell::new(0),
         served: Cell::new(0),
+        most_requests,
         used_up: Notify::new(),
         last_end: Cell::new(Instant::now()),
     });
@@ -254,6 +265,9 @@ async fn drive(
     let mut codec = pin!(codec);
     let mut changed = slot.subscribe();
     let mut draining = state.worker.shared.draining.subscribe();
+    let mut leaving = state.worker.shared.leaving.subscribe();
+    let inbound = state.info.inbound;
+    let came_late = leaving.borrow().concerns(inbound);
     let age = state.manager.limits.connection;
     let mut of_age = age.and_then(|age| Instant::now().checked_add(age));
     let mut shut_down_at: Option<Instant> = None;
@@ -277,6 +291,9 @@ async fn drive(
                 (CHAIN_DRAIN, true)
             }
             Ok(_) = draining.wait_for(|draining| *draining), if shut_down_at.is_none() => (PROCESS_DRAIN, true),
+            Ok(_) = leaving.wait_for(|leaving| leaving.concerns(inbound)), if !came_late && shut_down_at.is_none() => {
+                (state.worker.shared.drain_time, true)
+            }
             () = state.used_up.notified(), if shut_down_at.is_none() => (state.manager.limits.drain, false),
             () = sleep_until(of_age), if of_age.is_some() && shut_down_at.is_none() => {
                 of_age = None;

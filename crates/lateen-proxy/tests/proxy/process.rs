@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lateen_proxy::ProxyConfig;
+use lateen_proxy::agent::DrainConfig;
 use lateen_xds::client::Target;
 use lateen_xds::pb::envoy::config::core::v3::Node;
 use lateen_xds::server::{Caller, Changes, Limits, Progress, Server, Session, Source, Variant};
@@ -17,6 +19,9 @@ use crate::support::{
     Client, Upstream, assignment, eventually, free_address, get, http_listener, to,
     wait_for_listener,
 };
+
+/// Time of a graceful drain, in which a slow machine still asks all that is to be asked.
+const DRAIN: Duration = Duration::from_secs(4);
 
 /// A control plane with fixed resources for everyone.
 #[derive(Clone, Default)]
@@ -182,7 +187,7 @@ fn admin_answers(admin: SocketAddr) {
             "POST",
             "/drain_listeners?skip_exit",
             400,
-            "skip_exit is not supported",
+            "skip_exit requires graceful",
         ),
         ("POST", "/reopen_logs", 200, "OK\n"),
         ("GET", "/nothing", 404, "invalid path. "),
@@ -381,4 +386,74 @@ fn a_process_follows_its_control_plane() {
 
     assert_eq!(post(admin, "/quitquitquit"), 200);
     process.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_graceful_drain_asks_clients_to_leave_before_listeners_stop() {
+    // What is asked for, whether outbound clients are concerned, and whether listeners stop.
+    let check = |query: &str, outbound: bool, stops: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("xds");
+        let (admin, into, out) = (free_address(), free_address(), free_address());
+        let node = Node {
+            id: "test-node".to_owned(),
+            ..Node::default()
+        };
+        let config = ProxyConfig {
+            drain: DrainConfig {
+                graceful: DRAIN,
+                longest: Duration::ZERO,
+                ..DrainConfig::default()
+            },
+            ..ProxyConfig::new(node, Target::Unix(socket.clone()), admin)
+        };
+        let process = std::thread::spawn(move || lateen_proxy::run(config));
+        let source = Fixed::default();
+        for (name, address, direction) in [("in", into, "INBOUND"), ("out", out, "OUTBOUND")] {
+            let mut listener = http_listener(name, address, object!({}));
+            listener["trafficDirection"] = object!(direction);
+            source.set(ResourceType::Listener, name, listener);
+        }
+        let routes = object!({ "name": "r", "virtualHosts": [{ "name": "all", "domains": ["*"], "routes": [
+            { "match": { "prefix": "/" }, "directResponse": { "status": 200 } },
+        ]}]});
+        source.set(ResourceType::Route, "r", routes);
+        let _server = serve(source, &socket);
+        wait_for_listener(into);
+        wait_for_listener(out);
+        let mut known = [into, out].map(Client::connect);
+        let leaves = |client: &mut Client| {
+            let answer = client.get("/", &[]).unwrap();
+            assert_eq!(answer.status, 200);
+            answer.header("connection") == Some("close")
+        };
+        assert!(!known.iter_mut().any(leaves));
+        let path = format!("/drain_listeners?{query}");
+        assert_eq!((post(admin, &path), post(admin, &path)), (200, 200));
+        // Clients that are there and clients that come are served, and asked to leave.
+        let [of_in, of_out] = &mut known;
+        eventually(|| leaves(of_in));
+        assert!(leaves(&mut Client::connect(into)));
+        assert_eq!(leaves(&mut Client::connect(out)), outbound);
+        if outbound {
+            eventually(|| leaves(of_out));
+        } else {
+            assert!(!leaves(of_out));
+        }
+        assert_eq!(get(admin, "/ready", &[]).body, "LIVE\n");
+        std::thread::sleep(DRAIN);
+        let refuses = |address| std::net::TcpStream::connect(address).is_err();
+        if stops {
+            eventually(|| refuses(into) && refuses(out) == outbound);
+        } else {
+            assert!(leaves(&mut Client::connect(into)));
+        }
+        assert_eq!(post(admin, "/quitquitquit"), 200);
+        process.join().unwrap().unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| check("graceful&inboundonly", false, true));
+        scope.spawn(|| check("graceful", true, true));
+        scope.spawn(|| check("graceful&skip_exit", true, false));
+    });
 }
