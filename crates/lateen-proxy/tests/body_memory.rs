@@ -12,17 +12,21 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use lateen_sys::allocation::CountingAllocator;
 use serde_json::json;
 
-use support::{Client, PATIENCE, Proxy, filters, to};
+use support::{Client, Proxy, filters, to};
 
 #[global_allocator]
 static MEMORY: CountingAllocator = CountingAllocator::new();
 
 /// Length of the body.
 const LENGTH: usize = 1 << 20;
+
+/// Longest time without progress. A million chunks take seconds, and a busy machine many of them.
+const SLOW: Duration = Duration::from_secs(120);
 
 /// What is allowed for buffers of connections, and for this test's own.
 const BUFFERS: usize = 1 << 20;
@@ -33,7 +37,7 @@ fn sink(end: &'static [u8]) -> (SocketAddr, JoinHandle<usize>) {
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(SLOW)).unwrap();
         let (mut buffer, mut kept, mut count) = (vec![0; 1 << 16], 0, 0);
         while !buffer[..kept].ends_with(end) {
             // The last bytes stay, as the end may come in two parts.
@@ -67,7 +71,8 @@ fn check(what: &str, most_bytes: usize, bound: usize) {
     let routes = json!([to("a", json!({ "timeout": "0s" }))]);
     let address = proxy.http(routes, filters(&[("lateen.body_to_headers", filter)]));
     let mut client = Client::connect(address);
-    client.0.set_write_timeout(Some(PATIENCE)).unwrap();
+    client.0.set_write_timeout(Some(SLOW)).unwrap();
+    client.0.set_read_timeout(Some(SLOW)).unwrap();
     let send = |stream: &mut TcpStream| {
         let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
