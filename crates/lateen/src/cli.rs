@@ -124,7 +124,7 @@ pub(crate) enum OutputFormat {
 pub(crate) struct DemoArguments {
     /// The scenario
     pub(crate) scenario: Scenario,
-    /// Time without a call after which a user is free to move, 1s to 10m; the documents say 60s
+    /// For sticky-sessions: time without a call after which a user is free, 1s to 10m; the documents say 60s
     #[arg(long, value_name = "TIME", default_value = "5s")]
     pub(crate) idle: Idle,
     #[command(flatten)]
@@ -208,8 +208,14 @@ impl FromStr for Idle {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
-    /// Three stateful backends behind a gateway: routing by header, one replica per user
+    /// Three stateful backends behind a gateway: routing by header or body, users who stay while replicas come and go
     StickySessions,
+    /// The book store of Istio's documentation: versions by user and by weight, delays, faults, timeouts
+    Bookinfo,
+    /// A second version of a site for a tenth of the requests, then for half
+    Canary,
+    /// One connection and one waiting request: what the sidecar answers itself, counted
+    CircuitBreaking,
 }
 
 #[derive(Debug, Args)]

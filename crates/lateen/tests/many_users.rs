@@ -24,20 +24,24 @@ const CALLERS: usize = 8;
 struct Caller {
     /// Rounds that every user of this caller has been through.
     rounds: Arc<AtomicUsize>,
+    /// Users that were answered by another pod than before, so far.
+    moves: Arc<AtomicUsize>,
     thread: JoinHandle<Vec<Vec<String>>>,
 }
 
 impl Caller {
     fn start(gateway: SocketAddr, first: usize, stop: Arc<AtomicBool>) -> Self {
         let rounds = Arc::new(AtomicUsize::new(0));
-        let done = rounds.clone();
+        let moves = Arc::new(AtomicUsize::new(0));
+        let (done, moved) = (rounds.clone(), moves.clone());
         let thread = std::thread::spawn(move || {
             let mut pods: Vec<Vec<String>> = vec![Vec::new(); USERS / CALLERS];
-            let mut connection = BufReader::new(TcpStream::connect(gateway).expect("connected"));
+            let mut connection = BufReader::new(connect(gateway));
             while !stop.load(Ordering::Relaxed) {
                 for (number, pods) in pods.iter_mut().enumerate() {
                     let pod = ask(&mut connection, gateway, first + number);
                     if pods.last() != Some(&pod) {
+                        moved.fetch_add(usize::from(!pods.is_empty()), Ordering::Relaxed);
                         pods.push(pod);
                     }
                 }
@@ -45,8 +49,19 @@ impl Caller {
             }
             pods
         });
-        Self { rounds, thread }
+        Self {
+            rounds,
+            moves,
+            thread,
+        }
     }
+}
+
+fn connect(gateway: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(gateway).expect("connected");
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).expect("a limit");
+    stream
 }
 
 /// The pod that answers a user; every answer must be one.
@@ -172,6 +187,10 @@ fn ten_thousand_users_stay_while_replicas_come_and_go() {
     every_user_calls("every user's first calls");
     scale(&mesh, 5);
     every_user_calls("calls with five replicas");
+    let moves = callers
+        .iter()
+        .map(|caller| caller.moves.load(Ordering::Relaxed));
+    assert_eq!(moves.sum::<usize>(), 0, "nobody moves to new replicas");
     let last = scale(&mesh, 3);
     every_user_calls("calls with three replicas again");
     stop.store(true, Ordering::Relaxed);

@@ -132,6 +132,27 @@ impl Gateway {
         eventually(|| self.stat(stat) == wanted);
     }
 
+    /// Where each user's next request goes, once the store has answered for all of them in its few milliseconds: on a
+    /// busy machine some go on without it.
+    fn shared_places(&self, users: usize) -> Vec<String> {
+        let deadline = Instant::now() + crate::support::PATIENCE;
+        loop {
+            let (places, all_shared) = self.try_shared_places(users);
+            if all_shared {
+                return places;
+            }
+            assert!(Instant::now() < deadline, "the store never answers in time");
+        }
+    }
+
+    /// The same once, and whether the store has answered for all.
+    fn try_shared_places(&self, users: usize) -> (Vec<String>, bool) {
+        let unshared = || self.stat("store_errors") + self.stat("store_timeouts");
+        let before = unshared();
+        let places = self.places(users);
+        (places, unshared() == before)
+    }
+
     /// Where each user's next request goes.
     fn places(&self, users: usize) -> Vec<String> {
         let mut client = Client::connect(self.address);
@@ -150,25 +171,21 @@ fn two_proxies_agree_while_endpoints_come_and_go() {
     let (_upstreams, all) = upstreams(5);
     let option = || shared(redis.address, "600s", json!({}));
     let mut one = Gateway::connected(&all[..3], option());
-    let before = one.places(300);
+    let before = one.shared_places(300);
     // The other one learns of the new endpoints first; its own ring would send two of five users there.
     let mut other = Gateway::connected(&all, option());
-    assert_eq!(other.places(300), before);
+    assert_eq!(other.shared_places(300), before);
     assert!(other.stat("store_adopted") > 50);
     one.proxy.cluster("c", &all, option());
-    assert_eq!(one.places(300), before);
+    assert_eq!(one.shared_places(300), before);
     // An endpoint goes: its users move, and both proxies know where to.
     one.proxy.cluster("c", &all[1..], option());
     other.proxy.cluster("c", &all[1..], option());
-    let after = other.places(300);
+    let after = other.shared_places(300);
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(before == after, before != "0", "{before} to {after}");
     }
-    assert_eq!(one.places(300), after);
-    assert_eq!(
-        (one.stat("store_errors"), other.stat("store_errors")),
-        (0, 0)
-    );
+    assert_eq!(one.shared_places(300), after);
 }
 
 #[test]
@@ -177,18 +194,22 @@ fn a_session_that_any_proxy_renews_lives_and_ends_when_all_are_idle() {
     let (_upstreams, all) = upstreams(4);
     let option = || shared(redis.address, "2s", json!({}));
     let one = Gateway::connected(&all[..1], option());
-    assert!(one.places(40).iter().all(|name| name == "0"));
+    assert!(one.shared_places(40).iter().all(|name| name == "0"));
     let mut last = Instant::now();
     let other = Gateway::connected(&all, option());
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
-        let stayed = other.places(40).iter().all(|name| name == "0");
+        let (places, all_shared) = other.try_shared_places(40);
+        let stayed = places.iter().all(|name| name == "0");
         // On a machine that stood still for the time, the sessions have ended rightly.
-        assert!(stayed || last.elapsed() > Duration::from_millis(1900));
-        if !stayed {
+        let is_late = last.elapsed() > Duration::from_millis(1900);
+        assert!(stayed || !all_shared || is_late, "{places:?}");
+        if is_late {
             return;
         }
-        last = Instant::now();
+        if all_shared {
+            last = Instant::now();
+        }
         std::thread::sleep(Duration::from_millis(200));
     }
     std::thread::sleep(Duration::from_millis(2100));
@@ -202,8 +223,8 @@ fn requests_go_on_when_the_server_is_away_and_agree_again_when_it_is_back() {
     let option = || shared(redis.address, "600s", json!({}));
     let one = Gateway::connected(&all, option());
     let other = Gateway::connected(&all, option());
-    let before = one.places(100);
-    assert_eq!(other.places(100), before);
+    let before = one.shared_places(100);
+    assert_eq!(other.shared_places(100), before);
     let stop = Arc::new(AtomicBool::new(false));
     let (stopped, address) = (stop.clone(), one.address);
     let load = std::thread::spawn(move || {
@@ -232,11 +253,11 @@ fn requests_go_on_when_the_server_is_away_and_agree_again_when_it_is_back() {
     let slowest = load.join().unwrap();
     // Milliseconds on a quiet machine; nothing that waited for the server would be below this.
     assert!(slowest < Duration::from_millis(800), "{slowest:?}");
-    assert_eq!(one.places(100), before);
+    assert_eq!(one.shared_places(100), before);
     let third = Gateway::connected(&all[..1], shared(redis.address, "600s", json!({})));
     // It knows one endpoint only: those of the others move to it, the rest stay.
-    assert!(third.places(100).iter().all(|name| name == "0"));
-    assert!(one.places(100).iter().all(|name| name == "0"));
+    assert!(third.shared_places(100).iter().all(|name| name == "0"));
+    assert!(one.shared_places(100).iter().all(|name| name == "0"));
 }
 
 /// Requests are answered in time, and those with a key are counted as not shared.
@@ -308,7 +329,7 @@ fn a_password_comes_from_a_secret_of_the_discovery_stream() {
         .proxy
         .accept(ResourceType::Secret, &[secret("open sesame")]);
     gateway.until("store_connected", 2);
-    gateway.places(5);
+    gateway.shared_places(5);
     let keys = redis.ask(&["AUTH", "\"open sesame\"\r\nSELECT 3\r\nDBSIZE"]);
     assert_eq!(keys, "+OK\r\n+OK\r\n:5\r\n+OK\r\n");
 }
@@ -349,8 +370,7 @@ fn a_server_with_tls_is_checked_by_authority_and_name() {
         gateway.proxy.accept(ResourceType::Secret, &[trust(roots)]);
         if connects {
             gateway.until("store_connected", 2);
-            gateway.places(3);
-            assert_eq!(gateway.stat("store_errors"), 0);
+            gateway.shared_places(3);
         } else {
             eventually(|| {
                 gateway.places(1);
