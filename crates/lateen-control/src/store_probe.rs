@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest line that a server may answer with, in bytes.
 const LONGEST: u64 = 4096;
 
+/// Characters of a server's error that are shown.
+const SHOWN: usize = 200;
+
 /// Why a server is not reached.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
@@ -36,6 +39,8 @@ enum ProbeError {
     Connection(#[from] std::io::Error),
     #[error("the server refuses: {0}")]
     Refused(String),
+    #[error("it does not answer as a Redis server does")]
+    Stranger,
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Silent,
 }
@@ -118,15 +123,50 @@ async fn greet(
     for _ in 0..answers {
         let mut line = Vec::new();
         limited.read_until(b'\n', &mut line).await?;
-        if !line.starts_with(b"+") {
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_start_matches('-').trim();
-            return Err(ProbeError::Refused(if text.is_empty() {
-                "it closes the connection".to_owned()
-            } else {
-                text.to_owned()
-            }));
+        match line.split_first() {
+            Some((b'+', _)) => {}
+            Some((b'-', error)) => {
+                let text = String::from_utf8_lossy(error);
+                return Err(ProbeError::Refused(
+                    text.trim().chars().take(SHOWN).collect(),
+                ));
+            }
+            None => return Err(ProbeError::Refused("it closes the connection".to_owned())),
+            // Whoever may write a policy must not read here what other servers say.
+            Some(_) => return Err(ProbeError::Stranger),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_errors_of_redis_servers_are_shown() {
+        let check = async |password: Option<&[u8]>, answer: &[u8], expected: Result<(), &str>| {
+            let (near, mut far) = duplex(1 << 16);
+            far.write_all(answer).await.expect("room for it");
+            far.shutdown().await.expect("closed");
+            let found = greet(near, password)
+                .await
+                .map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{answer:?}");
+        };
+        check(None, b"+PONG\r\n", Ok(())).await;
+        check(Some(b"pw"), b"+OK\r\n+PONG\r\n", Ok(())).await;
+        let wrong = "the server refuses: WRONGPASS no";
+        check(Some(b"pw"), b"-WRONGPASS no\r\n-NOAUTH\r\n", Err(wrong)).await;
+        let gone = "the server refuses: it closes the connection";
+        check(None, b"", Err(gone)).await;
+        let stranger = "it does not answer as a Redis server does";
+        check(None, b"220 mail.internal ESMTP secret\r\n", Err(stranger)).await;
+        check(None, &[b'x'; 10_000], Err(stranger)).await;
+        let long = [b"-", &[b'e'; 1000][..], b"\r\n"].concat();
+        let cut = format!("the server refuses: {}", "e".repeat(SHOWN));
+        check(None, &long, Err(&cut)).await;
+    }
 }

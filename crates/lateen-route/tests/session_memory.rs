@@ -9,9 +9,11 @@ use lateen_route::session::SessionTable;
 const LIMIT: usize = 200_000_000;
 
 fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
-    let pages = statm.split_whitespace().nth(1).expect("resident pages");
-    pages.parse::<usize>().expect("a number") * 4096
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB"));
+    let kilobytes = kilobytes.expect("in kilobytes").trim();
+    kilobytes.parse::<usize>().expect("a number") * 1024
 }
 
 #[test]
