@@ -146,7 +146,7 @@ async fn tour(stage: &Stage) -> Result<bool> {
             "anyone",
             &anyone,
             200,
-            Expected::Share(RED, 38..=62),
+            Expected::Share(RED, 36..=64),
             "about half sees red stars"
         )]
     );

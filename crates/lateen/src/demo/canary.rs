@@ -73,7 +73,7 @@ async fn tour(stage: &Stage) -> Result<bool> {
         "flask.example.com",
         &ours,
         300,
-        &Expected::Share("v2", 4..=17),
+        &Expected::Share("v2", 3..=19),
         "about a tenth sees the second version, on one connection",
     )
     .await?;
@@ -86,7 +86,7 @@ async fn tour(stage: &Stage) -> Result<bool> {
         "flask.example.com",
         &ours,
         300,
-        &Expected::Share("v2", 40..=60),
+        &Expected::Share("v2", 38..=62),
         "about half sees the second version",
     )
     .await?;
