@@ -141,7 +141,7 @@ impl Lab {
         assert!(time.parse::<f64>().expect("seconds") >= 16.0, "{said}");
     }
 
-    fn a_pod_that_dies_fails_no_request_f62(&self) {
+    fn a_pod_that_dies_costs_at_most_what_it_was_answering_f62(&self) {
         let load = "for i in $(seq 300); do curl -s -o /dev/null -w '%{http_code}\\n' http://httpbin:8000/get; done | sort | uniq -c";
         std::thread::scope(|scope| {
             let client = scope.spawn(|| self.call(load));
@@ -158,8 +158,17 @@ impl Lab {
                 "--wait=false",
             ]);
             let codes = client.join().expect("the client ran");
-            let codes: Vec<_> = codes.split_whitespace().collect();
-            assert_eq!(codes, ["300", "200"], "a default retry hides it");
+            // Whoever calls one after the other has at most one request there when it dies, and that is not sent twice.
+            let count = |code: &str| {
+                let line = codes.lines().find(|line| line.ends_with(code));
+                let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+                number.unwrap_or(0_usize)
+            };
+            let (good, lost) = (count(" 200"), count(" 503"));
+            assert!(
+                good + lost == 300 && lost <= 1,
+                "the default retries hide the rest: {codes}"
+            );
         });
     }
 
@@ -309,7 +318,7 @@ fn failures_and_defaults_are_as_the_lab_says() {
     lab.one_request_id_leads_through_the_store_f95();
     lab.a_service_can_become_a_node_port_f119();
     lab.a_sidecar_can_be_injected_by_hand_f91();
-    lab.a_pod_that_dies_fails_no_request_f62();
+    lab.a_pod_that_dies_costs_at_most_what_it_was_answering_f62();
     lab.outliers_are_ejected_f71();
     lab.long_answers_are_waited_for_f61();
     lab.mesh.down();
