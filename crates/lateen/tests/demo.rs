@@ -47,6 +47,13 @@ impl Visitor {
     }
 }
 
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        // A tour that fails leaves its mesh up, as one that succeeds does. Where none runs, nothing is to be done.
+        let _ = self.lateen(&["down"]);
+    }
+}
+
 /// Runs a tour, which must succeed within a time, show these texts, and leave the mesh up. Returns what it printed.
 fn check(arguments: &[&str], within: Duration, expected: &[&str]) -> String {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
