@@ -169,6 +169,26 @@ pub(crate) struct Host {
     pub(crate) shared: Arc<HostShared>,
 }
 
+impl Host {
+    /// An endpoint of which nothing but its address is known.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            text: address.to_string(),
+            hostname: String::new(),
+            health: Health::Healthy,
+            weight: 1,
+            priority: 0,
+            locality: Default::default(),
+            workload: None,
+            transport_metadata: None,
+            labels: Default::default(),
+            canary: false,
+            shared: Arc::default(),
+        }
+    }
+}
+
 /// Live numbers of an endpoint.
 #[derive(Debug)]
 pub(crate) struct HostShared {

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lateen_route::balance::Health;
 use parking_lot::Mutex;
 
-use super::{Host, HostShared};
+use super::Host;
 
 /// Most addresses that are remembered. Beyond it an endpoint lives only as long as its connection.
 const MOST: usize = 65_536;
@@ -47,20 +46,7 @@ impl Destinations {
             entry.last_wanted = now;
             return entry.host.clone();
         }
-        let host = Arc::new(Host {
-            address,
-            text: address.to_string(),
-            hostname: String::new(),
-            health: Health::Healthy,
-            weight: 1,
-            priority: 0,
-            locality: Default::default(),
-            labels: Default::default(),
-            canary: false,
-            workload: None,
-            transport_metadata: None,
-            shared: Arc::<HostShared>::default(),
-        });
+        let host = Arc::new(Host::at(address));
         if known.hosts.len() < MOST {
             let entry = Entry {
                 host: host.clone(),

@@ -5,21 +5,19 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use lateen_route::balance::Health;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::resp::{self, Malformed, Reply};
 use super::store::{Store, StoreSettings};
-use crate::cluster::{Host, HostShared};
+use crate::cluster::Host;
 use crate::net::{self, ConnectOptions};
 use crate::stats::PerWorker;
 use crate::stream::Stream;
@@ -205,7 +203,7 @@ async fn open(settings: &StoreSettings, mark: bool) -> Result<Stream, Connection
                     None => Stream::from(stream),
                     Some(tls) => {
                         let stats = PerWorker::new(1);
-                        let host = host(address);
+                        let host = Host::at(address);
                         tls.connect(stream, &host, &AskedOfTls::default(), &[], &stats)
                             .await
                             .map_err(ConnectionError::Tls)?
@@ -219,24 +217,6 @@ async fn open(settings: &StoreSettings, mark: bool) -> Result<Stream, Connection
         }
     }
     Err(ConnectionError::Connect(last))
-}
-
-/// What a handshake wants to know of the server.
-fn host(address: SocketAddr) -> Host {
-    Host {
-        address,
-        text: address.to_string(),
-        hostname: String::new(),
-        health: Health::Healthy,
-        weight: 1,
-        priority: 0,
-        locality: Default::default(),
-        workload: None,
-        transport_metadata: Default::default(),
-        labels: Default::default(),
-        canary: false,
-        shared: Arc::new(HostShared::default()),
-    }
 }
 
 /// Says who we are and which database is meant, and waits for the server to agree.
