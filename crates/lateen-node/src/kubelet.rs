@@ -3,12 +3,19 @@
 //! | path | |
 //! |---|---|
 //! | `GET /containerLogs/{namespace}/{pod}/{container}` | `follow tailLines previous sinceTime sinceSeconds timestamps limitBytes` |
-//! | `GET /exec/{namespace}/{pod}/{container}?command=..` | WebSocket; `input output error tty` |
+//! | `GET /exec/{namespace}/{pod}/{container}?command=..` | WebSocket or SPDY; `input output error tty` |
+//! | `GET /attach/{namespace}/{pod}/{container}` | the same with the container's own streams |
+//! | `GET /portForward/{namespace}/{pod}` | WebSocket or SPDY, see [`forward`] |
 //! | `GET /stats/usage` | processor time and memory of pods and the node, see [`crate::usage`] |
 //! | `POST /run/{namespace}/{pod}/{container}?command=..` | runs a command to its end, returns its output |
 
+mod channels;
 mod exec;
+mod forward;
 mod logs;
+mod session;
+mod spdy;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::fs;
@@ -113,11 +120,18 @@ async fn answer(request: Request<Incoming>, pods: &Pods, usages: &Usages) -> Res
                 Err(refusal) => *refusal,
             }
         }
-        (["attach" | "portForward", ..], _) => text(
-            StatusCode::NOT_IMPLEMENTED,
-            "lateen does not serve attach and port-forward yet; use exec, logs, or a Service of \
-             type NodePort or LoadBalancer, which is reachable from the host",
-        ),
+        (["attach", namespace, pod, container], &Method::POST | &Method::GET) => {
+            match find(pods, namespace, pod) {
+                Ok(shared) => exec::attach(request, &shared, container, &query),
+                Err(refusal) => *refusal,
+            }
+        }
+        (["portForward", namespace, pod], &Method::POST | &Method::GET) => {
+            match find(pods, namespace, pod) {
+                Ok(shared) => forward::answer(request, &shared, &query),
+                Err(refusal) => *refusal,
+            }
+        }
         (["run", namespace, pod, container], &Method::POST | &Method::GET) => {
             match find(pods, namespace, pod) {
                 Ok(shared) => run(&shared, container, &query).await,

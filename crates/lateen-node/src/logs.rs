@@ -1,7 +1,6 @@
 //! Container logs: written in Kubernetes' file format, `TIME STREAM TAG TEXT` a line.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
+
+use crate::pods::console::{Followers, Output};
 
 pub(crate) mod read;
 
@@ -33,28 +34,47 @@ pub(crate) fn folder(state: &Path, uid: &str) -> PathBuf {
     state.join("logs").join(uid)
 }
 
-/// Writes all that comes out of the two pipes to the log, until both are closed.
+/// Writes all that comes out of the two pipes to the log, and shows it to those who follow, until both are closed.
 ///
 /// # Errors
 /// When the log cannot be made. Later failures (a full disk) are reported once, and the pipes are
 /// still emptied: a container must not stop because its log cannot be kept.
-pub(crate) async fn capture(path: PathBuf, output: OwnedFd, error: OwnedFd) -> io::Result<()> {
-    let log = Arc::new(Mutex::new(Log::create(path).await?));
-    let output = copy(
-        pipe::Receiver::from_owned_fd(output)?,
-        "stdout",
-        log.clone(),
-    );
-    let error = copy(pipe::Receiver::from_owned_fd(error)?, "stderr", log);
+pub(crate) async fn capture(
+    path: PathBuf,
+    output: Option<pipe::Receiver>,
+    error: Option<pipe::Receiver>,
+    followers: Arc<Followers>,
+) -> io::Result<()> {
+    let log = Log::create(path).await;
+    // Without a log those who follow still see what there is to see.
+    let (log, result) = match log {
+        Ok(log) => (log, Ok(())),
+        Err(error) => (Log::default(), Err(error)),
+    };
+    let log = Mutex::new(log);
+    let output = copy(output, Output::Standard, &log, &followers);
+    let error = copy(error, Output::Error, &log, &followers);
     tokio::join!(output, error);
-    Ok(())
+    followers.end();
+    result
 }
 
-async fn copy(mut pipe: pipe::Receiver, stream: &'static str, log: Arc<Mutex<Log>>) {
+async fn copy(
+    pipe: Option<pipe::Receiver>,
+    output: Output,
+    log: &Mutex<Log>,
+    followers: &Followers,
+) {
+    let Some(mut pipe) = pipe else {
+        return;
+    };
+    let stream = output.name();
     let mut buffer = vec![0; LONGEST_LINE];
     let mut filled = 0;
     loop {
+        // A terminal whose program ended reports a failure.
         let read = pipe.read(&mut buffer[filled..]).await.unwrap_or(0);
+        followers.show(output, &buffer[filled..filled + read]).await;
         filled += read;
         let now = Timestamp::now();
         let mut text = Vec::new();
@@ -86,7 +106,7 @@ fn append(text: &mut Vec<u8>, now: Timestamp, stream: &str, tag: char, line: &[u
     text.push(b'\n');
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Log {
     path: PathBuf,
     file: Option<tokio::fs::File>,
@@ -141,13 +161,30 @@ mod tests {
         let path = folder.path().join("c/0.log");
         let (output, mut to_output) = io::pipe().unwrap();
         let (error, mut to_error) = io::pipe().unwrap();
-        let capturing = tokio::spawn(capture(path.clone(), output.into(), error.into()));
+        let receiver = |end: io::PipeReader| pipe::Receiver::from_owned_fd(end.into()).ok();
+        let followers = Arc::new(Followers::new());
+        let mut followed = followers.follow();
+        let capturing = tokio::spawn(capture(
+            path.clone(),
+            receiver(output),
+            receiver(error),
+            followers.clone(),
+        ));
         to_output.write_all(b"one\ntw").unwrap();
         to_output.write_all(b"o\nlast").unwrap();
         drop(to_output);
         to_error.write_all(&vec![b'x'; LONGEST_LINE + 3]).unwrap();
         drop(to_error);
         capturing.await.unwrap().unwrap();
+
+        let mut seen = Vec::new();
+        while let Some((output, piece)) = followed.recv().await {
+            if output == Output::Standard {
+                seen.extend_from_slice(&piece);
+            }
+        }
+        assert_eq!(seen, b"one\ntwo\nlast");
+        assert_eq!(followers.follow().recv().await, None, "it is over");
 
         let text = std::fs::read_to_string(path).unwrap();
         let part = |stream: &str| -> Vec<(String, String)> {

@@ -1,5 +1,6 @@
 //! Pods: each one that the API assigns to this node has a task that runs it.
 
+pub(crate) mod console;
 pub(crate) mod environment;
 pub(crate) mod exec;
 pub(crate) mod fields;

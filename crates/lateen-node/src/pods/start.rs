@@ -1,14 +1,12 @@
 //! Preparing a container and starting it: image, environment, volumes, rights, log.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, SecurityContext};
-use nix::unistd::{Uid, fchown};
 
+use super::console::{Console, Followers, Wanted};
 use super::shared::Shared;
 use super::supervise::Run;
 use super::{environment, volumes};
@@ -109,7 +107,7 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
         group: security.group,
         groups: security.groups,
         network_admin: program.network_admin || security.network_admin,
-        terminal: false,
+        terminal: container.tty.unwrap_or(false),
         environment: variables,
     };
     let root = RootSpec {
@@ -130,9 +128,7 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
         waiting: "RunContainerError",
         ran: true,
     };
-    let streams = open_log(shared, container, security.user)
-        .await
-        .map_err(failed)?;
+    let (streams, console) = open_streams(shared, container, security.user).map_err(failed)?;
     context.events.pod(
         &pod,
         Some(&path),
@@ -162,37 +158,41 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
         network,
         running,
         program: spec,
+        console: Arc::new(console),
     })
 }
 
-/// Opens the run's log; the container's ends of the pipes belong to the user that it runs as, so
-/// that it can open `/dev/stdout` again.
-async fn open_log(
+/// Makes the run's streams, whose output goes to its log and to those who attach.
+fn open_streams(
     shared: &Arc<Shared>,
     container: &Container,
     user: Option<u32>,
-) -> io::Result<Streams> {
-    let (output, to_output) = io::pipe()?;
-    let (error, to_error) = io::pipe()?;
-    if let Some(user) = user {
-        for end in [to_output.as_fd(), to_error.as_fd()] {
-            fchown(end, Some(Uid::from_raw(user)), None)?;
-        }
-    }
+) -> io::Result<(Streams, Console)> {
+    let wanted = Wanted {
+        input: container.stdin.unwrap_or(false),
+        output: true,
+        error: true,
+        terminal: container.tty.unwrap_or(false),
+        user,
+    };
+    let (streams, ends) = wanted.open()?;
     let path = shared.log(&container.name);
     shared.forget_old_logs(&container.name);
-    let capturing = logs::capture(path, OwnedFd::from(output), OwnedFd::from(error));
+    let followers = Arc::new(Followers::new());
+    let capturing = logs::capture(path, ends.output, ends.error, followers.clone());
     let task = tokio::spawn(async move {
         if let Err(error) = capturing.await {
             tracing::warn!(%error, "a container's log is lost");
         }
     });
     shared.set_log_task(&container.name, task);
-    Ok(Streams {
-        input: Stdio::null(),
-        output: to_output.into(),
-        error: to_error.into(),
-    })
+    let console = Console {
+        input: ends.input,
+        input_once: container.stdin_once.unwrap_or(false),
+        terminal: ends.terminal,
+        followers,
+    };
+    Ok((streams, console))
 }
 
 /// User, group and rights of a container: its own settings before the pod's.

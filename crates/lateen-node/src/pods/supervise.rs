@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::console::Console;
 use super::shared::Shared;
 use super::start::{NotStarted, start};
 use super::state::{Phase, Role, Terminated};
@@ -45,6 +46,7 @@ pub(crate) struct Run {
     pub(crate) running: Running,
     /// What it runs, and with which rights.
     pub(crate) program: ProgramSpec,
+    pub(crate) console: Arc<Console>,
 }
 
 /// When a container has to be gone; nothing while it may run.

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::eventually;
+use super::forward::{Forward, Speech};
 use super::mesh::{Answer, Mesh, finish};
 
 const HOST: &str = "Host: flask.example.com";
@@ -29,6 +30,7 @@ impl Canary<'_> {
         self.apply(&self.workloads);
         self.apply(&self.gateway);
         self.one_host_and_two_paths_are_served_f02_f12_f13();
+        self.a_service_is_reached_by_port_forward_f118();
         self.apply(&self.tenth);
         self.rolled_out("flaskfrontend-v2");
         self.weights_divide_requests_of_one_connection_f40();
@@ -81,6 +83,19 @@ impl Canary<'_> {
             head.header("x-envoy-upstream-service-time").is_some(),
             "{head:?}"
         );
+    }
+
+    fn a_service_is_reached_by_port_forward_f118(&self) {
+        for speech in Speech::BOTH {
+            let target = "svc/flaskfrontend";
+            let forward = Forward::start(self.mesh, speech, self.namespace, target, 5000);
+            // The page, and where its tab leads to, which asks the back end.
+            for (path, part) in [("/", "Home"), ("/", "/list"), ("/list", "<td>Merc</td>")] {
+                let answer = self.mesh.curl(&[&format!("{}{path}", forward.url)]);
+                assert_eq!(answer.status, 200, "{speech:?} {path} {answer:?}");
+                assert!(answer.body.contains(part), "{speech:?} {path} {answer:?}");
+            }
+        }
     }
 
     fn weights_divide_requests_of_one_connection_f40(&self) {
