@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::network::services::{Protocol, endpoints, protocol};
+use crate::relay::{relay, reset};
 use crate::world::{Key, World};
 use crate::{HostAddresses, Outside};
 
@@ -27,9 +28,6 @@ pub const HOST_ADDRESS: &str = "lateen.dev/host-address";
 
 /// How long a connection to an endpoint may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Size of each relay buffer, in bytes.
-const BUFFER: usize = 32 << 10;
 
 /// Pause after a failed accept (out of descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -310,19 +308,13 @@ async fn serve(listener: TcpListener, world: Arc<World>, target: Target) {
     }
 }
 
-/// Carries one connection. Each direction is closed on its own, as the peers do.
-async fn carry(mut client: TcpStream, world: Arc<World>, target: Target) {
-    let Some(mut server) = connect(&world, &target).await else {
-        // Nobody to talk to: a reset says so, where an orderly close would look like an answer.
-        let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
-        return;
-    };
-    // Failures only mean a little more delay.
-    let _ = client.set_nodelay(true);
-    let _ = server.set_nodelay(true);
-    // An error is either peer's reset; closing both passes it on.
-    let _ =
-        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await;
+/// Carries one connection.
+async fn carry(client: TcpStream, world: Arc<World>, target: Target) {
+    match connect(&world, &target).await {
+        Some(server) => relay(client, server).await,
+        // Nobody to talk to.
+        None => reset(&client),
+    }
 }
 
 /// Connects to an endpoint, chosen at random; to the others when it does not answer.

@@ -17,6 +17,7 @@
 
 pub mod container;
 mod dns;
+mod egress;
 pub mod enter;
 mod events;
 mod expose;
@@ -29,6 +30,7 @@ pub mod outside;
 mod pods;
 pub mod redirect;
 mod registration;
+mod relay;
 mod usage;
 mod world;
 

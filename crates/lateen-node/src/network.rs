@@ -77,9 +77,12 @@ pub enum NetworkError {
     /// Every address of the pod range is in use.
     #[error("no address is free in the pod range {0}")]
     Exhausted(Range),
-    /// The rules of the service addresses were refused.
+    /// The rules of the service addresses, or of traffic that leaves the mesh, were refused.
     #[error("cannot apply nftables rules: {0}")]
     Rules(String),
+    /// The socket for traffic that leaves the mesh could not be opened.
+    #[error("cannot open a socket for traffic that leaves the mesh: {0}")]
+    Egress(#[source] io::Error),
 }
 
 /// The network of a mesh. Clones share it.

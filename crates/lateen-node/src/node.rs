@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
+use crate::egress::Egress;
 use crate::events::Events;
 use crate::images::Catalogue;
 use crate::network::services;
@@ -103,7 +104,12 @@ impl Node {
         let catalogue = Catalogue::built_in().map_err(StartError::Images)?;
         let world = World::new();
         let node_address = config.network.node_address();
-        let dns = dns::Server::bind(node_address, world.clone(), &config.cluster_domain);
+        let dns = dns::Server::bind(
+            node_address,
+            world.clone(),
+            &config.cluster_domain,
+            config.outside.clone(),
+        );
         let dns = dns.await.map_err(|source| StartError::Listen {
             address: SocketAddr::new(node_address.into(), 53),
             source,
@@ -123,7 +129,10 @@ impl Node {
             source,
         })?;
 
+        let egress = Egress::start(&config.network, config.outside.clone()).await?;
+
         let mut tasks = JoinSet::new();
+        tasks.spawn(egress.serve());
         tasks.spawn(world.clone().follow(config.client.clone()));
         tasks.spawn(dns.serve());
         tasks.spawn(kubelet.serve());

@@ -2,11 +2,12 @@
 //! way to the host's network, so it asks the outer one for sockets and gets open descriptors.
 
 pub(crate) mod message;
+mod resolver;
 mod server;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -86,6 +87,24 @@ impl Outside {
     /// What connecting gave outside, or `BrokenPipe` when the outer process is gone.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         self.ask(Wish::Connect(address)).await.map(TcpStream::from)
+    }
+
+    /// A socket for questions to the host's `n`th nameserver (non-blocking, connected).
+    ///
+    /// # Errors
+    /// `NotFound` when the host has no more; else as [`Outside::connect`].
+    pub async fn nameserver(&self, n: usize) -> io::Result<UdpSocket> {
+        let wish = Wish::Nameserver { n, stream: false };
+        self.ask(wish).await.map(UdpSocket::from)
+    }
+
+    /// A connection to the host's `n`th nameserver (non-blocking).
+    ///
+    /// # Errors
+    /// As [`Outside::nameserver`].
+    pub async fn nameserver_stream(&self, n: usize) -> io::Result<TcpStream> {
+        let wish = Wish::Nameserver { n, stream: true };
+        self.ask(wish).await.map(TcpStream::from)
     }
 
     /// Hands `news` to the outer process (see [`OutsideServer::serve`]): progress, failures,

@@ -97,6 +97,9 @@ pub(crate) struct UpArguments {
     /// Address of the Kubernetes API [default: port 6443 on a loopback address of the mesh's own]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) api_address: Option<std::net::SocketAddr>,
+    /// Nameserver for names outside the mesh; may be repeated [default: those of /etc/resolv.conf]
+    #[arg(long = "nameserver", value_name = "ADDRESS[:PORT]", value_parser = nameserver)]
+    pub(crate) nameservers: Vec<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) state: StateArguments,
 }
@@ -223,4 +226,14 @@ pub(crate) struct InjectArguments {
     /// Manifests: files, folders, or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// A nameserver's address; the port is 53 if there is none.
+fn nameserver(text: &str) -> Result<std::net::SocketAddr, String> {
+    let whole = text.parse::<std::net::SocketAddr>();
+    let address = whole.or_else(|_| text.parse::<std::net::IpAddr>().map(|ip| (ip, 53).into()));
+    address.map_err(|_| {
+        "an IP address is needed, with or without a port: 10.0.0.1, 10.0.0.1:5353, [fd00::1]:53"
+            .into()
+    })
 }

@@ -2,8 +2,7 @@
 
 use std::str::FromStr;
 
-use hickory_proto::op::Query;
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::Name;
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,6 +13,8 @@ fn world() -> Arc<World> {
          "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}},
         {"metadata": {"name": "db", "namespace": "lab"},
          "spec": {"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]}},
+        {"metadata": {"name": "away", "namespace": "lab"},
+         "spec": {"type": "ExternalName", "externalName": "example.com"}},
         {"metadata": {"name": "alias", "namespace": "lab"},
          "spec": {"type": "ExternalName", "externalName": "web.lab.svc.cluster.local"}},
     ]);
@@ -30,11 +31,24 @@ fn world() -> Arc<World> {
     )
 }
 
+/// Knows no nameserver.
+fn resolver(world: Arc<World>) -> Resolver {
+    Resolver {
+        zone: Zone::new(world, "cluster.local"),
+        forwarder: None,
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn answer(resolver: &Resolver, bytes: &[u8], stream: bool) -> Option<Vec<u8>> {
+    resolver.answer(bytes, stream).await
+}
+
 fn ask(name: &str, kind: RecordType) -> (String, Vec<String>) {
-    let zone = Zone::new(world(), "cluster.local");
+    let resolver = resolver(world());
     let mut query = Message::query();
     query.add_query(Query::query(Name::from_str(name).unwrap(), kind));
-    let bytes = answer(&zone, &query.to_vec().unwrap(), true).unwrap();
+    let bytes = answer(&resolver, &query.to_vec().unwrap(), true).unwrap();
     let answer = Message::from_vec(&bytes).unwrap();
     let mut data: Vec<_> = answer
         .answers
@@ -161,14 +175,106 @@ fn unknown_names_do_not_exist_and_foreign_ones_are_refused() {
         &[],
     );
     check("example.com.", RecordType::A, "Refused", &[]);
+    check("1.1.1.1.in-addr.arpa.", RecordType::PTR, "Refused", &[]);
+    let alias = ["example.com."];
+    check(
+        "away.lab.svc.cluster.local.",
+        RecordType::A,
+        "NoError",
+        &alias,
+    );
+}
+
+/// A nameserver that has one address for every name but `none.example.com`, and answers wrongly before it answers.
+fn nameserver() -> SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let query = Message::from_vec(&buffer[..length]).unwrap();
+            let mut answer = Message::response(query.metadata.id, OpCode::Query);
+            let question = &query.queries[0];
+            answer.add_query(question.clone());
+            if question.name().to_ascii() == "none.example.com." {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            } else {
+                let data = RData::A(Ipv4Addr::new(192, 0, 2, 7).into());
+                answer.add_answer(Record::from_rdata(question.name().clone(), 60, data));
+            }
+            let mut forged = answer.clone();
+            forged.metadata.id = query.metadata.id.wrapping_add(1);
+            for answer in [forged, answer] {
+                socket.send_to(&answer.to_vec().unwrap(), client).unwrap();
+            }
+        }
+    });
+    address
+}
+
+async fn check_outside(
+    nameservers: Vec<SocketAddr>,
+    name: &str,
+    code: ResponseCode,
+    expected: &[&str],
+) {
+    let (inner, outer) = lateen_sys::socket::message_pair().unwrap();
+    let server = crate::OutsideServer::new(outer).with_nameservers(nameservers.clone());
+    tokio::spawn(server.serve(|_| ()));
+    let resolver = Resolver {
+        zone: Zone::new(world(), "cluster.local"),
+        forwarder: Some(Forwarder::new(Outside::start(inner).unwrap())),
+    };
+    let mut query = Message::query();
+    query.add_query(Query::query(Name::from_str(name).unwrap(), RecordType::A));
+    let answer = resolver.answer(&query.to_vec().unwrap(), false).await;
+    let answer = Message::from_vec(&answer.unwrap()).unwrap();
+    assert_eq!(answer.metadata.id, query.metadata.id, "{name}");
+    let data = answer.answers.iter().map(|record| record.data.to_string());
+    assert_eq!(
+        (
+            answer.metadata.response_code,
+            data.collect::<Vec<_>>(),
+            answer.queries
+        ),
+        (
+            code,
+            expected.iter().map(|text| (*text).to_owned()).collect(),
+            query.queries
+        ),
+        "{name} {nameservers:?}"
+    );
+}
+
+#[tokio::test]
+async fn names_of_the_outside_are_asked_of_the_hosts_nameservers() {
+    let works = nameserver();
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dead = closed.local_addr().unwrap();
+    drop(closed);
+    let (fine, none) = (ResponseCode::NoError, ResponseCode::NXDomain);
+    check_outside(vec![works], "example.com.", fine, &["192.0.2.7"]).await;
+    check_outside(vec![dead, works], "example.com.", fine, &["192.0.2.7"]).await;
+    check_outside(vec![works], "none.example.com.", none, &[]).await;
+    check_outside(vec![dead], "example.com.", ResponseCode::ServFail, &[]).await;
+    check_outside(vec![], "example.com.", ResponseCode::Refused, &[]).await;
+    let both = ["example.com.", "192.0.2.7"];
+    check_outside(vec![works], "away.lab.svc.cluster.local.", fine, &both).await;
+    check_outside(
+        vec![works],
+        "web.lab.svc.cluster.local.",
+        fine,
+        &["10.96.0.7"],
+    )
+    .await;
 }
 
 #[test]
 fn what_is_no_question_gets_no_answer() {
-    let zone = Zone::new(world(), "cluster.local");
-    assert_eq!(answer(&zone, b"\x00\x01garbage", false), None);
+    let resolver = resolver(world());
+    assert_eq!(answer(&resolver, b"\x00\x01garbage", false), None);
     let response = Message::response(1, OpCode::Query).to_vec().unwrap();
-    assert_eq!(answer(&zone, &response, false), None);
+    assert_eq!(answer(&resolver, &response, false), None);
 }
 
 #[test]
@@ -184,13 +290,13 @@ fn an_answer_that_does_not_fit_says_so() {
         serde_json::from_value(services).unwrap(),
         serde_json::from_value(slices).unwrap(),
     );
-    let zone = Zone::new(world, "cluster.local");
+    let resolver = resolver(world);
     let mut query = Message::query();
     let name = Name::from_str("big.lab.svc.cluster.local.").unwrap();
     query.add_query(Query::query(name, RecordType::A));
     let query = query.to_vec().unwrap();
-    let small = Message::from_vec(&answer(&zone, &query, false).unwrap()).unwrap();
+    let small = Message::from_vec(&answer(&resolver, &query, false).unwrap()).unwrap();
     assert!(small.metadata.truncation);
-    let whole = Message::from_vec(&answer(&zone, &query, true).unwrap()).unwrap();
+    let whole = Message::from_vec(&answer(&resolver, &query, true).unwrap()).unwrap();
     assert_eq!(whole.answers.len(), 199);
 }

@@ -72,6 +72,11 @@ impl Zone {
         Record::from_rdata(self.apex.clone(), TTL, RData::SOA(soa))
     }
 
+    /// Is the name one that others know?
+    pub(crate) fn is_elsewhere(&self, name: &Name) -> bool {
+        self.lookup(name, RecordType::A) == Answer::Elsewhere
+    }
+
     /// Looks a name up.
     pub(crate) fn lookup(&self, name: &Name, kind: RecordType) -> Answer {
         let text = name.to_lowercase().to_ascii();
@@ -342,7 +347,11 @@ impl Zone {
             .map(|target| Record::from_rdata(name.clone(), TTL, RData::PTR(PTR(target))))
             .collect();
         match (records.is_empty(), kind) {
-            (true, _) => Answer::Nothing { name_exists: false },
+            // Names of private addresses are nobody else's to know (RFC 6303).
+            (true, _) if address.is_private() || address.is_loopback() => {
+                Answer::Nothing { name_exists: false }
+            }
+            (true, _) => Answer::Elsewhere,
             (false, RecordType::PTR | RecordType::ANY) => Answer::Records(records),
             (false, _) => Answer::Nothing { name_exists: true },
         }

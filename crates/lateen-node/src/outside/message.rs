@@ -36,6 +36,8 @@ pub(crate) enum Wish {
     ListenUnix { path: PathBuf, mode: u32 },
     /// A connection.
     Connect(SocketAddr),
+    /// A socket that is connected to the host's `n`th nameserver, counted from 0: datagrams, or a stream.
+    Nameserver { n: usize, stream: bool },
 }
 
 /// From the process outside to the one inside.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UnixStream;
 
 use super::message::{FromInside, FromOutside, LONGEST, Wish};
+use super::resolver;
 use super::{receive_message, send, watch_descriptor};
 
 /// How long a connection may take to be made.
@@ -28,12 +29,22 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub struct OutsideServer {
     channel: OwnedFd,
+    nameservers: Option<Vec<SocketAddr>>,
 }
 
 impl OutsideServer {
     /// Serves the other end of this channel.
     pub fn new(channel: OwnedFd) -> Self {
-        Self { channel }
+        Self {
+            channel,
+            nameservers: None,
+        }
+    }
+
+    /// Names that are not the mesh's are asked of these, instead of those that `/etc/resolv.conf` names.
+    pub fn with_nameservers(mut self, nameservers: Vec<SocketAddr>) -> Self {
+        self.nameservers = Some(nameservers);
+        self
     }
 
     /// A handle to ask the inner process to stop, usable while [`OutsideServer::serve`] runs.
@@ -53,11 +64,12 @@ impl OutsideServer {
     /// When the channel breaks; its orderly end is not an error.
     pub async fn serve(self, mut told: impl FnMut(Value)) -> io::Result<()> {
         let channel = Arc::new(watch_descriptor(self.channel)?);
+        let nameservers = self.nameservers.map(Arc::new);
         let mut buffer = vec![0; LONGEST];
         loop {
             match receive_message(&channel, &mut buffer).await {
                 Ok(Some((FromInside::Ask { number, wish }, _))) => {
-                    tokio::spawn(answer(channel.clone(), number, wish));
+                    tokio::spawn(answer(channel.clone(), number, wish, nameservers.clone()));
                 }
                 Ok(Some((FromInside::Tell(news), _))) => told(news),
                 Ok(Some((other, _))) => tracing::warn!(?other, "unexpected message from inside"),
@@ -86,11 +98,28 @@ impl Stopper {
     }
 }
 
-async fn answer(channel: Arc<UnixStream>, number: u64, wish: Wish) {
+async fn answer(
+    channel: Arc<UnixStream>,
+    number: u64,
+    wish: Wish,
+    nameservers: Option<Arc<Vec<SocketAddr>>>,
+) {
     let made = match wish {
         Wish::Listen(address) => listen(address),
         Wish::ListenUnix { path, mode } => listen_unix(&path, mode),
         Wish::Connect(address) => connect(address).await,
+        Wish::Nameserver { n, stream } => {
+            // Read each time: laptops change networks.
+            let chosen = match nameservers {
+                Some(chosen) => chosen.get(n).copied(),
+                None => resolver::nameservers().get(n).copied(),
+            };
+            match chosen {
+                Some(address) if stream => connect(address).await,
+                Some(address) => datagrams(address),
+                None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+            }
+        }
     };
     let (errno, descriptor) = match made {
         Ok(descriptor) => (None, Some(descriptor)),
@@ -142,4 +171,17 @@ async fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
         Ok(stream) => Ok(stream?.into_std()?.into()),
         Err(_) => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
     }
+}
+
+/// A socket whose datagrams go to, and come from, this address alone.
+fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
+    let any: SocketAddr = if address.is_ipv6() {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }

@@ -88,3 +88,23 @@ async fn a_lost_outer_process_counts_as_the_request_to_stop() {
         .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
 }
+
+#[tokio::test]
+async fn nameservers_are_those_that_were_given_and_no_others() {
+    let (inner, outer) = lateen_sys::socket::message_pair().unwrap();
+    let nameserver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let stream = TcpListener::bind(nameserver.local_addr().unwrap()).unwrap();
+    let server = OutsideServer::new(outer).with_nameservers(vec![stream.local_addr().unwrap()]);
+    let outside = Outside::start(inner).unwrap();
+    tokio::spawn(server.serve(|_| ()));
+    outside.nameserver(0).await.unwrap().send(b"ask").unwrap();
+    let mut buffer = [0; 8];
+    assert_eq!(nameserver.recv(&mut buffer).unwrap(), 3);
+    outside.nameserver_stream(0).await.unwrap();
+    for error in [
+        outside.nameserver(1).await.unwrap_err(),
+        outside.nameserver_stream(1).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

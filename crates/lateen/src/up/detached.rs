@@ -40,6 +40,9 @@ pub(super) fn start(
     if let Some(address) = arguments.api_address {
         command.arg("--api-address").arg(address.to_string());
     }
+    for nameserver in &arguments.nameservers {
+        command.arg("--nameserver").arg(nameserver.to_string());
+    }
     command
         .env(DETACHED, "1")
         .stdin(Stdio::piped())

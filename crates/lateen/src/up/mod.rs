@@ -51,19 +51,14 @@ pub(crate) fn run(arguments: UpArguments) -> Result<()> {
     let state = StateDir::new(arguments.state.state.clone());
     if std::env::var_os(DETACHED).is_some() {
         let manifests = detached::manifests_of_starter()?;
-        return outer::run(&state, arguments.api_address, manifests, &Reporter::Starter);
+        return outer::run(&state, &arguments, manifests, &Reporter::Starter);
     }
     let manifests = manifests::read(&arguments.files)
         .map_err(|error| CommandError::usage(error.to_string()))?;
     if arguments.detach {
         return detached::start(&state, &arguments, &placed(manifests)).map(drop);
     }
-    outer::run(
-        &state,
-        arguments.api_address,
-        placed(manifests),
-        &Reporter::Terminal,
-    )
+    outer::run(&state, &arguments, placed(manifests), &Reporter::Terminal)
 }
 
 /// The running mesh, brought up first where none runs, with these manifests (name and text) applied.
@@ -81,6 +76,7 @@ pub(crate) fn ensure(state: StateArguments, manifests: &[(String, &str)]) -> Res
         files: Vec::new(),
         detach: true,
         api_address: None,
+        nameservers: Vec::new(),
         state,
     };
     detached::start(&directory, &arguments, &placed(parsed))

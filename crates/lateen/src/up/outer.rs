@@ -11,6 +11,7 @@ use lateen_node::enter::{self, Ended, EnterError, Plan};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::UpArguments;
 use crate::exit::{CommandError, Result};
 use crate::state::{MeshInfo, StateDir, StateError, write_private};
 
@@ -23,11 +24,11 @@ const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// Brings the mesh up and stays with it until it ends.
 pub(super) fn run(
     state: &StateDir,
-    api_address: Option<std::net::SocketAddr>,
+    arguments: &UpArguments,
     manifests: Vec<Placed>,
     reporter: &Reporter,
 ) -> Result<()> {
-    let outcome = bring_up(state, api_address, manifests, reporter);
+    let outcome = bring_up(state, arguments, manifests, reporter);
     match (outcome, reporter) {
         // The command that started this process shows the error.
         (Err(error), Reporter::Starter) => {
@@ -40,7 +41,7 @@ pub(super) fn run(
 
 fn bring_up(
     state: &StateDir,
-    api_address: Option<std::net::SocketAddr>,
+    arguments: &UpArguments,
     manifests: Vec<Placed>,
     reporter: &Reporter,
 ) -> Result<()> {
@@ -50,7 +51,7 @@ fn bring_up(
     let task = Task {
         state: state.root().to_owned(),
         executable: std::env::current_exe().map_err(|error| start_error(&error))?,
-        api_address,
+        api_address: arguments.api_address,
         manifests,
     };
     let task_file = state.root().join("task.json");
@@ -75,6 +76,10 @@ fn bring_up(
         let (mut inside, server) = match enter::start(plan) {
             Ok(started) => started,
             Err(error) => return Ok(Err(enter_error(&error))),
+        };
+        let server = match arguments.nameservers.as_slice() {
+            [] => server,
+            chosen => server.with_nameservers(chosen.to_vec()),
         };
         let mode = inside.identity().explanation.clone();
         let stopper = server.stopper()?;

@@ -22,6 +22,7 @@ pub struct Mesh {
     pub status: Value,
     /// How long `up` took.
     pub took: Duration,
+    options: Vec<String>,
     /// Holds the binary and the state.
     _folder: TempDir,
 }
@@ -37,6 +38,11 @@ pub struct Done {
 impl Mesh {
     /// Brings a mesh up with `files`, and fails when that fails.
     pub fn up(account: Account, files: &[&Path]) -> Self {
+        Self::up_with(account, files, &[])
+    }
+
+    /// The same with further options of `lateen up`.
+    pub fn up_with(account: Account, files: &[&Path], options: &[&str]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("lateen-test-")
             .tempdir()
@@ -50,6 +56,7 @@ impl Mesh {
             state,
             status: Value::Null,
             took: Duration::ZERO,
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
             _folder: folder,
         };
         mesh.start(files);
@@ -70,6 +77,7 @@ impl Mesh {
             fs::set_permissions(&copy, PermissionsExt::from_mode(0o644)).expect("opened");
             arguments.extend(["-f".to_owned(), copy.display().to_string()]);
         }
+        arguments.extend(self.options.clone());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let started = Instant::now();
         let done = self.lateen(&arguments);
