@@ -20,6 +20,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
+use lateen_sys::namespace::{self, CloneFlags};
+use lateen_sys::process;
+
 pub(crate) use launch::{Launch, Running, Streams, launch, launch_into};
 pub(crate) use spec::{Bind, ProgramSpec, RootSpec, Spec};
 
@@ -29,6 +32,9 @@ const SPEC: i32 = 3;
 /// Number under which `lateen container` inherits the pipe that tells the node why the program
 /// could not be started; closed by the kernel when it was.
 const REPORT: i32 = 4;
+
+/// Number under which it inherits what stands for the container that a further program is to run in.
+const CONTAINER: i32 = 5;
 
 /// Longest specification that is read, in bytes.
 const LONGEST_SPEC: u64 = 16 * 1024 * 1024;
@@ -58,7 +64,10 @@ pub fn main() -> ExitCode {
             Ok(()) => return init::run(&program, report),
             Err(error) => error,
         },
-        Spec::Exec { program } => init::become_program(&program),
+        Spec::Exec { program } => match enter_files() {
+            Ok(()) => init::become_program(&program),
+            Err(error) => error,
+        },
     };
     report.failed(&failed)
 }
@@ -75,6 +84,14 @@ impl Report {
         }
         ExitCode::from(NOT_STARTED)
     }
+}
+
+/// Moves into the files of the container. Not before this program runs: it need not be among them. The container's
+/// processes see this one already, and must not reach the node's files through it.
+fn enter_files() -> io::Result<()> {
+    process::hide()?;
+    let container = lateen_sys::spawn::inherited(CONTAINER)?;
+    namespace::join(&container, CloneFlags::CLONE_NEWNS)
 }
 
 fn read_spec() -> io::Result<Spec> {

@@ -1,11 +1,11 @@
 //! Mounts: what a container's root file system is put together from.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -42,6 +42,65 @@ pub fn tmpfs(target: &Path, size: u64, mode: u32) -> io::Result<()> {
         flags,
         Some(options.as_str()),
     )?)
+}
+
+/// Longest text of options that `mount(2)` takes, in bytes: a page, with the zero at its end.
+const LONGEST_OPTIONS: usize = 4095;
+
+/// Stacks the folders `lower`, top to bottom, at `target` (made if missing). Changes go to `writable`, which is emptied of
+/// nothing and gets two folders; without it the stack cannot be written.
+///
+/// Works in a user namespace (Linux 5.11). Lower folders that are all in one folder may be many: their names are given
+/// relative to it, which changes the calling thread's working folder.
+///
+/// # Errors
+/// What making the folders or `mount(2)` says; `InvalidInput` for more layers than the kernel takes.
+pub fn overlay(target: &Path, lower: &[PathBuf], writable: Option<&Path>) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    let common = lower.first().and_then(|first| first.parent());
+    let together = common.filter(|common| lower.iter().all(|path| path.parent() == Some(common)));
+    if let Some(common) = together {
+        chdir(common)?;
+    }
+    let mut options = b"userxattr,lowerdir=".to_vec();
+    for (index, path) in lower.iter().enumerate() {
+        if index > 0 {
+            options.push(b':');
+        }
+        let name = together.and_then(|common| path.strip_prefix(common).ok());
+        push_escaped(&mut options, name.unwrap_or(path));
+    }
+    if let Some(writable) = writable {
+        for (option, name) in [("upperdir", "upper"), ("workdir", "work")] {
+            let folder = writable.join(name);
+            fs::create_dir_all(&folder)?;
+            options.extend_from_slice(format!(",{option}=").as_bytes());
+            push_escaped(&mut options, &folder);
+        }
+    }
+    if options.len() > LONGEST_OPTIONS {
+        let message = format!("{} layers are more than the kernel takes", lower.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = Some(OsStr::from_bytes(&options));
+    Ok(mount(
+        Some("overlay"),
+        target,
+        Some("overlay"),
+        flags,
+        options,
+    )?)
+}
+
+/// Appends a path as overlayfs reads it: colons and commas separate, a backslash takes that away.
+fn push_escaped(options: &mut Vec<u8>, path: &Path) {
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b':' | b',' | b'\\') {
+            options.push(b'\\');
+        }
+        options.push(*byte);
+    }
 }
 
 /// Mounts `/proc` of the calling process's pid namespace at `target` (made if missing).

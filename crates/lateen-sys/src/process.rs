@@ -21,18 +21,80 @@ pub enum Forked {
     Child,
 }
 
-/// The capabilities (`capabilities(7)`) that matter inside a pod.
+/// The capabilities (`capabilities(7)`) that a container can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Capability {
+    /// Give files away.
+    Chown = 0,
+    /// Pass over the modes of files.
+    DacOverride = 1,
+    /// Do with files of others what their owners may.
+    Fowner = 3,
+    /// Keep set-user-id bits of files that are written.
+    Fsetid = 4,
     /// Send signals to processes of other users.
     Kill = 5,
+    /// Become other groups.
+    Setgid = 6,
+    /// Become other users.
+    Setuid = 7,
+    /// Give up capabilities for good.
+    Setpcap = 8,
     /// Bind to ports below 1024 (where the namespace asks for it).
     NetBindService = 10,
     /// Change rules, addresses and routes; set packet marks.
     NetAdmin = 12,
     /// Raw sockets; set packet marks.
     NetRaw = 13,
+    /// Keep memory from being swapped out.
+    IpcLock = 14,
+    /// Change the root folder.
+    SysChroot = 18,
+    /// Raise priorities.
+    SysNice = 23,
+    /// Make special files.
+    Mknod = 27,
+    /// Write to the kernel's audit log.
+    AuditWrite = 29,
+    /// Set capabilities of files.
+    Setfcap = 31,
+}
+
+impl Capability {
+    /// All of them, by the names that they have in manifests.
+    pub const NAMED: [(&str, Self); 17] = [
+        ("CHOWN", Self::Chown),
+        ("DAC_OVERRIDE", Self::DacOverride),
+        ("FOWNER", Self::Fowner),
+        ("FSETID", Self::Fsetid),
+        ("KILL", Self::Kill),
+        ("SETGID", Self::Setgid),
+        ("SETUID", Self::Setuid),
+        ("SETPCAP", Self::Setpcap),
+        ("NET_BIND_SERVICE", Self::NetBindService),
+        ("NET_ADMIN", Self::NetAdmin),
+        ("NET_RAW", Self::NetRaw),
+        ("IPC_LOCK", Self::IpcLock),
+        ("SYS_CHROOT", Self::SysChroot),
+        ("SYS_NICE", Self::SysNice),
+        ("MKNOD", Self::Mknod),
+        ("AUDIT_WRITE", Self::AuditWrite),
+        ("SETFCAP", Self::Setfcap),
+    ];
+
+    /// The capability of this name, with or without `CAP_`.
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.strip_prefix("CAP_").unwrap_or(name);
+        let found = Self::NAMED.iter().find(|(known, _)| *known == name);
+        found.map(|(_, capability)| *capability)
+    }
+
+    /// Its name in manifests.
+    pub fn name(self) -> &'static str {
+        let found = Self::NAMED.iter().find(|(_, known)| *known == self);
+        found.map_or("", |(name, _)| name)
+    }
 }
 
 /// Splits the process in two.
@@ -151,6 +213,14 @@ pub fn keep_capabilities(keep: &[Capability]) -> io::Result<()> {
 /// What `prctl(2)` says.
 pub fn keep_capabilities_over_user_change() -> io::Result<()> {
     Ok(prctl::set_keepcaps(true)?)
+}
+
+/// Lets no other process look into this one (its files, its root), until it executes another program.
+///
+/// # Errors
+/// What `prctl(2)` says.
+pub fn hide() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
 }
 
 /// Makes the terminal on standard input the controlling one of this session.

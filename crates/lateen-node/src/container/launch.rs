@@ -21,16 +21,15 @@ use super::spec::Spec;
 /// Longest reason for a failed start that is read, in bytes.
 const LONGEST_REASON: u64 = 4096;
 
-/// Namespaces that each container has for itself.
+/// Namespaces that each container has for itself, besides that of its files.
 const OWN: CloneFlags = CloneFlags::CLONE_NEWPID
-    .union(CloneFlags::CLONE_NEWNS)
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS);
 
 /// What a container process is started with.
 #[derive(Debug)]
 pub(crate) struct Launch {
-    /// The program `lateen`, as the starting thread sees it.
+    /// The program `lateen`, as the node sees it.
     pub(crate) executable: PathBuf,
     pub(crate) spec: Spec,
     pub(crate) streams: Streams,
@@ -91,9 +90,9 @@ impl Running {
 /// # Errors
 /// With the reason, as a user should see it, when the program does not run.
 pub(crate) async fn launch(network: OwnedFd, launch: Launch) -> io::Result<Running> {
-    start(launch, move || {
+    start(launch, None, move || {
         namespace::join(&network, CloneFlags::CLONE_NEWNET)?;
-        namespace::leave(OWN)
+        namespace::leave(OWN | CloneFlags::CLONE_NEWNS)
     })
     .await
 }
@@ -104,7 +103,8 @@ pub(crate) async fn launch(network: OwnedFd, launch: Launch) -> io::Result<Runni
 /// As [`launch`].
 pub(crate) async fn launch_into(container: &Running, launch: Launch) -> io::Result<Running> {
     let pidfd = container.pidfd()?;
-    start(launch, move || {
+    // The program that runs there is started from the node's files, and moves to the container's by itself.
+    start(launch, Some(pidfd.try_clone()?), move || {
         namespace::join(&pidfd, OWN | CloneFlags::CLONE_NEWNET)
     })
     .await
@@ -114,6 +114,7 @@ pub(crate) async fn launch_into(container: &Running, launch: Launch) -> io::Resu
 /// for the process, so it never does anything else in its new namespaces.
 async fn start(
     launch: Launch,
+    container: Option<OwnedFd>,
     enter: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<Running> {
     let spec = hand_over(&launch.spec)?;
@@ -127,6 +128,9 @@ async fn start(
         .stderr(launch.streams.error);
     spawn::inherit(&mut command, spec, super::SPEC);
     spawn::inherit(&mut command, report, super::REPORT);
+    if let Some(container) = container {
+        spawn::inherit(&mut command, container, super::CONTAINER);
+    }
 
     let (announce, announced) = tokio::sync::oneshot::channel();
     let (finish, ended) = watch::channel(None);

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::supervise::Run;
-use crate::container::{EXECUTABLE, Launch, ProgramSpec, Running, Spec, Streams, launch_into};
+use crate::container::{Launch, ProgramSpec, Running, Spec, Streams, launch_into};
 
 /// Most output that [`output`] keeps, in bytes.
 const MOST_OUTPUT: u64 = 64 << 10;
@@ -28,11 +28,10 @@ pub(crate) async fn start(
         terminal,
         ..run.program.clone()
     };
-    let executable = EXECUTABLE.into();
     launch_into(
         &run.running,
         Launch {
-            executable,
+            executable: run.executable.clone(),
             spec: Spec::Exec { program },
             streams,
         },

@@ -159,6 +159,7 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
         running,
         program: spec,
         console: Arc::new(console),
+        executable: context.config.executable.clone(),
     })
 }
 

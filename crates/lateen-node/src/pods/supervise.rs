@@ -1,5 +1,6 @@
 //! One container of a pod: started, watched by its probes, restarted, stopped.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub(crate) struct Run {
     /// What it runs, and with which rights.
     pub(crate) program: ProgramSpec,
     pub(crate) console: Arc<Console>,
+    /// The program `lateen`, as the node sees it.
+    pub(crate) executable: PathBuf,
 }
 
 /// When a container has to be gone; nothing while it may run.
