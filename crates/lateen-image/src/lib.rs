@@ -1,0 +1,24 @@
+//! OCI images: their names, a folder that keeps them, and the ways in and out of it.
+//!
+//! * [`Reference`] is the name of an image, completed as Docker does.
+//! * [`ContentStore`] is a folder of content and names, which several processes share.
+//! * [`Image`] and [`ImageConfig`] tell what runs and how.
+//!
+//! Everything from outside is checked before it is used: content by its digest, archives entry by entry, and
+//! all of it by size. Nothing here knows of pods.
+
+mod config;
+mod digest;
+mod image;
+mod manifest;
+mod platform;
+pub mod reference;
+mod store;
+
+pub use config::{ConfigError, ExposedPort, ImageConfig};
+pub use digest::{Digest, DigestError};
+pub use image::{Image, IncompleteError, Layer};
+pub use manifest::{Descriptor, ManifestError};
+pub use platform::Platform;
+pub use reference::{Reference, ReferenceError};
+pub use store::{ContentStore, Entry, Removed, StoreError};
