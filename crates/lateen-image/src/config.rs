@@ -37,7 +37,7 @@ pub struct ImageConfig {
     pub env: Vec<(String, String)>,
     /// The folder to start in; `None` is `/`.
     pub working_dir: Option<String>,
-    /// User and group, by name or number; `None` is root.
+    /// User and group in any form that [`crate::User::resolve`] takes; `None` is root.
     pub user: Option<String>,
     /// Ports, by number.
     pub exposed_ports: Vec<ExposedPort>,

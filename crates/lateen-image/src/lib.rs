@@ -2,7 +2,8 @@
 //!
 //! * [`Reference`] is the name of an image, completed as Docker does.
 //! * [`ContentStore`] is a folder of content and names, which several processes share.
-//! * [`Image`] and [`ImageConfig`] tell what runs and how.
+//! * [`unpack()`] makes folders of an image's layers, for overlayfs to stack without privileges.
+//! * [`Image`] and [`ImageConfig`] tell what runs and how; [`User::resolve`] finds out as whom.
 //!
 //! Everything from outside is checked before it is used: content by its digest, archives entry by entry, and
 //! all of it by size. Nothing here knows of pods.
@@ -14,6 +15,8 @@ mod manifest;
 mod platform;
 pub mod reference;
 mod store;
+mod unpack;
+mod user;
 
 pub use config::{ConfigError, ExposedPort, ImageConfig};
 pub use digest::{Digest, DigestError};
@@ -22,3 +25,5 @@ pub use manifest::{Descriptor, ManifestError};
 pub use platform::Platform;
 pub use reference::{Reference, ReferenceError};
 pub use store::{ContentStore, Entry, Removed, StoreError};
+pub use unpack::{Limits, UnpackError, prune_layers, unpack};
+pub use user::{User, UserError};

@@ -101,7 +101,7 @@ impl ContentStore {
     }
 
     /// Forgets a name, and deletes the blobs that no name refers to any more; `None` when there is no such name.
-    /// Unpacked layers stay.
+    /// Unpacked layers stay: see [`crate::prune_layers`].
     ///
     /// # Errors
     /// When the index cannot be changed or a blob not be deleted.
