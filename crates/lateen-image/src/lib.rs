@@ -2,6 +2,7 @@
 //!
 //! * [`Reference`] is the name of an image, completed as Docker does.
 //! * [`ContentStore`] is a folder of content and names, which several processes share.
+//! * [`load()`] fills it from the archives of `docker save` and from OCI layouts.
 //! * [`unpack()`] makes folders of an image's layers, for overlayfs to stack without privileges.
 //! * [`Image`] and [`ImageConfig`] tell what runs and how; [`User::resolve`] finds out as whom.
 //!
@@ -11,6 +12,7 @@
 mod config;
 mod digest;
 mod image;
+mod load;
 mod manifest;
 mod platform;
 pub mod reference;
@@ -21,6 +23,7 @@ mod user;
 pub use config::{ConfigError, ExposedPort, ImageConfig};
 pub use digest::{Digest, DigestError};
 pub use image::{Image, IncompleteError, Layer};
+pub use load::{LoadError, LoadOptions, load};
 pub use manifest::{Descriptor, ManifestError};
 pub use platform::Platform;
 pub use reference::{Reference, ReferenceError};

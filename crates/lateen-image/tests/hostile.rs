@@ -1,0 +1,209 @@
+//! What hostile archives do not get.
+
+mod common;
+
+use common::{Item, Packing, archive::header, pack, tar, tree::unpacked};
+use lateen_image::Limits;
+use tar::EntryType;
+
+/// The message must name the layer, the path, and the reason.
+fn check_refused(items: &[Item], limits: &Limits, path: &str, why: &str) {
+    let error = unpacked(items, Packing::Gzip, limits).unwrap_err();
+    let shown = error.to_string();
+    let layer = lateen_image::Digest::of(&pack(&tar(items), Packing::Gzip)).to_string();
+    for part in [layer.as_str(), path, why] {
+        assert!(shown.contains(part), "{shown} lacks {part:?}");
+    }
+}
+
+#[test]
+fn nothing_leaves_the_layer() {
+    let default = Limits::default();
+    for (items, path, why) in [
+        (vec![Item::file("../x", "")], "../x", "\"..\" in its path"),
+        (
+            vec![Item::file("a/../../x", "")],
+            "a/../../x",
+            "\"..\" in its path",
+        ),
+        (vec![Item::file("/../x", "")], "/../x", "\"..\" in its path"),
+        (
+            vec![Item::symlink("a", "/tmp"), Item::file("a/x", "")],
+            "a/x",
+            "through the symbolic link \"a\"",
+        ),
+        (
+            vec![
+                Item::symlink("a", "b"),
+                Item::dir("b"),
+                Item::file("a/x", ""),
+            ],
+            "a/x",
+            "through the symbolic link \"a\"",
+        ),
+        (
+            vec![
+                Item::dir("a"),
+                Item::symlink("a/b", "/"),
+                Item::dir("a/b/c"),
+            ],
+            "a/b/c",
+            "through the symbolic link \"a/b\"",
+        ),
+        (
+            vec![Item::symlink("a", "/etc"), Item::file("a/.wh.passwd", "")],
+            "a/.wh.passwd",
+            "through the symbolic link \"a\"",
+        ),
+        (
+            vec![Item::symlink("a", "/etc"), Item::file("a/.wh..wh..opq", "")],
+            "a/.wh..wh..opq",
+            "through the symbolic link \"a\"",
+        ),
+        (
+            vec![Item::symlink("a", "/etc"), Item::hardlink("b", "a/passwd")],
+            "\"b\"",
+            "through the symbolic link \"a\"",
+        ),
+        (
+            vec![Item::hardlink("b", "/etc/passwd")],
+            "\"b\"",
+            "needs \"etc\"",
+        ),
+        (
+            vec![Item::hardlink("b", "../../etc/passwd")],
+            "\"b\"",
+            "\"..\" in its path",
+        ),
+        (
+            vec![Item::hardlink("b", "gone")],
+            "\"b\"",
+            "no file of this layer",
+        ),
+        (
+            vec![Item::file(".wh.w", ""), Item::hardlink("b", "w")],
+            "\"b\"",
+            "no file of this layer",
+        ),
+        (
+            vec![Item::dir("d"), Item::hardlink("b", "d")],
+            "\"b\"",
+            "a folder",
+        ),
+        (
+            vec![Item::hardlink("b", "")],
+            "\"b\"",
+            "link without a target",
+        ),
+        (
+            vec![Item::symlink("b", "")],
+            "\"b\"",
+            "link without a target",
+        ),
+        (
+            vec![Item::file("a", ""), Item::file("a/x", "")],
+            "a/x",
+            "no folder",
+        ),
+        (vec![Item::file(".wh...", "")], ".wh...", "whiteout"),
+        (vec![Item::file("a/.wh..", "")], "a/.wh..", "whiteout"),
+        (
+            vec![Item::file("d/x", ""), Item::file("d", "")],
+            "\"d\"",
+            "replaces a folder",
+        ),
+        (vec![Item::symlink("./", "/")], "./", "replaces the root"),
+        (
+            vec![Item::Other(EntryType::new(b'Z'), "z".into())],
+            "\"z\"",
+            "unknown type 'Z'",
+        ),
+    ] {
+        check_refused(&items, &default, path, why);
+    }
+}
+
+#[test]
+fn bombs_are_refused_by_each_limit() {
+    let limits = |change: fn(&mut Limits)| {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        limits
+    };
+    let zeros = |size: usize| Item::File("zeros".into(), vec![0; size], 0o644);
+    for (items, limits, path, why) in [
+        (
+            vec![zeros(5000)],
+            limits(|l| l.layer_bytes = 4000),
+            "zeros",
+            "more than 4000 bytes",
+        ),
+        (
+            vec![zeros(5000)],
+            limits(|l| l.image_bytes = 4000),
+            "zeros",
+            "more than 4000 bytes",
+        ),
+        (
+            vec![zeros(80 << 20)],
+            limits(|l| l.ratio = 100),
+            "zeros",
+            "more than 100 times",
+        ),
+        (
+            vec![
+                Item::file("a", ""),
+                Item::file("b", ""),
+                Item::file("c", ""),
+            ],
+            limits(|l| l.entries = 2),
+            "\"c\"",
+            "more than 2 entries",
+        ),
+        (
+            vec![Item::dir("a/b/c/d")],
+            limits(|l| l.path_depth = 3),
+            "a/b/c/d",
+            "deeper than 3",
+        ),
+        (
+            vec![Item::file(&"x".repeat(200), "")],
+            limits(|l| l.path_length = 100),
+            "xxx",
+            "longer than 100",
+        ),
+        (
+            // A long name of two megabytes is not read into memory.
+            vec![Item::Raw({
+                let long = header(EntryType::GNULongName, "././@LongLink", "", 0, 2 << 20);
+                [long.as_bytes().as_slice(), &vec![b'a'; 2 << 20]].concat()
+            })],
+            Limits::default(),
+            "",
+            "description of an entry",
+        ),
+        (
+            sparse(),
+            limits(|l| l.layer_bytes = 1 << 20),
+            "sparse",
+            "more than 1048576 bytes",
+        ),
+    ] {
+        check_refused(&items, &limits, path, why);
+    }
+}
+
+/// A sparse file of 8 GiB in a kilobyte.
+fn sparse() -> Vec<Item> {
+    let mut header = header(EntryType::GNUSparse, "sparse", "", 0o644, 0);
+    let gnu = header.as_gnu_mut().unwrap();
+    // One block of data, right before the end.
+    gnu.sparse[0].offset = *b"077777777000";
+    gnu.sparse[0].numbytes = *b"000000001000";
+    gnu.realsize = *b"100000000000";
+    header.set_size(512);
+    header.set_cksum();
+    vec![Item::Raw(
+        [header.as_bytes().as_slice(), &[1; 512]].concat(),
+    )]
+}
