@@ -3,6 +3,8 @@
 //! * [`Reference`] is the name of an image, completed as Docker does.
 //! * [`ContentStore`] is a folder of content and names, which several processes share.
 //! * [`load()`] fills it from the archives of `docker save` and from OCI layouts.
+//! * [`pull()`] fills it from registries, over connections that the caller may make, with [`Credentials`] of Docker's
+//!   configuration or of Kubernetes' secrets.
 //! * [`unpack()`] makes folders of an image's layers, for overlayfs to stack without privileges.
 //! * [`Image`] and [`ImageConfig`] tell what runs and how; [`User::resolve`] finds out as whom.
 //!
@@ -10,22 +12,26 @@
 //! all of it by size. Nothing here knows of pods.
 
 mod config;
+mod credentials;
 mod digest;
 mod image;
 mod load;
 mod manifest;
 mod platform;
+mod pull;
 pub mod reference;
 mod store;
 mod unpack;
 mod user;
 
 pub use config::{ConfigError, ExposedPort, ImageConfig};
+pub use credentials::{Credentials, CredentialsError};
 pub use digest::{Digest, DigestError};
 pub use image::{Image, IncompleteError, Layer};
 pub use load::{LoadError, LoadOptions, load};
 pub use manifest::{Descriptor, ManifestError};
 pub use platform::Platform;
+pub use pull::{Connect, Connecting, Direct, Progress, PullError, PullOptions, Stream, pull};
 pub use reference::{Reference, ReferenceError};
 pub use store::{ContentStore, Entry, Removed, StoreError};
 pub use unpack::{Limits, UnpackError, prune_layers, unpack};

@@ -1,4 +1,4 @@
-//! Loading of archives and folders, and the store that it fills.
+//! Loading of archives and folders.
 
 mod common;
 
@@ -8,20 +8,13 @@ use std::{
 };
 
 use common::{
-    INDEX, Item, MANIFEST, Made, Packing, blob, descriptor, image, image_for, pack, store, tar,
+    IMAGE_NAME, INDEX, Item, MANIFEST, Made, Packing, blob, descriptor, image, image_for,
+    load_items, made, store, tar,
 };
-use lateen_image::{ContentStore, Digest, LoadOptions, Platform, load};
+use lateen_image::{Digest, LoadOptions, Platform, load};
 use serde_json::{Value, json};
 
-const IMAGE_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-fn made(text: &str) -> Made {
-    image(&[
-        (tar(&[Item::file("base", "base")]), Packing::Gzip),
-        (tar(&[Item::file("text", text)]), Packing::Plain),
-    ])
-}
 
 /// What `docker save` before version 25 writes: a folder for each layer, equal layers as links.
 fn docker(images: &[(&Made, Value)]) -> Vec<Item> {
@@ -63,18 +56,6 @@ fn folder(path: &Path, items: &[Item]) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
-}
-
-fn load_items(
-    store: &ContentStore,
-    items: &[Item],
-    packing: Packing,
-    options: &LoadOptions,
-) -> Result<Vec<String>, String> {
-    let path = store.folder().join("archive");
-    fs::write(&path, pack(&tar(items), packing)).unwrap();
-    let loaded = load(store, &path, options).map_err(|error| error.to_string());
-    loaded.map(|names| names.iter().map(ToString::to_string).collect())
 }
 
 /// `Ok` are the names, `Err` is a part of the message.
@@ -314,97 +295,4 @@ fn folders_with_a_layout_are_loaded() {
         &LoadOptions::default(),
     );
     assert!(error.unwrap_err().to_string().contains("none"));
-}
-
-#[test]
-fn removing_a_name_deletes_what_no_other_name_needs() {
-    let (_folder, store) = store();
-    let (one, two) = (made("one"), made("two"));
-    let any = LoadOptions::default();
-    for (made, name) in [(&one, "one"), (&two, "two"), (&two, "two:again")] {
-        load_items(&store, &made.layout(IMAGE_NAME, name), Packing::Plain, &any).unwrap();
-    }
-    let blobs = || {
-        fs::read_dir(store.folder().join("blobs/sha256"))
-            .unwrap()
-            .count()
-    };
-    // The lower layer is common to both.
-    assert_eq!(blobs(), 7);
-    for (name, expected, left) in [
-        ("three", None, 7),
-        ("two", Some(0), 7),
-        ("two", None, 7),
-        ("two:again", Some(3), 4),
-        ("one", Some(4), 0),
-    ] {
-        let removed = store.remove(&name.parse().unwrap()).unwrap();
-        assert_eq!(removed.map(|removed| removed.blobs), expected, "{name}");
-        assert!(removed.is_none_or(|removed| !removed.deferred));
-        assert_eq!(blobs(), left, "{name}");
-    }
-    assert_eq!(store.list().unwrap(), []);
-}
-
-#[test]
-fn a_damaged_store_says_what_to_do() {
-    let one = made("one");
-    let name = "one".parse().unwrap();
-    let blob = |store: &ContentStore, digest: Digest| {
-        store.folder().join("blobs/sha256").join(digest.hex())
-    };
-    let items = one.layout(IMAGE_NAME, "one");
-    let check = |damage: &dyn Fn(&ContentStore), part: &str| {
-        let (_folder, store) = store();
-        let any = LoadOptions::default();
-        load_items(&store, &items, Packing::Plain, &any).unwrap();
-        damage(&store);
-        let error = store.resolve(&name).unwrap_err().to_string();
-        assert!(error.contains(part), "{error}");
-        // Getting the image again repairs all but the index.
-        if !part.contains("index") {
-            load_items(&store, &items, Packing::Plain, &any).unwrap();
-            assert!(store.resolve(&name).unwrap().is_some());
-        }
-    };
-    for content in [&one.manifest, &one.config, &one.layers[1]] {
-        let digest = Digest::of(content);
-        check(
-            &|store| fs::remove_file(blob(store, digest)).unwrap(),
-            "load or pull",
-        );
-    }
-    for content in [&one.manifest, &one.config] {
-        let digest = Digest::of(content);
-        check(
-            &|store| fs::write(blob(store, digest), "x").unwrap(),
-            "get the image again",
-        );
-    }
-    let index = |text: &'static str| {
-        move |store: &ContentStore| fs::write(store.folder().join("index.json"), text).unwrap()
-    };
-    check(&index("{"), "index of images");
-    check(&index(r#"{"version":2,"images":{}}"#), "index of images");
-}
-
-#[test]
-fn many_writers_lose_no_name() {
-    let (directory, store) = store();
-    std::thread::scope(|scope| {
-        for number in 0..8 {
-            let (store, path) = (
-                store.clone(),
-                directory.path().join(format!("{number}.tar")),
-            );
-            scope.spawn(move || {
-                let items = made("one").layout(IMAGE_NAME, &format!("one:{number}"));
-                fs::write(&path, tar(&items)).unwrap();
-                load(&store, &path, &LoadOptions::default()).unwrap();
-                let removed = format!("one:{}", number + 100);
-                assert!(store.remove(&removed.parse().unwrap()).unwrap().is_none());
-            });
-        }
-    });
-    assert_eq!(store.list().unwrap().len(), 8);
 }

@@ -23,6 +23,9 @@ pub enum StoreError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The program ends while content is written.
+    #[error("writing of the image was interrupted: {0}")]
+    Interrupted(String),
     /// The index is damaged or of a later version.
     #[error("the index of images {path:?} {why}; move the file away to begin with an empty index")]
     Index {

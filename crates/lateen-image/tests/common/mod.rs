@@ -7,9 +7,10 @@
 )]
 
 pub mod archive;
+pub mod registry;
 pub mod tree;
 
-use std::io::Write;
+use std::{fs, io::Write};
 
 use flate2::{Compression, write::GzEncoder};
 use lateen_image::{ContentStore, Digest, Image, LoadOptions, Platform, load};
@@ -133,8 +134,32 @@ pub fn stored(made: &Made) -> (TempDir, ContentStore, Image) {
     let (folder, store) = store();
     let path = folder.path().join("image.tar");
     let items = made.layout("io.containerd.image.name", "test");
-    std::fs::write(&path, tar(&items)).unwrap();
+    fs::write(&path, tar(&items)).unwrap();
     load(&store, &path, &LoadOptions::default()).unwrap();
     let image = store.resolve(&"test".parse().unwrap()).unwrap().unwrap();
     (folder, store, image)
+}
+
+/// The annotation with the whole name of an image.
+pub const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// An image of two layers; the lower one is always the same.
+pub fn made(text: &str) -> Made {
+    image(&[
+        (tar(&[Item::file("base", "base")]), Packing::Gzip),
+        (tar(&[Item::file("text", text)]), Packing::Plain),
+    ])
+}
+
+/// Loads an archive; returns the names.
+pub fn load_items(
+    store: &ContentStore,
+    items: &[Item],
+    packing: Packing,
+    options: &LoadOptions,
+) -> Result<Vec<String>, String> {
+    let path = store.folder().join("archive");
+    fs::write(&path, pack(&tar(items), packing)).unwrap();
+    let loaded = load(store, &path, options).map_err(|error| error.to_string());
+    loaded.map(|names| names.iter().map(ToString::to_string).collect())
 }
