@@ -81,6 +81,22 @@ struct RootFs {
     diff_ids: Vec<Digest>,
 }
 
+impl Run {
+    /// Refuses zero bytes, which no argument, variable or path can hold.
+    fn check(&self) -> Result<(), ConfigError> {
+        let lists = [&self.env, &self.entrypoint, &self.cmd];
+        let texts = [&self.user, &self.working_dir, &self.stop_signal];
+        let lists = lists.into_iter().flatten().flatten();
+        match lists
+            .chain(texts.into_iter().flatten())
+            .find(|text| text.contains('\0'))
+        {
+            Some(text) => Err(ConfigError(format!("{text:?} has a zero byte"))),
+            None => Ok(()),
+        }
+    }
+}
+
 impl ImageConfig {
     /// Reads a configuration of OCI or Docker.
     ///
@@ -90,6 +106,7 @@ impl ImageConfig {
         let document: Document =
             serde_json::from_slice(bytes).map_err(|error| ConfigError(error.to_string()))?;
         let run = document.config;
+        run.check()?;
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         let variable = |text: String| match text.split_once('=') {
             Some((name, value)) => (name.to_owned(), value.to_owned()),
@@ -169,5 +186,8 @@ mod tests {
             (0, None, 0)
         );
         assert!(ImageConfig::parse(b"{}").is_err());
+        let zero = bare.replace(r#""Cmd":null"#, r#""Cmd":["a\u0000b"]"#);
+        let error = ImageConfig::parse(zero.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("zero byte"), "{error}");
     }
 }

@@ -8,7 +8,8 @@
 //! directory is opened by itself, without following links), and [`Limits`] bound what an archive can grow to.
 //!
 //! What is not kept: device nodes, extended attributes, access control lists; owners that the system does not let this
-//! user set, and with them the setuid and setgid bits. Directories that an archive only implies have mode 755.
+//! user set, and with them the setuid and setgid bits. Directories that an archive only implies have mode 755. Layers are
+//! not flushed to the disk: when the machine itself crashes while it unpacks, delete the folder.
 
 use std::{
     collections::BTreeSet,

@@ -114,6 +114,27 @@ fn nothing_leaves_the_layer() {
         ),
         (vec![Item::symlink("./", "/")], "./", "replaces the root"),
         (
+            vec![
+                Item::Raw(pax("GNU.sparse.major=1")),
+                Item::file("sparse", "1\n0\n1\n"),
+            ],
+            "\"sparse\"",
+            "sparse file in PAX format",
+        ),
+        (
+            vec![Item::Raw(pax("path=a/../../x")), Item::file("good", "")],
+            "a/../../x",
+            "\"..\" in its path",
+        ),
+        (
+            vec![
+                Item::Raw(pax("linkpath=../../etc/passwd")),
+                Item::hardlink("b", "good"),
+            ],
+            "\"b\"",
+            "\"..\" in its path",
+        ),
+        (
             vec![Item::Other(EntryType::new(b'Z'), "z".into())],
             "\"z\"",
             "unknown type 'Z'",
@@ -121,6 +142,21 @@ fn nothing_leaves_the_layer() {
     ] {
         check_refused(&items, &default, path, why);
     }
+}
+
+/// A remark on the next entry, in PAX format.
+fn pax(record: &str) -> Vec<u8> {
+    // The length counts itself.
+    let mut length = record.len() + 4;
+    if length >= 100 {
+        length += 1;
+    }
+    let text = format!("{length} {record}\n");
+    assert_eq!(text.len(), length);
+    let header = header(EntryType::XHeader, "pax", "", 0o644, text.len());
+    let mut bytes = [header.as_bytes().as_slice(), text.as_bytes()].concat();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
 }
 
 #[test]
@@ -206,4 +242,21 @@ fn sparse() -> Vec<Item> {
     vec![Item::Raw(
         [header.as_bytes().as_slice(), &[1; 512]].concat(),
     )]
+}
+
+#[test]
+fn bombs_are_bombs_in_every_packing() {
+    let items = [Item::File("zeros".into(), vec![0; 80 << 20], 0o644)];
+    let limits = Limits {
+        ratio: 100,
+        ..Limits::default()
+    };
+    for packing in [Packing::Gzip, Packing::Zstd] {
+        let error = unpacked(&items, packing, &limits).unwrap_err();
+        assert!(
+            error.to_string().contains("more than 100 times"),
+            "{packing:?}: {error}"
+        );
+    }
+    assert!(unpacked(&items, Packing::Plain, &limits).is_ok());
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use common::{
     Item, Made, Packing, image, pack, stored, tar,
@@ -256,4 +256,72 @@ fn archives_of_several_parts_are_read_to_the_end() {
         let folders = unpack(&store, &image, &target, &Limits::default()).unwrap();
         assert_eq!(tree(&folders[0]), ["a 644 one", "b 644 two"]);
     }
+}
+
+#[test]
+fn many_may_unpack_one_image() {
+    let layers = ["a", "b"].map(|name| (tar(&[Item::file(name, name)]), Packing::Gzip));
+    let (folder, store, image) = stored(&image(&layers));
+    let target = folder.path().join("layers");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let folders = unpack(&store, &image, &target, &Limits::default()).unwrap();
+                assert_eq!(tree(&folders[0]), ["b 644 b"]);
+            });
+        }
+    });
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 2);
+}
+
+/// Runs a script in a user and mount namespace of its own; `None` where this machine has none for this user.
+fn in_namespace(script: &str) -> Option<String> {
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", script]);
+        command.output().ok()
+    };
+    run("mount -t tmpfs none /mnt").filter(|output| output.status.success())?;
+    let output = run(script)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn overlayfs_stacks_the_layers_without_privileges() {
+    let low = [
+        Item::file("gone", "low"),
+        Item::file("both", "low"),
+        Item::file("opaque/low", "low"),
+        Item::file("merged/low", "low"),
+        Item::file("folder/low", "low"),
+    ];
+    let high = [
+        Item::file(".wh.gone", ""),
+        Item::file("both", "high"),
+        Item::file("opaque/.wh..wh..opq", ""),
+        Item::file("opaque/high", "high"),
+        Item::file("merged/high", "high"),
+        Item::file(".wh.folder", ""),
+        Item::file("folder/high", "high"),
+    ];
+    let layers = [(tar(&low), Packing::Gzip), (tar(&high), Packing::Gzip)];
+    let (folder, store, image) = stored(&image(&layers));
+    let target = folder.path().join("layers");
+    let folders = unpack(&store, &image, &target, &Limits::default()).unwrap();
+    let folders: Vec<String> = folders
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let script = format!(
+        "mount -t overlay overlay -o userxattr,lowerdir={} /mnt; cd /mnt; find . -type f | sort; cat both",
+        folders.join(":")
+    );
+    let Some(found) = in_namespace(&script) else {
+        eprintln!("left out: this user may not make namespaces here");
+        return;
+    };
+    let expected = "./both\n./folder/high\n./merged/high\n./merged/low\n./opaque/high\nhigh";
+    assert_eq!(found, expected);
 }

@@ -42,6 +42,8 @@ struct Unpacking<'a> {
     directories: BTreeMap<Components, Attributes>,
     /// Bytes written, which sparse files make more than those read.
     written: u64,
+    /// For the content of files.
+    buffer: Vec<u8>,
 }
 
 /// Unpacks the archive into an empty folder; returns the bytes that it has unpacked.
@@ -82,6 +84,7 @@ pub(super) fn apply(
         limits,
         directories: BTreeMap::from([(Components::new(), Attributes::IMPLIED)]),
         written: 0,
+        buffer: vec![0; 64 << 10],
     };
     let stream = Stream::new(file, limits, gauge.clone())
         .map_err(|error| explain("", EntryError::Read(error)))?;
@@ -177,6 +180,7 @@ impl Unpacking<'_> {
                 self.directories.insert(path.clone(), attributes);
             }
             EntryType::Regular => {
+                refuse_sparse(entry)?;
                 let parent = self.parent(parent)?;
                 self.replace(&parent, path, name)?;
                 let file = self.file(&parent, name, entry)?;
@@ -228,9 +232,8 @@ impl Unpacking<'_> {
         let mut file = openat(parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map(File::from)
             .map_err(failed("make the file"))?;
-        let mut buffer = vec![0; 64 << 10];
         loop {
-            let read = match entry.read(&mut buffer) {
+            let read = match entry.read(&mut self.buffer) {
                 Ok(0) => return Ok(file),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -242,7 +245,7 @@ impl Unpacking<'_> {
                 let why = format!("it unpacks to more than {limit} bytes");
                 return Err(EntryError::Limit(why));
             }
-            file.write_all(&buffer[..read])
+            file.write_all(&self.buffer[..read])
                 .map_err(|error| EntryError::System("write the file", error))?;
         }
     }
@@ -338,6 +341,21 @@ fn white_out(parent: &OwnedFd, name: &OsStr) -> Result<(), EntryError> {
         }
         Some(_) => Ok(()),
     }
+}
+
+/// Refuses GNU tar's sparse files in PAX archives: the archive library would take their maps for content.
+fn refuse_sparse(entry: &mut Entry<'_, impl Read>) -> Result<(), EntryError> {
+    let extensions = entry.pax_extensions().map_err(EntryError::Read)?;
+    for extension in extensions.into_iter().flatten() {
+        let extension = extension.map_err(EntryError::Read)?;
+        if extension.key_bytes().starts_with(b"GNU.sparse.") {
+            return Err(EntryError::Refused(
+                "is a sparse file in PAX format, which is not supported; make the layer without --sparse"
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The target of a link, as the archive has it.
