@@ -102,7 +102,8 @@ struct Auth {
 
 impl Credentials {
     /// Those of Docker's configuration, `~/.docker/config.json`; none when there is no such file. Its helper programs
-    /// (`credHelpers`, `credsStore`) are run when a registry asks for credentials, with the caller's rights.
+    /// (`credHelpers`, `credsStore`) are run when an image is pulled, with the caller's rights. The caller must not be a
+    /// process that waits for all of its children, such as the first of a pid namespace.
     ///
     /// # Errors
     /// When the file cannot be read, or is not what Docker writes.

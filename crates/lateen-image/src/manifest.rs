@@ -22,7 +22,16 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// The types that an image's configuration has. The last four are from old versions of Docker, which accepts them to
+/// this day (moby, `distribution/registry.go`, `ImageTypes`).
+const CONFIGS: [&str; 6] = [
+    OCI_CONFIG,
+    "application/vnd.docker.container.image.v1+json",
+    "application/octet-stream",
+    "application/json",
+    "text/html",
+    "",
+];
 
 /// Why bytes are no manifest of an image that can run here.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -75,6 +84,7 @@ pub enum ManifestError {
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What the content is.
+    #[serde(default)]
     pub media_type: String,
     /// The digest that the content must have.
     pub digest: Digest,
@@ -151,7 +161,7 @@ impl Manifest {
         limit("layers", self.layers.len(), MAX_LAYERS)?;
         let foreign = [&self.config]
             .into_iter()
-            .filter(|config| ![OCI_CONFIG, DOCKER_CONFIG].contains(&config.media_type.as_str()))
+            .filter(|config| !CONFIGS.contains(&config.media_type.as_str()))
             .chain(
                 self.layers
                     .iter()

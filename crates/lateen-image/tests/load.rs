@@ -125,6 +125,17 @@ fn archives_of_docker_and_of_oci_are_loaded() {
     let mut both = one.layout(REF_NAME, "latest");
     both.extend(docker(&[(&one, json!(["one"]))]));
     check(&both, &any, Ok(&[full]));
+    // An image with two names is two entries of the index.
+    let mut twice = one.layout(IMAGE_NAME, "one");
+    let entries = ["one", "a.b/one:1", "one"].map(|name| {
+        let mut entry = descriptor(MANIFEST, &one.manifest);
+        entry["annotations"] = json!({IMAGE_NAME: name});
+        entry
+    });
+    let index = json!({"schemaVersion": 2, "manifests": entries});
+    twice[1] = Item::file("index.json", &index.to_string());
+    check(&twice, &any, Ok(&[full, "a.b/one:1"]));
+    check(&twice, &named, Ok(&["docker.io/library/mine:2"]));
     // Equal layers are saved once.
     let layer = (tar(&[Item::file("same", "")]), Packing::Plain);
     let twice = image(&[layer.clone(), layer]);
@@ -210,6 +221,26 @@ fn archives_without_a_usable_image_are_refused() {
 }
 
 #[test]
+fn compressed_archives_have_limits() {
+    let items = made("one").layout(IMAGE_NAME, "one");
+    for (items, image_bytes, part) in [
+        (items, 2000, "unpacks to more than 2000 bytes"),
+        (
+            vec![Item::File("zeros".into(), vec![0; 80 << 20], 0o644)],
+            1 << 30,
+            "as bombs do",
+        ),
+    ] {
+        let (_folder, store) = store();
+        let mut options = LoadOptions::default();
+        options.limits.image_bytes = image_bytes;
+        options.limits.ratio = 100;
+        let error = load_items(&store, &items, Packing::Gzip, &options).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn the_platform_is_chosen_or_the_offered_ones_are_named() {
     let on = |architecture: &str| {
         let mut platform = Platform::host();
@@ -289,6 +320,13 @@ fn folders_with_a_layout_are_loaded() {
     let size: usize = one.layers.iter().map(Vec::len).sum();
     assert_eq!(list[0].size as usize, size + one.config.len());
     assert_eq!(list[0].created.as_deref(), Some("2026-01-02T03:04:05Z"));
+    // Descriptions do not lead out of the folder.
+    let path = directory.path().join("hostile/inner");
+    let list = r#"[{"Config":"../secret","RepoTags":["x"],"Layers":[]}]"#;
+    folder(&path, &[Item::file("manifest.json", list)]);
+    fs::write(directory.path().join("hostile/secret"), &one.config).unwrap();
+    let error = load(&store, &path, &LoadOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("lacks \"../secret\""), "{error}");
     let error = load(
         &store,
         &directory.path().join("none"),

@@ -4,6 +4,10 @@ mod common;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -274,4 +278,72 @@ async fn connections_come_from_the_caller_and_are_secure() {
         Err(&["authentication server", "is not secure"]),
     )
     .await;
+}
+
+/// Runs in a process of its own, which the next test starts with the helpers on its path.
+#[tokio::test]
+#[ignore = "is started by helper_programs_give_credentials"]
+async fn with_a_helper() {
+    let folder = std::env::var_os("LATEEN_TEST_HELPERS").unwrap();
+    let config = Path::new(&folder).join("config.json");
+    let registry = with_image(Registry::start().await, Auth::Basic("me:secret")).await;
+    for (helper, expected) in [
+        ("good", Ok(())),
+        ("none", Err(["there are none for it", "127.0.0.1"])),
+        (
+            "broken",
+            Err(["docker-credential-broken", "failed: locked"]),
+        ),
+        (
+            "odd",
+            Err(["docker-credential-odd", "something else than credentials"]),
+        ),
+    ] {
+        fs::write(&config, json!({"credsStore": helper}).to_string()).unwrap();
+        let options = PullOptions {
+            credentials: Credentials::from_docker_config(&config).unwrap(),
+            ..PullOptions::default()
+        };
+        let expected = match &expected {
+            Ok(()) => Ok(()),
+            Err(parts) => Err(parts.as_slice()),
+        };
+        check(&registry.name("team/x"), &options, expected).await;
+    }
+    let asked = fs::read_to_string(Path::new(&folder).join("asked")).unwrap();
+    assert_eq!(asked, registry.address.to_string());
+}
+
+#[test]
+fn helper_programs_give_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, script: &str| {
+        let path = folder.path().join(format!("docker-credential-{name}"));
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let asked = folder.path().join("asked");
+    let good = r#"echo '{"ServerURL":"x","Username":"me","Secret":"secret"}'"#;
+    write(
+        "good",
+        &format!("[ $1 = get ]; cat > {}; {good}", asked.display()),
+    );
+    write(
+        "none",
+        "echo credentials not found in native keychain; exit 1",
+    );
+    write("broken", "echo locked; exit 1");
+    write("odd", "echo secret");
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "with_a_helper"])
+        .env("PATH", path)
+        .env("LATEEN_TEST_HELPERS", folder.path())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && shown.contains("1 passed"),
+        "{shown}"
+    );
 }

@@ -15,7 +15,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// How deep indexes may refer to indexes.
 const MAX_DEPTH: usize = 4;
 
-/// Entries of the index that are one image: with one name, for several platforms.
+/// Entries of the index that are one image: one name for several platforms, or several names for the same content.
 pub(super) struct Group {
     /// The image's names; empty when it has none.
     pub(super) names: Vec<Reference>,
@@ -40,9 +40,21 @@ pub(super) fn images(source: &Source) -> Result<Vec<Group>, LoadError> {
     let mut groups: Vec<Group> = Vec::new();
     for descriptor in index.manifests {
         let name = name(source, &descriptor)?;
-        let same = |group: &&mut Group| name.is_some() && group.names.first() == name.as_ref();
-        match groups.iter_mut().find(same) {
-            Some(group) => group.index.manifests.push(descriptor),
+        let same_name =
+            |group: &&mut Group| name.as_ref().is_some_and(|name| group.names.contains(name));
+        if let Some(group) = groups.iter_mut().find(same_name) {
+            let listed = &mut group.index.manifests;
+            if listed
+                .iter()
+                .all(|earlier| earlier.digest != descriptor.digest)
+            {
+                listed.push(descriptor);
+            }
+            continue;
+        }
+        let same_content = |group: &&mut Group| matches!(group.index.manifests.as_slice(), [only] if only.digest == descriptor.digest);
+        match groups.iter_mut().find(same_content) {
+            Some(group) => group.names.extend(name),
             None => groups.push(Group {
                 names: name.into_iter().collect(),
                 index: Index {

@@ -87,7 +87,7 @@ impl Source {
 
     pub(super) fn has(&self, name: &str) -> bool {
         match &self.archive {
-            None => self.path.join(name).is_file(),
+            None => self.path.join(clean(name)).is_file(),
             Some((_, members)) => find(members, name).is_some(),
         }
     }
@@ -133,7 +133,8 @@ impl Source {
             member: name.to_owned(),
         };
         match &self.archive {
-            None => match File::open(self.path.join(name)) {
+            // What describes images may come from elsewhere than the folder: its names stay in it.
+            None => match File::open(self.path.join(clean(name))) {
                 Ok(file) => Ok(Box::new(file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
                 Err(source) => Err(LoadError::Read {
