@@ -2,8 +2,12 @@
 
 mod common;
 
-use common::{Item, Packing, archive::header, pack, tar, tree::unpacked};
-use lateen_image::Limits;
+use std::fs;
+
+use common::{
+    Item, Packing, archive::header, image, pack, stored, tar, tree::unpacked, with_config,
+};
+use lateen_image::{Limits, unpack};
 use tar::EntryType;
 
 /// The message must name the layer, the path, and the reason.
@@ -259,4 +263,77 @@ fn bombs_are_bombs_in_every_packing() {
         );
     }
     assert!(unpacked(&items, Packing::Plain, &limits).is_ok());
+}
+
+/// Random numbers that are the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
+
+#[test]
+fn damaged_archives_neither_panic_nor_leave_the_layer() {
+    let good = tar(&[
+        Item::dir("dir"),
+        Item::file("dir/file", &"text".repeat(300)),
+        Item::symlink("dir/link", "../../../../outside"),
+        Item::hardlink("dir/hard", "dir/file"),
+        Item::file("dir/.wh.gone", ""),
+        Item::Raw(pax("path=dir/link/x")),
+        Item::file(&"long/".repeat(30), "end"),
+    ]);
+    let mut numbers = Numbers(7);
+    for round in 0..120 {
+        let packing = [Packing::Plain, Packing::Gzip, Packing::Zstd][round % 3];
+        // Damage before packing tries the archive's reader, after it the decompressor.
+        let mut bytes = if round % 2 == 0 {
+            good.clone()
+        } else {
+            pack(&good, packing)
+        };
+        for _ in 0..=numbers.below(4) {
+            let position = numbers.below(bytes.len());
+            bytes[position] = u8::try_from(numbers.below(256)).unwrap();
+        }
+        let made = if round % 2 == 0 {
+            image(&[(fixed(bytes), packing)])
+        } else {
+            with_config(image(&[(good.clone(), packing)]).config, vec![bytes])
+        };
+        let (folder, store, image) = stored(&made);
+        fs::write(folder.path().join("outside"), "untouched").unwrap();
+        let layers = folder.path().join("deep/layers");
+        let _ = unpack(&store, &image, &layers, &Limits::default());
+        let outside = fs::read_to_string(folder.path().join("outside")).unwrap();
+        assert_eq!(outside, "untouched");
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            ["deep", "image.tar", "images", "outside"],
+            "round {round}"
+        );
+    }
+}
+
+/// Sums of headers made right again, since damage that every reader sees proves little.
+fn fixed(mut archive: Vec<u8>) -> Vec<u8> {
+    for block in archive.chunks_exact_mut(512) {
+        if &block[257..262] == b"ustar" {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+    archive
 }
