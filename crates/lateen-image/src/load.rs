@@ -25,7 +25,7 @@ pub struct LoadOptions {
     pub name: Option<Reference>,
     /// The platform to choose where there are several. Default: this machine's.
     pub platform: Platform,
-    /// [`Limits::image_bytes`] and [`Limits::ratio`] bound a compressed archive as a whole.
+    /// [`Limits::image_bytes`] and [`Limits::ratio`] bound an archive that is compressed or a pipe as a whole.
     pub limits: Limits,
 }
 
@@ -139,8 +139,8 @@ pub enum LoadError {
     },
 }
 
-/// Loads the images of a tar archive (plain, or compressed with gzip or Zstandard), or of a folder with an OCI layout;
-/// returns their names. Blocks for as long as it copies.
+/// Loads the images of a tar archive (plain, or compressed with gzip or Zstandard; `/dev/stdin` and other pipes too), or of
+/// a folder with an OCI layout; returns their names. Blocks for as long as it copies.
 ///
 /// # Errors
 /// When the archive holds no image for this platform, is damaged, or the store cannot be written.

@@ -9,7 +9,7 @@ use std::{
 
 use common::{
     IMAGE_NAME, INDEX, Item, MANIFEST, Made, Packing, blob, descriptor, image, image_for,
-    load_items, made, store, tar,
+    load_items, made, pack, store, tar,
 };
 use lateen_image::{Digest, LoadOptions, Platform, load};
 use serde_json::{Value, json};
@@ -218,6 +218,24 @@ fn archives_without_a_usable_image_are_refused() {
         r#"[{"Config":"../../../../../../etc/passwd","RepoTags":["x"],"Layers":[]}]"#,
     )];
     check(&passwd, &any, Err("lacks"));
+}
+
+#[test]
+fn archives_are_read_from_pipes() {
+    for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
+        let (directory, store) = store();
+        let path = directory.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let bytes = pack(&tar(&docker(&[(&made("one"), json!(["one"]))])), packing);
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || fs::write(path, bytes).unwrap()
+        });
+        let names = load(&store, &path, &LoadOptions::default()).unwrap();
+        writer.join().unwrap();
+        assert_eq!(names.len(), 1);
+        assert!(store.resolve(&names[0]).unwrap().is_some());
+    }
 }
 
 #[test]

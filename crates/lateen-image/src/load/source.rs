@@ -43,7 +43,7 @@ enum Member {
 }
 
 impl Source {
-    /// Opens a folder or an archive; a compressed archive is decompressed into the store's folder first.
+    /// Opens a folder or an archive; a compressed archive or a pipe is copied into the store's folder first.
     pub(super) fn open(
         store: &ContentStore,
         path: &Path,
@@ -60,17 +60,22 @@ impl Source {
             });
         }
         let mut file = File::open(path).map_err(fail)?;
-        let mut start = [0; 4];
-        let read = file.read_at(&mut start, 0).map_err(fail)?;
-        if compression(&start[..read]).is_some() {
+        // A pipe has no positions to read from.
+        let mut plain = file.metadata().map_err(fail)?.is_file();
+        if plain {
+            let mut start = [0; 4];
+            let read = file.read_at(&mut start, 0).map_err(fail)?;
+            plain = compression(&start[..read]).is_none();
+        }
+        if !plain {
             let whole = Limits {
                 layer_bytes: limits.image_bytes,
                 ..limits.clone()
             };
             let mut stream = Stream::new(file, &whole, Gauge::default()).map_err(fail)?;
-            let mut plain = store.scratch()?;
-            io::copy(&mut stream, &mut plain).map_err(fail)?;
-            file = plain;
+            let mut copy = store.scratch()?;
+            io::copy(&mut stream, &mut copy).map_err(fail)?;
+            file = copy;
         }
         file.rewind().map_err(fail)?;
         let members = index(&file).map_err(fail)?;
