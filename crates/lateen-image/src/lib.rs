@@ -31,7 +31,7 @@ pub use image::{Image, IncompleteError, Layer};
 pub use load::{LoadError, LoadOptions, load};
 pub use manifest::{Descriptor, ManifestError};
 pub use platform::Platform;
-pub use pull::{Connect, Connecting, Direct, Progress, PullError, PullOptions, Stream, pull};
+pub use pull::{Connect, Connecting, Connection, Direct, Progress, PullError, PullOptions, pull};
 pub use reference::{Reference, ReferenceError};
 pub use store::{ContentStore, Entry, Removed, StoreError};
 pub use unpack::{Limits, UnpackError, prune_layers, unpack};

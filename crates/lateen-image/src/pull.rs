@@ -32,7 +32,7 @@ mod session;
 mod url;
 
 use client::Client;
-pub use connect::{Connect, Connecting, Direct, Stream};
+pub use connect::{Connect, Connecting, Connection, Direct};
 pub use error::PullError;
 use session::Session;
 

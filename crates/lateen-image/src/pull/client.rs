@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     PullError,
-    connect::{Connect, Stream},
+    connect::{Connect, Connection},
     url::{Url, plain_allowed},
 };
 
@@ -57,14 +57,14 @@ pub(super) struct Answer {
     pub(super) url: Url,
     body: Incoming,
     patience: Duration,
-    _connection: Connection,
+    _transport: Transport,
 }
 
 /// The task that moves the bytes of a connection; it ends with this.
 #[derive(Debug)]
-struct Connection(AbortHandle);
+struct Transport(AbortHandle);
 
-impl Drop for Connection {
+impl Drop for Transport {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -158,7 +158,7 @@ impl Client {
         let task = tokio::spawn(async move {
             let _ = connection.await;
         });
-        let connection = Connection(task.abort_handle());
+        let transport = Transport(task.abort_handle());
         let request = request(url, ask).map_err(|error| broken(error.to_string()))?;
         let sent = async {
             sender
@@ -173,11 +173,11 @@ impl Client {
             url: url.clone(),
             body,
             patience: self.patience,
-            _connection: connection,
+            _transport: transport,
         })
     }
 
-    async fn open(&self, url: &Url) -> Result<Box<dyn Stream>, PullError> {
+    async fn open(&self, url: &Url) -> Result<Box<dyn Connection>, PullError> {
         let (host, port) = (url.host.clone(), url.port);
         let stream = match self.connect.connect(&url.host, url.port).await {
             Ok(stream) => stream,

@@ -107,7 +107,13 @@ pub(super) fn plain_allowed(host: &str, port: u16, insecure: &BTreeSet<String>) 
     } else {
         host.to_owned()
     };
-    loopback || insecure.contains(&shown) || insecure.contains(&format!("{shown}:{port}"))
+    let with_port = format!("{shown}:{port}");
+    loopback
+        || insecure.iter().any(|listed| {
+            [&shown, &with_port]
+                .into_iter()
+                .any(|own| own.eq_ignore_ascii_case(listed))
+        })
 }
 
 #[cfg(test)]
@@ -143,7 +149,7 @@ mod tests {
     fn only_this_machine_and_listed_hosts_are_asked_in_plain_text() {
         let insecure = BTreeSet::from([
             "a.b:5000".to_owned(),
-            "c.d".to_owned(),
+            "C.d".to_owned(),
             "[fd00::1]".to_owned(),
         ]);
         for (host, port, expected) in [

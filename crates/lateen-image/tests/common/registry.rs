@@ -348,7 +348,7 @@ impl Connect for Table {
             let address = self.hosts.get(&name);
             let address = address.ok_or_else(|| io::Error::other("no route"))?;
             let stream = TcpStream::connect(address).await?;
-            Ok(Box::new(stream) as Box<dyn lateen_image::Stream>)
+            Ok(Box::new(stream) as Box<dyn lateen_image::Connection>)
         })
     }
 }
