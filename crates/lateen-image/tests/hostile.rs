@@ -223,7 +223,13 @@ fn bombs_are_refused_by_each_limit() {
             "description of an entry",
         ),
         (
-            sparse(),
+            sparse(".wh..wh.plnk"),
+            limits(|l| l.layer_bytes = 1 << 20),
+            ".wh..wh.plnk",
+            "more than 1048576 bytes",
+        ),
+        (
+            sparse("sparse"),
             limits(|l| l.layer_bytes = 1 << 20),
             "sparse",
             "more than 1048576 bytes",
@@ -234,8 +240,8 @@ fn bombs_are_refused_by_each_limit() {
 }
 
 /// A sparse file of 8 GiB in a kilobyte.
-fn sparse() -> Vec<Item> {
-    let mut header = header(EntryType::GNUSparse, "sparse", "", 0o644, 0);
+fn sparse(path: &str) -> Vec<Item> {
+    let mut header = header(EntryType::GNUSparse, path, "", 0o644, 0);
     let gnu = header.as_gnu_mut().unwrap();
     // One block of data, right before the end.
     gnu.sparse[0].offset = *b"077777777000";

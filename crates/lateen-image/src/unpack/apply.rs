@@ -40,7 +40,7 @@ struct Unpacking<'a> {
     /// Directories get their attributes at the end: their modes may forbid to fill them, and filling changes their
     /// times. In this order parents come before what is in them.
     directories: BTreeMap<Components, Attributes>,
-    /// Bytes written, which sparse files make more than those read.
+    /// Bytes of content, of which sparse files have more than the archive.
     written: u64,
     /// For the content of files.
     buffer: Vec<u8>,
@@ -107,7 +107,7 @@ pub(super) fn apply(
         unpacking
             .entry(&mut entry)
             // What was not wanted is read here, where it counts as content.
-            .and_then(|()| io::copy(&mut entry, &mut io::sink()).map_err(EntryError::Read))
+            .and_then(|()| unpacking.copy(&mut entry, &mut io::sink()))
             .map_err(|error| explain(&last, error))?;
     }
     let (diff_id, bytes) = archive
@@ -232,9 +232,16 @@ impl Unpacking<'_> {
         let mut file = openat(parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map(File::from)
             .map_err(failed("make the file"))?;
+        self.copy(entry, &mut file)?;
+        Ok(file)
+    }
+
+    /// Copies what is left of an entry. All of it counts, also what goes nowhere: a sparse file of no bytes can be read for
+    /// years.
+    fn copy(&mut self, entry: &mut impl Read, target: &mut impl Write) -> Result<(), EntryError> {
         loop {
             let read = match entry.read(&mut self.buffer) {
-                Ok(0) => return Ok(file),
+                Ok(0) => return Ok(()),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(EntryError::Read(error)),
@@ -245,7 +252,8 @@ impl Unpacking<'_> {
                 let why = format!("it unpacks to more than {limit} bytes");
                 return Err(EntryError::Limit(why));
             }
-            file.write_all(&self.buffer[..read])
+            target
+                .write_all(&self.buffer[..read])
                 .map_err(|error| EntryError::System("write the file", error))?;
         }
     }
