@@ -37,7 +37,7 @@ struct State {
     challenge: Option<Challenge>,
     /// The candidate that `authorization` was made of.
     candidate: usize,
-    /// Did the registry accept `authorization` once? Then a refusal means that it expired.
+    /// Did the registry accept this candidate once? Then a refusal means that its token expired.
     proven: bool,
 }
 
@@ -71,8 +71,8 @@ impl<'a> Session<'a> {
     pub(super) async fn get(&self, what: &str, headers: &HeaderMap) -> Result<Answer, PullError> {
         let mut url = self.base.clone();
         url.path = format!("/v2/{}/{what}", self.name.repository());
-        // Once without proof, then twice with each candidate, since an accepted one may expire.
-        for _ in 0..=2 * self.candidates.len() {
+        // Once without proof, once with each candidate, and twice again with one that was accepted, since tokens expire.
+        for _ in 0..self.candidates.len() + 3 {
             let used = self.state.lock().await.authorization.clone();
             let mut ask = Ask {
                 headers: headers.clone(),
@@ -119,7 +119,6 @@ impl<'a> Session<'a> {
         if refused.is_some() && !state.proven {
             state.candidate += 1;
         }
-        state.proven = false;
         while let Some(candidate) = self.candidates.get(state.candidate) {
             if let Some(mut header) = self.answer(&challenge, candidate.as_ref()).await? {
                 header.set_sensitive(true);
