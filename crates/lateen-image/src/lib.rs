@@ -10,6 +10,23 @@
 //!
 //! Everything from outside is checked before it is used: content by its digest, archives entry by entry, and
 //! all of it by size. Nothing here knows of pods.
+//!
+//! ```no_run
+//! # use std::path::Path;
+//! # use lateen_image::{ContentStore, Limits, PullOptions, Reference, User, pull, unpack};
+//! # async fn example(folder: &Path, merged: &Path) -> Result<(), Box<dyn std::error::Error>> {
+//! let store = ContentStore::open(folder.join("images"))?;
+//! let name: Reference = "nginx".parse()?;
+//! let image = match store.resolve(&name)? {
+//!     Some(image) => image,
+//!     None => pull(&store, &name, &PullOptions::default()).await?,
+//! };
+//! let lower = unpack(&store, &image, &folder.join("layers"), &Limits::default())?;
+//! // Mount overlayfs on `merged` with `userxattr` and these lower directories, top to bottom. Then:
+//! let user = User::resolve(image.config.user.as_deref(), merged)?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod config;
 mod credentials;

@@ -129,7 +129,8 @@ impl BlobWriter {
                 });
             }
         }
-        self.file.sync_data().map_err(failed("write", &self.path))?;
+        // Not flushed to the disk, which may take longer than the download. When the machine crashes, the digest tells
+        // what is damaged, which is deleted and comes again with the next pull.
         let path = self.blobs.join(found.hex());
         fs::rename(&self.path, &path).map_err(failed("make", &path))?;
         Ok((found, self.written))
