@@ -10,7 +10,7 @@ use crate::{Digest, ImageConfig, Reference, manifest::Descriptor, manifest::Mani
 pub struct Image {
     /// The name it was found by.
     pub name: Reference,
-    /// The digest of its manifest.
+    /// The digest of its manifest: that of this platform, where the name is an index for several.
     pub digest: Digest,
     /// Bytes of its configuration and layers, as they were fetched.
     pub size: u64,

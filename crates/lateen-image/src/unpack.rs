@@ -155,6 +155,7 @@ pub enum UnpackError {
 /// Unpacks the layers that are not in the folder yet; returns the folders of all, top to bottom, as overlayfs wants its
 /// `lowerdir`. A layer that an image has twice is there once: overlayfs refuses more, and the lower one is hidden.
 ///
+/// Owners are those that the caller's user namespace can set, once for all callers: keep a folder for each mapping of ids.
 /// Blocks for as long as it reads and writes; the folder should be on the file system of the upper directories, and
 /// must hold extended attributes of users (ext4, xfs, btrfs; tmpfs since Linux 6.6).
 ///
