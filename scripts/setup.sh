@@ -64,6 +64,7 @@ test | oracles)
   debian dig dnsutils
   debian jq jq
   debian redis-server redis-server
+  debian docker-registry docker-registry
   debian python3 python3
   debian newuidmap uidmap
   ;;

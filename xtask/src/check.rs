@@ -33,7 +33,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
         &["lateen-api", "lateen-xds", "lateen-mesh", "lateen-identity"],
     ),
     ("lateen-cluster", &["lateen-api"]),
-    ("lateen-node", &["lateen-api", "lateen-sys"]),
+    ("lateen-node", &["lateen-api", "lateen-image", "lateen-sys"]),
     ("lateen-samples", &[]),
     ("lateen", &["*"]),
     ("xtask", &["*"]),

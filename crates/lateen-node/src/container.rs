@@ -8,8 +8,8 @@
 //!    └─ the program
 //! ```
 //!
-//! What a container can reach: read-only programs and libraries of the host, an `/etc` of its own,
-//! in-memory folders of limited size, its volumes. Not the host's files, processes, or network.
+//! What a container can reach: its image, or read-only programs and libraries of the host with an `/etc` of its own and
+//! in-memory folders of limited size; its volumes. Not the host's files, processes, or network.
 
 mod init;
 mod launch;
@@ -24,7 +24,7 @@ use lateen_sys::namespace::{self, CloneFlags};
 use lateen_sys::process;
 
 pub(crate) use launch::{Launch, Running, Streams, launch, launch_into};
-pub(crate) use spec::{Bind, ProgramSpec, RootSpec, Spec};
+pub(crate) use spec::{Base, Bind, ProgramSpec, RootSpec, Spec};
 
 /// Number under which `lateen container` inherits its [`Spec`].
 const SPEC: i32 = 3;

@@ -35,6 +35,7 @@ mod usage;
 mod world;
 
 pub use expose::HOST_ADDRESS;
+pub use images::OpenError as ImagesError;
 pub use network::Network;
 pub use network::hosts::HostAddresses;
 pub use node::{Node, NodeConfig, StartError};

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::egress::Egress;
 use crate::events::Events;
-use crate::images::Catalogue;
+use crate::images::Images;
 use crate::network::services;
 use crate::pods::{Context, Pods};
 use crate::usage::Usages;
@@ -26,6 +26,8 @@ pub struct NodeConfig {
     pub state_dir: PathBuf,
     /// The Kubernetes API, with every right.
     pub client: kube::Client,
+    /// Folder of the images that were loaded or pulled, shared with `lateen image`; made if missing.
+    pub images: PathBuf,
     /// Where the kubelet's HTTP endpoint is served (mode 0600), for the API server's proxying.
     pub kubelet_socket: PathBuf,
     /// The way to the host's sockets.
@@ -74,9 +76,9 @@ pub enum StartError {
     /// The API server refused the node's own objects.
     #[error("cannot register the node: {0}")]
     Register(#[source] kube::Error),
-    /// The catalogue of images that is built in cannot be read.
-    #[error("the image catalogue is broken: {0}")]
-    Images(String),
+    /// The images cannot be used.
+    #[error(transparent)]
+    Images(#[from] crate::images::OpenError),
 }
 
 /// How long containers have to end when the node goes down.
@@ -100,8 +102,17 @@ impl Node {
             path: config.state_dir.clone(),
             source,
         })?;
-        crate::pods::forget_earlier_life(&config.state_dir);
-        let catalogue = Catalogue::built_in().map_err(StartError::Images)?;
+        crate::pods::files::forget_all(&config.state_dir);
+        let images = Images::open(
+            &config.images,
+            // Files belong to the users that there are.
+            config.state_dir.join(if config.user_range {
+                "layers"
+            } else {
+                "layers-of-one-user"
+            }),
+            config.outside.clone(),
+        )?;
         let world = World::new();
         let node_address = config.network.node_address();
         let dns = dns::Server::bind(
@@ -117,7 +128,7 @@ impl Node {
         let events = Events::start(config.client.clone(), config.name.clone());
         let context = Context {
             config: config.clone(),
-            catalogue,
+            images,
             events,
             world: world.clone(),
         };

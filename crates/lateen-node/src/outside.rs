@@ -89,6 +89,17 @@ impl Outside {
         self.ask(Wish::Connect(address)).await.map(TcpStream::from)
     }
 
+    /// A TCP connection to a host by name (as the host's resolver knows it) or address, made in the host's network
+    /// (non-blocking). Gives up after 10 s.
+    ///
+    /// # Errors
+    /// As [`Outside::connect`]; `HostUnreachable` for a name that is not known.
+    pub async fn connect_name(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let host = host.to_owned();
+        let wish = Wish::ConnectName { host, port };
+        self.ask(wish).await.map(TcpStream::from)
+    }
+
     /// A socket for questions to the host's `n`th nameserver (non-blocking, connected).
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub(crate) mod files;
 mod hooks;
 pub(crate) mod probe;
 pub(crate) mod resources;
+mod security;
 pub(crate) mod shared;
 mod start;
 pub(crate) mod state;
@@ -29,7 +30,7 @@ use tokio::task::JoinHandle;
 
 use crate::NodeConfig;
 use crate::events::{Events, Severity};
-use crate::images::Catalogue;
+use crate::images::Images;
 use crate::world::{Change, World, follow};
 
 use shared::Shared;
@@ -38,7 +39,7 @@ use worker::Order;
 /// What all pods of the node share.
 pub(crate) struct Context {
     pub(crate) config: NodeConfig,
-    pub(crate) catalogue: Catalogue,
+    pub(crate) images: Images,
     pub(crate) events: Events,
     pub(crate) world: Arc<World>,
 }
@@ -209,17 +210,6 @@ impl Pods {
             // A worker that is finishing a deletion by itself is left to it.
             worker.order.send_replace(Order::Gone);
         }
-    }
-}
-
-/// Removes the folders of pods that a killed node left behind: their volumes were in memory, and
-/// every pod starts afresh. Logs stay.
-pub(crate) fn forget_earlier_life(state: &std::path::Path) {
-    let folder = state.join("pods");
-    if let Err(error) = std::fs::remove_dir_all(&folder)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, folder = %folder.display(), "cannot remove old pods' folders");
     }
 }
 

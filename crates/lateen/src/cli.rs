@@ -37,6 +37,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lateen load http://127.0.0.1:8080/\n  lateen load -c 3 -n 30 --rate 0 http://localhost/status/200\n  lateen load --rate 500 -t 30s -o json http://localhost/"
     )]
     Load(LoadArguments),
+    /// Images for pods: load, pull, list, remove
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  docker save app:1 | lateen image load -\n  lateen image load app.tar\n  lateen image ls"
+    )]
+    Image(ImageCommand),
     /// Add the sidecar to the workloads of manifests and print the result
     Inject(InjectArguments),
     /// Print a completion script for a shell
@@ -219,6 +225,42 @@ pub(crate) enum Scenario {
     Canary,
     /// One connection and one waiting request: what the sidecar answers itself, counted
     CircuitBreaking,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Load images from archives of `docker save`, or from folders or archives with an OCI layout
+    Load {
+        /// Archives or folders; - is an archive on standard input
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// A name for the one image of an archive, instead of its own
+        #[arg(long, value_name = "NAME")]
+        name: Option<lateen_image::Reference>,
+    },
+    /// Pull an image from its registry, with the credentials of Docker's configuration
+    Pull {
+        /// The image
+        name: lateen_image::Reference,
+    },
+    /// List the images that are here
+    Ls {
+        /// Print JSON instead of a table
+        #[arg(short, long)]
+        output: Option<ListFormat>,
+    },
+    /// Remove images; pods that run them go on
+    Rm {
+        /// The images
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<lateen_image::Reference>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    /// One JSON document
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod demo;
 mod down;
 mod exit;
 mod http_client;
+mod image;
 mod inject;
 mod load;
 mod log;
@@ -60,7 +61,7 @@ fn run(command: Command) -> Result<ExitCode> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if matches!(
         command,
-        Command::Status(_) | Command::Inject(_) | Command::Completion { .. }
+        Command::Status(_) | Command::Inject(_) | Command::Image(_) | Command::Completion { .. }
     ) {
         lateen_sys::process::end_on_closed_pipe();
     }
@@ -70,6 +71,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status(arguments) => status::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
+        Command::Image(command) => image::run(command),
         Command::Load(arguments) => load::run(arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "lateen", &mut std::io::stdout());

@@ -42,6 +42,24 @@ pub(crate) fn width() -> usize {
     Table::new().width().map_or(80, usize::from)
 }
 
+/// A bar of bytes on standard error, if that is a terminal, until dropped.
+pub(crate) async fn progress_of_bytes(
+    mut seen: tokio::sync::watch::Receiver<lateen_image::Progress>,
+) {
+    let style = "{wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
+    let bar = indicatif::ProgressBar::new(0);
+    // The text above is a valid template.
+    if let Ok(style) = indicatif::ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    while seen.changed().await.is_ok() {
+        let progress = *seen.borrow_and_update();
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    }
+    bar.finish_and_clear();
+}
+
 /// A table without lines, as `kubectl` prints them.
 pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();

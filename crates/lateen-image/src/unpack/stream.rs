@@ -23,7 +23,7 @@ type Source<R> = BufReader<HashingReader<R>>;
 /// An archive decompressed. How it is compressed shows in its first bytes, since media types are often wrong.
 pub(crate) enum Decoder<R> {
     Plain(Source<R>),
-    Gzip(MultiGzDecoder<Source<R>>),
+    Gzip(Box<MultiGzDecoder<Source<R>>>),
     Zstandard(Box<Frames<Source<R>>>),
 }
 
@@ -32,7 +32,7 @@ impl<R: Read> Decoder<R> {
         let mut source = BufReader::with_capacity(64 << 10, HashingReader::new(reader));
         let start = source.fill_buf()?;
         Ok(match compression(start) {
-            Some("gzip") => Self::Gzip(MultiGzDecoder::new(source)),
+            Some("gzip") => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
             Some(_) => Self::Zstandard(Box::new(Frames::new(source))),
             None => Self::Plain(source),
         })

@@ -51,14 +51,11 @@ fn start() -> io::Result<Option<Pid>> {
 }
 
 fn look_after(child: Pid, program: &ProgramSpec) -> io::Result<u8> {
-    // A program that runs as another user must still get its signals. Otherwise nothing is kept,
+    // A program that runs as another user, or becomes one, must still get its signals. Otherwise nothing is kept,
     // also because programs like to write to `/proc/1/fd/1`, which a pid 1 with more rights than
     // theirs would not allow.
-    let rights: &[Capability] = if program.user.is_some() {
-        &[Capability::Kill]
-    } else {
-        &[]
-    };
+    let changes = program.user.is_some() || !program.capabilities.is_empty();
+    let rights: &[Capability] = if changes { &[Capability::Kill] } else { &[] };
     process::bound_capabilities(rights)?;
     process::keep_capabilities(rights)?;
     loop {
@@ -114,14 +111,14 @@ fn prepare(program: &ProgramSpec) -> io::Result<Execution> {
         process::take_terminal()?;
     }
     process::raise_open_files();
-    let rights: &[Capability] = if program.network_admin {
-        &[Capability::NetAdmin, Capability::NetRaw]
-    } else {
-        &[]
-    };
-    process::bound_capabilities(rights)?;
-    become_user(program)?;
-    process::keep_capabilities(rights)?;
+    let rights: Vec<Capability> = program
+        .capabilities
+        .iter()
+        .filter_map(|name| Capability::named(name))
+        .collect();
+    process::bound_capabilities(&rights)?;
+    become_user(program, !rights.is_empty())?;
+    process::keep_capabilities(&rights)?;
     process::no_new_privileges()?;
     if let Some(folder) = &program.folder {
         chdir(folder.as_str())
@@ -141,11 +138,11 @@ fn prepare(program: &ProgramSpec) -> io::Result<Execution> {
     Ok((c_string(&path.to_string_lossy())?, arguments, environment))
 }
 
-fn become_user(program: &ProgramSpec) -> io::Result<()> {
+fn become_user(program: &ProgramSpec, keeps_rights: bool) -> io::Result<()> {
     if program.user.is_none() && program.group.is_none() {
         return Ok(());
     }
-    if program.network_admin {
+    if keeps_rights {
         process::keep_capabilities_over_user_change()?;
     }
     let groups: Vec<_> = program.groups.iter().copied().map(Gid::from_raw).collect();
@@ -159,11 +156,12 @@ fn become_user(program: &ProgramSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks a program up as a shell does. A path that leads nowhere is that of the image's own program: the host's program of
-/// the same name stands in for it, wherever it is.
+/// Looks a program up as a shell does. Where the host's programs stand in for an image's, a path that leads nowhere is that
+/// of the image's own program: the one of the same name is taken, wherever it is.
 fn find(name: &str, program: &ProgramSpec) -> io::Result<PathBuf> {
     let last = Path::new(name).file_name().unwrap_or_default();
-    if name.contains('/') && (!name.starts_with('/') || fs::exists(name)? || last.is_empty()) {
+    let as_it_is = !name.starts_with('/') || !program.stand_in || fs::exists(name)?;
+    if name.contains('/') && (as_it_is || last.is_empty()) {
         return Ok(PathBuf::from(name));
     }
     let path = program.environment.iter().find(|(key, _)| key == "PATH");

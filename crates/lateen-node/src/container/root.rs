@@ -1,5 +1,7 @@
-//! The root file system of a container: read-only binds of the host's programs around an
-//! in-memory root.
+//! The root file system of a container: an image's layers below a folder for changes, or read-only binds of the host's
+//! programs in an in-memory root.
+//!
+//! An image is not trusted: its links are followed as the container would see them, by [`inside`], whatever is put there.
 
 use std::fs;
 use std::io;
@@ -9,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use lateen_sys::mount;
 use nix::unistd::sethostname;
 
-use super::spec::RootSpec;
+use super::spec::{Base, RootSpec};
 
 /// Folders of programs and libraries that a container shares with the host.
 const PROGRAMS: [&str; 9] = [
@@ -53,23 +55,41 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 pub(super) fn build(spec: &RootSpec) -> io::Result<()> {
     step("separate the mounts", mount::make_private())?;
     let root = spec.staging.as_path();
-    step(
-        "mount the root",
-        mount::tmpfs(root, spec.memory_limit, 0o755),
-    )?;
-    show_programs(spec, root)?;
-    step("write /etc", write_settings(spec, &root.join("etc")))?;
-    mount_proc(root)?;
-    make_devices(&root.join("dev"), spec.memory_limit)?;
-    for (folder, mode) in [
-        ("tmp", 0o1777),
-        ("run", 0o755),
-        ("root", 0o700),
-        ("var/tmp", 0o1777),
-    ] {
-        let mounted = mount::tmpfs(&root.join(folder), spec.memory_limit, mode);
-        step("mount a temporary folder", mounted)?;
+    match &spec.base {
+        Base::Host => {
+            step(
+                "mount the root",
+                mount::tmpfs(root, spec.memory_limit, 0o755),
+            )?;
+            show_programs(spec, root)?;
+            step("write /etc", write_settings(spec, &root.join("etc")))?;
+            for (folder, mode) in [
+                ("tmp", 0o1777),
+                ("run", 0o755),
+                ("root", 0o700),
+                ("var/tmp", 0o1777),
+            ] {
+                let mounted = mount::tmpfs(&root.join(folder), spec.memory_limit, mode);
+                step("mount a temporary folder", mounted)?;
+            }
+        }
+        Base::Image {
+            layers,
+            writable,
+            folder,
+        } => {
+            stack(spec, layers, writable)?;
+            let name = inside(root, Path::new("/etc/hostname"))?;
+            let written = write_file(&name, &format!("{}\n", spec.hostname));
+            step("write /etc/hostname", written)?;
+            if let Some(folder) = folder {
+                let made = fs::create_dir_all(inside(root, folder)?);
+                step(&format!("make {}", folder.display()), made)?;
+            }
+        }
     }
+    mount_proc(&inside(root, Path::new("/proc"))?)?;
+    make_devices(&inside(root, Path::new("/dev"))?, spec.memory_limit)?;
     // Shorter paths first, so that a volume inside another one is not covered by it.
     let mut binds: Vec<_> = spec.binds.iter().collect();
     binds.sort_by_key(|bind| bind.target.components().count());
@@ -90,6 +110,27 @@ pub(super) fn build(spec: &RootSpec) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Stacks an image's layers, with changes on the disk; in memory where the disk's file system cannot take them (because it
+/// is such a stack itself).
+fn stack(spec: &RootSpec, layers: &[PathBuf], writable: &Path) -> io::Result<()> {
+    let root = spec.staging.as_path();
+    let stacked = match mount::overlay(root, layers, Some(writable)) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let in_memory = mount::tmpfs(writable, spec.memory_limit, 0o755);
+            in_memory.and_then(|()| mount::overlay(root, layers, Some(writable)))
+        }
+        stacked => stacked,
+    };
+    step("stack the image's layers", stacked)
+}
+
+fn write_file(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, text)
 }
 
 fn show_programs(spec: &RootSpec, root: &Path) -> io::Result<()> {
@@ -144,9 +185,8 @@ fn write_settings(spec: &RootSpec, etc: &Path) -> io::Result<()> {
     )
 }
 
-fn mount_proc(root: &Path) -> io::Result<()> {
-    let proc = root.join("proc");
-    step("mount /proc", mount::proc(&proc))?;
+fn mount_proc(proc: &Path) -> io::Result<()> {
+    step("mount /proc", mount::proc(proc))?;
     for name in PROC_READ_ONLY {
         let path = proc.join(name);
         if path.exists() {

@@ -24,7 +24,9 @@ pub(crate) struct RootSpec {
     pub(crate) staging: PathBuf,
     /// The program `lateen` on the host.
     pub(crate) executable: PathBuf,
-    /// Files and folders of the host to show, besides the host's programs.
+    /// What lies below everything else.
+    pub(crate) base: Base,
+    /// Files and folders of the host to show, besides what the base holds.
     pub(crate) binds: Vec<Bind>,
     /// The pod's host name.
     pub(crate) hostname: String,
@@ -35,6 +37,22 @@ pub(crate) struct RootSpec {
     /// Names for `/etc/passwd` and `/etc/group` besides the usual ones: the id that the program
     /// runs as.
     pub(crate) user: Option<u32>,
+}
+
+/// Where the programs of a container come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Base {
+    /// Programs and libraries of the host, read-only, in a root in memory.
+    Host,
+    /// An image.
+    Image {
+        /// Folders of its layers, top to bottom.
+        layers: Vec<PathBuf>,
+        /// Where changes go: an empty folder.
+        writable: PathBuf,
+        /// A folder that is made if the image does not have it.
+        folder: Option<PathBuf>,
+    },
 }
 
 /// A file or folder of the host that appears in a container.
@@ -60,8 +78,10 @@ pub(crate) struct ProgramSpec {
     pub(crate) group: Option<u32>,
     /// Further groups, where several exist.
     pub(crate) groups: Vec<u32>,
-    /// Keep the right to change the pod's network and mark packets?
-    pub(crate) network_admin: bool,
+    /// The capabilities that it has, by the names that they have in manifests.
+    pub(crate) capabilities: Vec<String>,
+    /// May a program of the host stand in for one that is called by the path that it has in an image?
+    pub(crate) stand_in: bool,
     /// Make the terminal on standard input the controlling one?
     pub(crate) terminal: bool,
 }

@@ -36,6 +36,8 @@ pub(crate) enum Wish {
     ListenUnix { path: PathBuf, mode: u32 },
     /// A connection.
     Connect(SocketAddr),
+    /// A connection to a host by name or address.
+    ConnectName { host: String, port: u16 },
     /// A socket that is connected to the host's `n`th nameserver, counted from 0: datagrams, or a stream.
     Nameserver { n: usize, stream: bool },
 }

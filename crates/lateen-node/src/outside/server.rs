@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::libc;
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UnixStream;
+use tokio::net::{ToSocketAddrs, UnixStream};
 
 use super::message::{FromInside, FromOutside, LONGEST, Wish};
 use super::resolver;
@@ -108,6 +108,13 @@ async fn answer(
         Wish::Listen(address) => listen(address),
         Wish::ListenUnix { path, mode } => listen_unix(&path, mode),
         Wish::Connect(address) => connect(address).await,
+        Wish::ConnectName { host, port } => match connect((host.as_str(), port)).await {
+            // A resolver's failure has no number.
+            Err(error) if error.raw_os_error().is_none() => {
+                Err(io::Error::from_raw_os_error(libc::EHOSTUNREACH))
+            }
+            connected => connected,
+        },
         Wish::Nameserver { n, stream } => {
             // Read each time: laptops change networks.
             let chosen = match nameservers {
@@ -165,7 +172,7 @@ fn listen_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-async fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
+async fn connect(address: impl ToSocketAddrs) -> io::Result<OwnedFd> {
     let connecting = tokio::net::TcpStream::connect(address);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(stream) => Ok(stream?.into_std()?.into()),

@@ -15,6 +15,9 @@ use crate::container::Bind;
 /// Most bytes of a pod's files and of its volumes from the API together.
 const SIZE: u64 = 64 << 20;
 
+/// Name of the folder for what pods have on the disk.
+const ON_DISK: &str = "writable";
+
 /// Longest host name that Linux takes, in bytes.
 const LONGEST_HOSTNAME: usize = 63;
 
@@ -56,6 +59,21 @@ impl PodFolder {
         Ok(path)
     }
 
+    /// An empty folder on the disk for what a container changes in its image.
+    pub(crate) fn writable(&self, container: &str) -> io::Result<PathBuf> {
+        let folder = self.on_disk().join(container);
+        remove(&folder)?;
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// What belongs to the pod and is too large for memory.
+    fn on_disk(&self) -> PathBuf {
+        let uid = self.0.file_name().unwrap_or_default();
+        let state = self.0.parent().and_then(Path::parent);
+        state.unwrap_or(&self.0).join(ON_DISK).join(uid)
+    }
+
     /// The file through which a container may leave a last message; emptied.
     pub(crate) fn termination_message(&self, container: &str) -> io::Result<PathBuf> {
         let path = self.0.join(format!("termination-{container}"));
@@ -69,11 +87,28 @@ impl PodFolder {
     pub(crate) fn remove(&self) {
         // An error means that it was never mounted.
         let _ = lateen_sys::mount::unmount(&self.0);
-        if let Err(error) = fs::remove_dir_all(&self.0)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, folder = %self.0.display(), "cannot remove a pod's folder");
+        for folder in [&self.0, &self.on_disk()] {
+            if let Err(error) = remove(folder) {
+                tracing::warn!(%error, folder = %folder.display(), "cannot remove a pod's folder");
+            }
         }
+    }
+}
+
+/// Removes what pods of an earlier life left.
+pub(crate) fn forget_all(state: &Path) {
+    for folder in [state.join("pods"), state.join(ON_DISK)] {
+        if let Err(error) = remove(&folder) {
+            tracing::warn!(%error, folder = %folder.display(), "cannot remove old pods' folders");
+        }
+    }
+}
+
+/// Removes a folder, if it is there.
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -263,8 +263,9 @@ impl Shared {
         self.tell(container, Severity::Warning, "Unhealthy", message);
     }
 
-    /// Records that the image is not known: first as an error, then as waiting for the next try.
-    pub(crate) fn image_missing(&self, container: &str, message: String) {
+    /// Records that the image cannot be had, for this reason: first as an error, then, where it was to be pulled, as waiting
+    /// for the next try.
+    pub(crate) fn image_missing(&self, container: &str, why: &'static str, message: String) {
         self.update(container, |record| {
             let tried = matches!(
                 record.phase,
@@ -273,11 +274,8 @@ impl Shared {
                     ..
                 }
             );
-            let reason = if tried {
-                "ImagePullBackOff"
-            } else {
-                "ErrImagePull"
-            };
+            let tried = tried && why == "ErrImagePull";
+            let reason = if tried { "ImagePullBackOff" } else { why };
             let image = &record.image;
             let message = if tried {
                 format!("Back-off pulling image \"{image}\": {message}")

@@ -1,18 +1,22 @@
 //! Preparing a container and starting it: image, environment, volumes, rights, log.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, SecurityContext};
+use k8s_openapi::api::core::v1::Container;
 
 use super::console::{Console, Followers, Wanted};
+use super::security::Security;
 use super::shared::Shared;
 use super::supervise::Run;
 use super::{environment, volumes};
-use crate::container::{Bind, EXECUTABLE, Launch, ProgramSpec, RootSpec, Spec, Streams, launch};
+use crate::container::{
+    Base, Bind, EXECUTABLE, Launch, ProgramSpec, RootSpec, Spec, Streams, launch,
+};
 use crate::events::Severity;
-use crate::{images, logs};
+use crate::images::{News, Program};
+use crate::logs;
 
 /// Size of each in-memory folder of a container (root, `/tmp`, `/run`, ...), in bytes.
 const MEMORY_LIMIT: u64 = 256 << 20;
@@ -27,8 +31,57 @@ pub(super) struct NotStarted {
     pub(super) ran: bool,
 }
 
+/// Finds out what the container runs, and fetches what that needs. May take long; it is no harm to drop it.
+pub(super) async fn program(shared: &Shared, container: &Container) -> Result<Program, NotStarted> {
+    let context = &shared.context;
+    let pod = shared.pod();
+    let image = container.image.as_deref().unwrap_or_default();
+    let tell = |news: News| {
+        let (severity, reason, message) = match news {
+            News::Present => (
+                Severity::Normal,
+                "Pulled",
+                format!("Container image \"{image}\" already present on machine"),
+            ),
+            News::Pulling => (
+                Severity::Normal,
+                "Pulling",
+                format!("Pulling image \"{image}\""),
+            ),
+            News::Pulled(took, bytes) => (
+                Severity::Normal,
+                "Pulled",
+                format!(
+                    "Successfully pulled image \"{image}\" in {:.3}s. Image size: {bytes} bytes.",
+                    took.as_secs_f64()
+                ),
+            ),
+            News::Stale(why) => (
+                Severity::Warning,
+                "Pulled",
+                format!(
+                    "Container image \"{image}\" is the one on machine; it cannot be pulled: {why}"
+                ),
+            ),
+        };
+        shared.tell(&container.name, severity, reason, message);
+    };
+    let images = &context.images;
+    let program = images.program(&context.config.client, &pod, container, tell);
+    program.await.map_err(|error| NotStarted {
+        reason: "Failed",
+        waiting: error.waiting(),
+        message: error.to_string(),
+        ran: false,
+    })
+}
+
 /// Prepares and starts one run.
-pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result<Run, NotStarted> {
+pub(super) async fn start(
+    shared: &Arc<Shared>,
+    container: &Container,
+    program: Program,
+) -> Result<Run, NotStarted> {
     let config = |message: String| NotStarted {
         reason: "Failed",
         message,
@@ -40,27 +93,7 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
     let network = shared
         .network()
         .ok_or_else(|| config("the pod has no network".into()))?;
-    let image = container.image.as_deref().unwrap_or_default();
-    let command = container.command.as_deref().unwrap_or_default();
-    let args = container.args.as_deref().unwrap_or_default();
-    let program = context
-        .catalogue
-        .program(image, command, args)
-        .map_err(|error| NotStarted {
-            reason: "Failed",
-            message: error.to_string(),
-            waiting: match error {
-                images::ImageError::NoCommand(_) => "CreateContainerError",
-                _ => "ErrImagePull",
-            },
-            ran: false,
-        })?;
     let path = shared.field_path(&container.name);
-    let message = format!("Container image \"{image}\" already present on machine");
-    context
-        .events
-        .pod(&pod, Some(&path), Severity::Normal, "Pulled", message);
-
     let services = context.world.services();
     let sources = environment::Sources {
         client: &context.config.client,
@@ -98,15 +131,34 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
         read_only: false,
     });
 
-    let security = Security::of(shared, container);
+    let security = Security::of(shared, container, &program).map_err(config)?;
+    let image = program.image.as_ref();
+    let folder = container
+        .working_dir
+        .clone()
+        .or_else(|| image?.folder.clone());
+    let base = match image {
+        None => Base::Host,
+        Some(image) => Base::Image {
+            layers: image.layers.clone(),
+            writable: shared
+                .folder
+                .writable(&container.name)
+                .map_err(|error| config(error.to_string()))?,
+            folder: folder.as_ref().map(PathBuf::from),
+        },
+    };
+    let image_id = image.map(|image| image.id.clone()).unwrap_or_default();
+    shared.update(&container.name, |record| record.image_id = image_id);
     let expand = |word: &String| environment::expand(word, &variables);
     let spec = ProgramSpec {
         command: program.command.iter().map(expand).collect(),
-        folder: container.working_dir.clone(),
+        folder,
         user: security.user,
         group: security.group,
         groups: security.groups,
-        network_admin: program.network_admin || security.network_admin,
+        capabilities: security.capabilities,
+        stand_in: image.is_none(),
         terminal: container.tty.unwrap_or(false),
         environment: variables,
     };
@@ -116,6 +168,7 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
             .staging()
             .map_err(|error| config(error.to_string()))?,
         executable: context.config.executable.clone(),
+        base,
         binds,
         hostname: super::files::hostname(&pod),
         read_only: security.read_only,
@@ -160,6 +213,7 @@ pub(super) async fn start(shared: &Arc<Shared>, container: &Container) -> Result
         program: spec,
         console: Arc::new(console),
         executable: context.config.executable.clone(),
+        stop_signal: image.and_then(|image| image.stop_signal),
     })
 }
 
@@ -194,58 +248,4 @@ fn open_streams(
         followers,
     };
     Ok((streams, console))
-}
-
-/// User, group and rights of a container: its own settings before the pod's.
-struct Security {
-    user: Option<u32>,
-    group: Option<u32>,
-    groups: Vec<u32>,
-    network_admin: bool,
-    read_only: bool,
-}
-
-impl Security {
-    fn of(shared: &Shared, container: &Container) -> Self {
-        let pod = shared.pod();
-        let of_pod = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.security_context.as_ref());
-        let own: Option<&SecurityContext> = container.security_context.as_ref();
-        let id = |id: Option<i64>| id.and_then(|id| u32::try_from(id).ok());
-        let user = own
-            .and_then(|own| id(own.run_as_user))
-            .or_else(|| of_pod.and_then(|of_pod| id(of_pod.run_as_user)));
-        let group = own
-            .and_then(|own| id(own.run_as_group))
-            .or_else(|| of_pod.and_then(|of_pod| id(of_pod.run_as_group)));
-        let mut groups: Vec<u32> = of_pod
-            .and_then(|of_pod| of_pod.supplemental_groups.as_ref())
-            .into_iter()
-            .flatten()
-            .filter_map(|group| u32::try_from(*group).ok())
-            .collect();
-        groups.extend(of_pod.and_then(|of_pod| id(of_pod.fs_group)));
-        let added = own.and_then(|own| own.capabilities.as_ref()?.add.as_ref());
-        let network_admin = added.into_iter().flatten().any(|name| {
-            matches!(
-                name.trim_start_matches("CAP_"),
-                "NET_ADMIN" | "NET_RAW" | "ALL"
-            )
-        });
-        let read_only = own
-            .and_then(|own| own.read_only_root_filesystem)
-            .unwrap_or(false);
-        // With one user id only, everybody is that user.
-        let range = shared.context.config.user_range;
-        let exists = |id: &u32| range && *id < 65_536;
-        Self {
-            user: user.filter(exists),
-            group: group.or(user).filter(exists),
-            groups: groups.into_iter().filter(exists).collect(),
-            network_admin,
-            read_only,
-        }
-    }
 }

@@ -56,6 +56,8 @@ pub(crate) enum Phase {
 pub(crate) struct Record {
     pub(crate) name: String,
     pub(crate) image: String,
+    /// The image that runs, with its digest; empty for what runs in an image's place.
+    pub(crate) image_id: String,
     pub(crate) role: Role,
     pub(crate) phase: Phase,
     pub(crate) last: Option<Terminated>,
@@ -288,6 +290,7 @@ impl Record {
         Self {
             name: container.name.clone(),
             image: container.image.clone().unwrap_or_default(),
+            image_id: String::new(),
             role,
             phase: Phase::Waiting {
                 reason: waiting,
@@ -315,10 +318,14 @@ impl Record {
             None => json!({}),
         };
         let ran = !self.id.is_empty();
+        let image_id = match self.image_id.as_str() {
+            "" => &self.image,
+            known => known,
+        };
         json!({
             "name": self.name,
             "image": self.image,
-            "imageID": if ran { self.image.as_str() } else { "" },
+            "imageID": if ran { image_id } else { "" },
             "containerID": ran.then_some(self.id.as_str()),
             "state": state,
             "lastState": last,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::console::Console;
 use super::shared::Shared;
-use super::start::{NotStarted, start};
+use super::start::{NotStarted, program, start};
 use super::state::{Phase, Role, Terminated};
 use super::{hooks, probe};
 use crate::container::{ProgramSpec, Running};
@@ -50,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) console: Arc<Console>,
     /// The program `lateen`, as the node sees it.
     pub(crate) executable: PathBuf,
+    /// What the image wants to be asked to end with.
+    pub(crate) stop_signal: Option<Signal>,
 }
 
 /// When a container has to be gone; nothing while it may run.
@@ -76,7 +78,16 @@ pub(crate) async fn supervise(
             return shared.update(&container.name, |record| record.finished = true);
         }
         let begun = Instant::now();
-        let outcome = match start(&shared, &container).await {
+        let program = tokio::select! {
+            program = program(&shared, &container) => program,
+            // Pulling may take long; it is for nothing now.
+            _ = stop.wait_for(Option::is_some) => continue,
+        };
+        let started = match program {
+            Ok(program) => start(&shared, &container, program).await,
+            Err(problem) => Err(problem),
+        };
+        let outcome = match started {
             Ok(run) => attend(&shared, run, &mut stop).await,
             Err(problem) => not_started(&shared, &container, problem),
         };
@@ -318,7 +329,7 @@ async fn end(shared: &Shared, run: &Run, deadline: Instant, message: Option<Stri
             _ = ended => return,
         }
     }
-    run.running.signal(stop_signal(&run.container));
+    run.running.signal(stop_signal(run));
     if tokio::time::timeout_at(deadline, run.running.ended())
         .await
         .is_err()
@@ -327,11 +338,12 @@ async fn end(shared: &Shared, run: &Run, deadline: Instant, message: Option<Stri
     }
 }
 
-fn stop_signal(container: &Container) -> Signal {
-    let lifecycle = container.lifecycle.as_ref();
+fn stop_signal(run: &Run) -> Signal {
+    let lifecycle = run.container.lifecycle.as_ref();
     let given = lifecycle.and_then(|lifecycle| lifecycle.stop_signal.as_deref());
     given
         .and_then(|name| name.parse().ok())
+        .or(run.stop_signal)
         .unwrap_or(Signal::SIGTERM)
 }
 
@@ -358,16 +370,19 @@ async fn last_message(shared: &Shared, container: &Container, code: i32) -> Opti
 fn not_started(shared: &Shared, container: &Container, problem: NotStarted) -> Option<Outcome> {
     let name = &container.name;
     let image = container.image.as_deref().unwrap_or_default();
-    if problem.waiting == "ErrImagePull" {
+    if matches!(
+        problem.waiting,
+        "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName"
+    ) {
         let message = format!("Failed to pull image \"{image}\": {}", problem.message);
         shared.tell(name, Severity::Warning, problem.reason, message);
         shared.tell(
             name,
             Severity::Warning,
             "Failed",
-            "Error: ErrImagePull".to_owned(),
+            format!("Error: {}", problem.waiting),
         );
-        shared.image_missing(name, problem.message);
+        shared.image_missing(name, problem.waiting, problem.message);
         return None;
     }
     shared.tell(

@@ -225,7 +225,7 @@ async fn containers_cannot_reach_the_host(mesh: &Mesh) -> Result<(), String> {
 }
 
 async fn an_unknown_image_says_what_to_do(mesh: &Mesh) -> Result<(), String> {
-    let container = json!({"name": "main", "image": "example.com/nothing:1"});
+    let container = json!({"name": "main", "image": "127.0.0.1:9/nothing:1"});
     mesh.create::<Pod>(pod("unknown", json!({"containers": [container]})))
         .await?;
     let pod = mesh
@@ -236,7 +236,7 @@ async fn an_unknown_image_says_what_to_do(mesh: &Mesh) -> Result<(), String> {
         .await?;
     let text = serde_json::to_string(&pod.status).unwrap();
     same(
-        (phase(&pod), text.contains("image: host")),
+        (phase(&pod), text.contains("lateen image load")),
         ("Pending", true),
     )?;
     mesh.delete_pod("unknown").await

@@ -58,6 +58,7 @@ impl Mesh {
         let node = Node::start(NodeConfig {
             name: "lateen".into(),
             state_dir: state.join("node"),
+            images: state.join("images"),
             client: cluster.client(),
             kubelet_socket,
             outside: outside.clone(),

@@ -133,6 +133,7 @@ async fn live(outside: &Outside, task_file: &Path, users: u32) -> Result<()> {
     let node = Node::start(NodeConfig {
         name: NODE_NAME.to_owned(),
         state_dir: state.node(),
+        images: task.images.clone(),
         client: client.clone(),
         kubelet_socket: state.kubelet_socket(),
         outside: outside.clone(),

@@ -35,6 +35,8 @@ const DETACHED: &str = "LATEEN_DETACHED";
 #[derive(Debug, Serialize, Deserialize)]
 struct Task {
     state: PathBuf,
+    /// Where the user's images are.
+    images: PathBuf,
     /// The program itself, for containers.
     executable: PathBuf,
     /// Address of the API on the host; `None` for port 6443 on the mesh's own loopback address.

@@ -50,6 +50,7 @@ fn bring_up(
     state.withdraw();
     let task = Task {
         state: state.root().to_owned(),
+        images: crate::image::folder(),
         executable: std::env::current_exe().map_err(|error| start_error(&error))?,
         api_address: arguments.api_address,
         manifests,

@@ -31,12 +31,24 @@ impl Account {
         if !Uid::effective().is_root() {
             return Self::Own;
         }
+        Self::made(&[])
+    }
+
+    /// An ordinary account to which the system grants no other user ids; the tests fail where they do not run as root.
+    pub fn alone() -> Self {
+        assert!(Uid::effective().is_root(), "run this test as root");
+        Self::made(&["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"])
+    }
+
+    fn made(options: &[&str]) -> Self {
         let mut made = USERS
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         *made += 1;
         let name = format!("lateen-test-{}-{made}", std::process::id());
-        run(Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", &name]));
+        let mut command = Command::new("useradd");
+        command.args(["--create-home", "--shell", "/bin/sh"]);
+        run(command.args(options).arg(&name));
         let user = User::from_name(&name)
             .expect("user database")
             .expect("the user just made");

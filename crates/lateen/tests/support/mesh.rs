@@ -90,9 +90,25 @@ impl Mesh {
 
     /// Runs a `lateen` command on this mesh.
     pub fn lateen(&self, arguments: &[&str]) -> Done {
-        let mut command = self.account.command(&self.binary);
+        let mut command = self.program();
         command.args(arguments).arg("--state").arg(&self.state);
         finish(command, None)
+    }
+
+    /// Runs `lateen image` with the images that this mesh's pods see.
+    pub fn image(&self, arguments: &[&str]) -> Done {
+        let mut command = self.program();
+        command.arg("image").args(arguments);
+        finish(command, None)
+    }
+
+    /// The program, as the mesh's user, with images of this mesh's own.
+    fn program(&self) -> Command {
+        let data = self.account.folder(self._folder.path(), "data");
+        let data = format!("XDG_DATA_HOME={}", data.display());
+        let mut command = self.account.command(Path::new("env"));
+        command.arg(data).arg(&self.binary);
+        command
     }
 
     /// Runs `kubectl`, with `input` on standard input.

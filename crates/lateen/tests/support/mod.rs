@@ -9,6 +9,7 @@ pub mod account;
 pub mod burn;
 pub mod canary;
 pub mod forward;
+pub mod image;
 pub mod lab;
 pub mod mesh;
 pub mod session;

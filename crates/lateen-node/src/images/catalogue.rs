@@ -7,34 +7,20 @@ use regex::Regex;
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::Program;
 use crate::container::EXECUTABLE;
 use crate::enter::find_program;
 
 /// The catalogue that is built in; its head documents the format.
-const BUILT_IN: &str = include_str!("../data/images.yaml");
+const BUILT_IN: &str = include_str!("../../data/images.yaml");
 
-/// Why an image cannot be run. The message is what `kubectl describe` shows.
+/// Why a row cannot be run. The message is what `kubectl describe` shows.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
-pub(crate) enum ImageError {
-    /// No row of the catalogue matches.
-    #[error(
-        "image {0:?} is not known here: lateen pulls no images; use `image: host` with a command to \
-         run a program of this machine, a sample (lateen.dev/samples/NAME:1, see `lateen sample \
-         --help`), or a well-known image name"
-    )]
-    Unknown(String),
+pub(crate) enum CatalogueError {
     /// The row has nothing to run and the pod gives no command either.
     #[error("image {0:?} runs the host's programs: give the container a command")]
     NoCommand(String),
-    /// The image is known, and cannot be run here.
-    #[error("image {image:?} cannot run here: {why}")]
-    Refused {
-        /// The image.
-        image: String,
-        /// Why, and what to do instead.
-        why: String,
-    },
     /// The image stands for a program of this machine, which it lacks.
     #[error("image {image:?} runs {program:?} of this machine, which is not there: {install}")]
     Missing {
@@ -47,17 +33,13 @@ pub(crate) enum ImageError {
     },
 }
 
-/// What a container is to run.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Program {
-    /// Program and arguments.
-    pub(crate) command: Vec<String>,
-    /// Variables that the image sets; the container's own come after them.
-    pub(crate) environment: BTreeMap<String, String>,
-    /// Keep the right to mark packets and change the pod's network?
-    pub(crate) network_admin: bool,
-    /// A program of the host that the container is to see although it may lie outside the folders that all containers see.
-    pub(crate) shown: Option<PathBuf>,
+/// What the catalogue says of an image.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<T> {
+    /// This runs in its place.
+    Program(T),
+    /// Nothing does; for some there is advice.
+    Nothing { advice: Option<String> },
 }
 
 /// The rows, in order.
@@ -117,24 +99,29 @@ impl Catalogue {
         })
     }
 
+    /// Does something run in the image's place?
+    pub(crate) fn knows(&self, image: &str) -> bool {
+        self.find(&normal(image))
+            .is_some_and(|(row, _)| row.refused.is_none())
+    }
+
     /// The program for a container with this image, `command` and `args`.
     ///
     /// # Errors
-    /// When the image is not known or leaves nothing to run.
+    /// When the row leaves nothing to run.
     pub(crate) fn program(
         &self,
         image: &str,
         command: &[String],
         args: &[String],
-    ) -> Result<Program, ImageError> {
+    ) -> Result<Found<Program>, CatalogueError> {
         let name = normal(image);
-        let (row, pattern) = self
-            .find(&name)
-            .ok_or_else(|| ImageError::Unknown(image.into()))?;
-        if let Some(why) = &row.refused {
-            return Err(ImageError::Refused {
-                image: image.into(),
-                why: why.clone(),
+        let Some((row, pattern)) = self.find(&name) else {
+            return Ok(Found::Nothing { advice: None });
+        };
+        if let Some(advice) = &row.refused {
+            return Ok(Found::Nothing {
+                advice: Some(advice.clone()),
             });
         }
         let fill = |words: &[String]| -> Vec<String> {
@@ -150,7 +137,7 @@ impl Catalogue {
             (false, command, args) => words = [command, args].concat(),
         }
         let Some(first) = words.first() else {
-            return Err(ImageError::NoCommand(image.into()));
+            return Err(CatalogueError::NoCommand(image.into()));
         };
         if let Some(replacement) = row.programs.get(first) {
             words.splice(..1, replacement.iter().cloned());
@@ -158,7 +145,7 @@ impl Catalogue {
         if words[0] == "lateen" {
             EXECUTABLE.clone_into(&mut words[0]);
         }
-        Ok(Program {
+        Ok(Found::Program(Program {
             command: words,
             environment: row.env.clone(),
             network_admin: row.network_admin,
@@ -167,7 +154,8 @@ impl Catalogue {
                 .as_ref()
                 .map(|host| host.locate(image))
                 .transpose()?,
-        })
+            ..Program::default()
+        }))
     }
 
     fn find(&self, name: &str) -> Option<(&Row, &Regex)> {
@@ -180,12 +168,12 @@ impl Catalogue {
 
 impl HostProgram {
     /// Where the program is: in `PATH`, or where its installers put it.
-    fn locate(&self, image: &str) -> Result<PathBuf, ImageError> {
+    fn locate(&self, image: &str) -> Result<PathBuf, CatalogueError> {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let usual = home.map(|home| home.join("go/bin").join(&self.program));
         find_program(&self.program)
             .or_else(|| usual.filter(|path| path.is_file()))
-            .ok_or_else(|| ImageError::Missing {
+            .ok_or_else(|| CatalogueError::Missing {
                 image: image.into(),
                 program: self.program.clone(),
                 install: self.install.clone(),
@@ -214,11 +202,16 @@ mod tests {
         words.iter().map(|word| (*word).to_owned()).collect()
     }
 
+    fn program(catalogue: &Catalogue, image: &str, command: &[String], args: &[String]) -> Program {
+        match catalogue.program(image, command, args) {
+            Ok(Found::Program(program)) => program,
+            other => panic!("{image}: {other:?}"),
+        }
+    }
+
     fn check(image: &str, command: &[&str], args: &[&str], expected: &[&str]) {
         let catalogue = Catalogue::built_in().unwrap();
-        let program = catalogue
-            .program(image, &words(command), &words(args))
-            .unwrap();
+        let program = program(&catalogue, image, &words(command), &words(args));
         assert_eq!(
             program.command,
             words(expected),
@@ -317,19 +310,25 @@ mod tests {
     }
 
     #[test]
-    fn images_that_need_what_is_not_built_in_say_so() {
+    fn images_that_nothing_stands_in_for_may_come_with_advice() {
         let catalogue = Catalogue::built_in().unwrap();
-        for image in [
-            "istio/examples-bookinfo-mongodb:1.20.3",
-            "istio/examples-bookinfo-mysqldb",
-            "istio/examples-bookinfo-details-v2:1.20.3",
+        for (image, advised) in [
+            ("istio/examples-bookinfo-mongodb:1.20.3", true),
+            ("istio/examples-bookinfo-mysqldb", true),
+            ("example.com/app:1", false),
         ] {
-            let error = catalogue.program(image, &[], &[]).unwrap_err();
-            assert!(
-                matches!(error, ImageError::Refused { .. }),
-                "{image}: {error}"
-            );
+            let found = catalogue.program(image, &[], &[]).unwrap();
+            let Found::Nothing { advice } = found else {
+                panic!("{image}: {found:?}");
+            };
+            assert_eq!(advice.is_some(), advised, "{image}");
+            assert!(!catalogue.knows(image));
         }
+        assert!(catalogue.knows("docker.io/library/busybox"));
+    }
+
+    #[test]
+    fn programs_of_the_host_that_are_missing_are_named() {
         let yaml = "- {images: ['a:.*'], entrypoint: [a], host: {program: no-such-program, install: get it}}\n";
         let catalogue = Catalogue::read(yaml).unwrap();
         let error = catalogue.program("a", &[], &[]).unwrap_err().to_string();
@@ -338,12 +337,10 @@ mod tests {
             "{error}"
         );
         let yaml = "- {images: ['a:.*'], entrypoint: [sh], host: {program: sh, install: get it}}\n";
-        let shown = Catalogue::read(yaml)
-            .unwrap()
-            .program("a", &[], &[])
-            .unwrap()
-            .shown;
+        let shown = program(&Catalogue::read(yaml).unwrap(), "a", &[], &[]).shown;
         assert!(shown.is_some_and(|path| path.ends_with("sh")));
+        let nothing = Catalogue::built_in().unwrap().program("host", &[], &[]);
+        assert_eq!(nothing, Err(CatalogueError::NoCommand("host".into())));
     }
 
     #[test]
@@ -377,25 +374,9 @@ mod tests {
         let yaml = "- {images: ['a:.*'], entrypoint: [lateen, sample, a], args: [x], fixed: true}\n\
                     - {images: ['b:.*'], programs: {/bin/b: [lateen, sample, b]}}\n";
         let catalogue = Catalogue::read(yaml).unwrap();
-        let a = catalogue
-            .program("a", &words(&["gunicorn"]), &words(&["y"]))
-            .unwrap();
+        let a = program(&catalogue, "a", &words(&["gunicorn"]), &words(&["y"]));
         assert_eq!(a.command, words(&[EXECUTABLE, "sample", "a", "x"]));
-        let b = catalogue
-            .program("b", &words(&["/bin/b"]), &words(&["9000"]))
-            .unwrap();
+        let b = program(&catalogue, "b", &words(&["/bin/b"]), &words(&["9000"]));
         assert_eq!(b.command, words(&[EXECUTABLE, "sample", "b", "9000"]));
-    }
-
-    #[test]
-    fn what_cannot_run_says_what_to_do() {
-        let catalogue = Catalogue::built_in().unwrap();
-        let unknown = catalogue
-            .program("example.com/app:1", &[], &[])
-            .unwrap_err();
-        assert_eq!(unknown, ImageError::Unknown("example.com/app:1".into()));
-        assert!(unknown.to_string().contains("image: host"));
-        let nothing = catalogue.program("host", &[], &[]).unwrap_err();
-        assert_eq!(nothing, ImageError::NoCommand("host".into()));
     }
 }
