@@ -305,6 +305,12 @@ impl Record {
         }
     }
 
+    /// As the status shows it: an init container is ready once it has done its work.
+    fn is_ready(&self) -> bool {
+        let done = matches!(&self.phase, Phase::Terminated(end) if end.code == 0);
+        self.ready || (matches!(self.role, Role::Init) && done)
+    }
+
     fn status(&self) -> Value {
         let state = match &self.phase {
             Phase::Waiting { reason, message } => {
@@ -329,7 +335,7 @@ impl Record {
             "containerID": ran.then_some(self.id.as_str()),
             "state": state,
             "lastState": last,
-            "ready": self.ready,
+            "ready": self.is_ready(),
             "started": self.started,
             "restartCount": self.restarts,
         })

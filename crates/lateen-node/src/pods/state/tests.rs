@@ -60,6 +60,17 @@ fn the_phase_follows_the_containers() {
 }
 
 #[test]
+fn an_init_container_that_did_its_work_is_ready() {
+    let pod = pod();
+    let mut state = PodState::new(&pod, Ipv4Addr::LOCALHOST);
+    for (phase, ready) in [(end(1), false), (end(0), true)] {
+        state.records[0].phase = phase;
+        let status = state.status(&pod);
+        assert_eq!(status["initContainerStatuses"][0]["ready"], ready);
+    }
+}
+
+#[test]
 fn a_failed_init_container_that_is_not_retried_fails_the_pod() {
     let mut state = PodState::new(&pod(), Ipv4Addr::LOCALHOST);
     state.records[0].phase = end(1);
