@@ -87,7 +87,7 @@ pub(super) fn proxy(
         "image": settings.image,
         "imagePullPolicy": config.image_pull_policy,
         "args": [
-            "proxy", "sidecar",
+            "proxy", if settings.gateway { "router" } else { "sidecar" },
             "--domain", "$(POD_NAMESPACE).svc.cluster.local",
             "--proxyLogLevel", settings.log_level,
             "--proxyComponentLogLevel", settings.component_log_level,
@@ -110,7 +110,7 @@ pub(super) fn proxy(
         "securityContext": security_context(),
         "volumeMounts": volume_mounts(),
     });
-    if settings.native_sidecar {
+    if settings.native_sidecar && !settings.gateway {
         container["restartPolicy"] = "Always".into();
     }
     container

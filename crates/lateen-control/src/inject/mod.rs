@@ -4,10 +4,14 @@
 //! `holdApplicationUntilProxyStarts` (or `sidecar.istio.io/nativeSidecar`) it is a native sidecar instead, which
 //! Kubernetes starts before the application. Either way it counts in `READY 2/2`.
 //!
+//! A container `istio-proxy` with the image `auto` in the pod changes the injected one; with the annotation
+//! `inject.istio.io/templates: gateway` the pod becomes a gateway, of which nothing is redirected.
+//!
 //! Probes of the application are asked of the proxy's agent, which has no need of a certificate to reach it
 //! (`sidecar.istio.io/rewriteAppHTTPProbers: "false"` leaves them to the kubelet).
 
 mod containers;
+mod custom;
 mod files;
 mod probes;
 mod settings;
@@ -24,6 +28,7 @@ pub(crate) use containers::{
     security_context as proxy_security_context, volume_mounts as proxy_volume_mounts,
     volumes as proxy_volumes,
 };
+use custom::Custom;
 use settings::Settings;
 
 /// Name of the init container that redirects the pod's traffic.
@@ -170,6 +175,7 @@ pub fn inject(pod: &Value, owner: &Owner, config: &InjectConfig) -> Result<Outco
     }
     let settings = Settings::of(pod, config)?;
     let mut pod = pod.clone();
+    let custom = Custom::take(&mut pod);
     let identity = Identity::of(&pod, owner);
     label(&mut pod, &identity, &settings);
     let probers = if settings.rewrite_probes {
@@ -185,9 +191,13 @@ pub fn inject(pod: &Value, owner: &Owner, config: &InjectConfig) -> Result<Outco
             env.push(variable);
         }
     }
-    let init = containers::init(config, &settings);
+    custom.change_proxy(&mut proxy);
+    let mut init = containers::init(config, &settings);
+    custom.change_init(&mut init);
     let spec = object(&mut pod, "spec");
-    if settings.native_sidecar {
+    if settings.gateway {
+        array(spec, "containers").push(proxy);
+    } else if settings.native_sidecar {
         let list = array(spec, "initContainers");
         // The redirect comes first: whatever starts after the proxy finds its traffic captured.
         list.insert(0, proxy);
@@ -226,13 +236,8 @@ fn skipped(pod: &Value, owner: &Owner) -> Option<Skipped> {
     if wish.is_some_and(|wish| matches!(wish, "false" | "n" | "no" | "off")) {
         return Some(Skipped::Refused);
     }
-    let spec = &pod["spec"];
-    let mut all = ["containers", "initContainers"]
-        .into_iter()
-        .flat_map(|list| spec[list].as_array().into_iter().flatten());
-    let named = all.any(|container| container["name"] == PROXY_CONTAINER);
     let recorded = metadata["annotations"].get(STATUS).is_some();
-    (named || recorded).then_some(Skipped::AlreadyInjected)
+    recorded.then_some(Skipped::AlreadyInjected)
 }
 
 /// Who the workload is to telemetry.
@@ -280,7 +285,9 @@ fn label(pod: &mut Value, identity: &Identity, settings: &Settings) {
         labels.entry(key).or_insert_with(|| value.into());
     }
     let annotations = entry(metadata, "annotations");
-    let (init, regular) = if settings.native_sidecar {
+    let (init, regular) = if settings.gateway {
+        (vec![], vec![PROXY_CONTAINER])
+    } else if settings.native_sidecar {
         (vec![INIT_CONTAINER, PROXY_CONTAINER], vec![])
     } else {
         (vec![INIT_CONTAINER], vec![PROXY_CONTAINER])

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{INJECT, InjectConfig, STATUS};
 
 const PREFIXES: [&str; 2] = ["sidecar.istio.io/", "traffic.sidecar.istio.io/"];
+const TEMPLATES: &str = "inject.istio.io/templates";
 const PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 /// A value that cannot be followed.
@@ -25,6 +26,8 @@ pub struct SettingError {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
     pub(super) native_sidecar: bool,
+    /// Is the proxy a gateway rather than a sidecar?
+    pub(super) gateway: bool,
     pub(super) image: String,
     pub(super) log_level: String,
     pub(super) component_log_level: String,
@@ -49,6 +52,7 @@ impl Settings {
     pub(super) fn of(pod: &Value, config: &InjectConfig) -> Result<Self, SettingError> {
         let mut settings = Self {
             native_sidecar: config.hold_application,
+            gateway: false,
             image: config.image.clone(),
             log_level: "warning".to_owned(),
             component_log_level: "misc:error".to_owned(),
@@ -78,6 +82,13 @@ impl Settings {
         let text = value.to_owned();
         match name {
             INJECT | STATUS => {}
+            TEMPLATES => {
+                self.gateway = match value {
+                    "gateway" => true,
+                    "sidecar" => false,
+                    _ => return Err(refused(name, value, "sidecar or gateway")),
+                }
+            }
             PROXY_CONFIG => self.set_proxy_config(value)?,
             "sidecar.istio.io/proxyImage" => self.image = text,
             "sidecar.istio.io/logLevel" => self.log_level = text,

@@ -118,11 +118,43 @@ fn pods_that_are_left_alone() {
         "default",
         Skipped::AlreadyInjected,
     );
-    check(
-        &|pod| pod["spec"]["initContainers"] = json!([{"name": "istio-proxy"}]),
-        "default",
-        Skipped::AlreadyInjected,
+}
+
+#[test]
+fn a_proxy_in_the_pod_changes_the_injected_one() {
+    let mut pod = pod();
+    let custom = json!({"name": "istio-proxy", "image": "auto", "securityContext": {"readOnlyRootFilesystem": false}});
+    pod["spec"]["containers"]
+        .as_array_mut()
+        .unwrap()
+        .insert(0, custom);
+    let (pod, _) = injected(&pod);
+    assert_eq!(names(&pod, "containers"), ["app", "istio-proxy"]);
+    let proxy = &pod["spec"]["containers"][1];
+    assert_eq!(proxy["image"], InjectConfig::default().image);
+    assert_eq!(proxy["securityContext"]["readOnlyRootFilesystem"], false);
+    assert_eq!(proxy["securityContext"]["runAsUser"], 1337);
+}
+
+#[test]
+fn a_pod_can_be_a_gateway() {
+    let pod = json!({
+        "metadata": {"name": "g", "annotations": {"inject.istio.io/templates": "gateway"}},
+        "spec": {"containers": [{"name": "istio-proxy", "image": "auto"}]},
+    });
+    let (pod, _) = injected(&pod);
+    assert_eq!(names(&pod, "containers"), ["istio-proxy"]);
+    assert!(
+        names(&pod, "initContainers").is_empty(),
+        "nothing is redirected"
     );
+    let proxy = &pod["spec"]["containers"][0];
+    assert_eq!(proxy["args"][1], "router");
+    let mut other = pod.clone();
+    other["metadata"]["annotations"] = json!({"inject.istio.io/templates": "grpc-agent"});
+    let owner = Owner::of_pod(&other, "default");
+    let error = inject(&other, &owner, &InjectConfig::default()).unwrap_err();
+    assert!(error.to_string().contains("grpc-agent"), "{error}");
 }
 
 #[test]
