@@ -18,6 +18,15 @@ pub(super) struct Operations {
     pub(super) authority: Option<String>,
 }
 
+impl Operations {
+    /// Adds changes that come after these; an authority that is set stays.
+    pub(super) fn extend(&mut self, later: Self) {
+        self.add.extend(later.add);
+        self.remove.extend(later.remove);
+        self.authority = self.authority.take().or(later.authority);
+    }
+}
+
 /// Reads the changes in one direction. Pseudo headers are never changed; the authority has a field of its own.
 pub(super) fn operations(settings: Option<&HeaderOperations>) -> Operations {
     let Some(settings) = settings else {

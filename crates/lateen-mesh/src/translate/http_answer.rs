@@ -11,10 +11,11 @@ use lateen_xds::pb::envoy::config::{
     },
 };
 
-/// A redirect.
+/// A redirect of requests that came to this port, with TLS or without.
 pub(super) fn redirect_action(
     redirect: &HttpRedirect,
     port: u32,
+    tls: bool,
     matching: &RouteMatch,
 ) -> RedirectAction {
     let code = match redirect.redirect_code {
@@ -38,7 +39,12 @@ pub(super) fn redirect_action(
         (None, Some(DerivePort::FromProtocolDefault)) | (None, None) => 0,
     };
     // The default port of a scheme is not shown.
-    let shown_port = match (scheme, wanted_port) {
+    let shown_scheme = match scheme {
+        "" if tls => "https",
+        "" => "http",
+        scheme => scheme,
+    };
+    let shown_port = match (shown_scheme, wanted_port) {
         ("http", 80) | ("https", 443) => 0,
         _ => wanted_port,
     };
@@ -75,6 +81,25 @@ mod tests {
     use lateen_api::networking::http_route::HttpBody;
 
     use super::*;
+
+    #[test]
+    fn the_default_port_of_a_scheme_is_not_shown() {
+        let check = |scheme: &str, port: u32, tls: bool, expected: u32| {
+            let redirect = HttpRedirect {
+                scheme: scheme.to_owned(),
+                derive_port: Some(DerivePort::FromRequestPort),
+                ..HttpRedirect::default()
+            };
+            let action = redirect_action(&redirect, port, tls, &RouteMatch::default());
+            assert_eq!(action.port_redirect, expected, "{scheme:?} {port} {tls}");
+        };
+        check("", 80, false, 0);
+        check("", 80, true, 80);
+        check("", 443, true, 0);
+        check("https", 443, false, 0);
+        check("http", 443, false, 443);
+        check("", 8080, false, 8080);
+    }
 
     #[test]
     fn bodies_are_text_or_bytes() {

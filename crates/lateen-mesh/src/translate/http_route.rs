@@ -46,6 +46,8 @@ pub(super) struct Place<'a, 's> {
     pub(super) gateways: &'a [String],
     /// Port that clients use.
     pub(super) port: u32,
+    /// Do clients speak TLS to it?
+    pub(super) tls: bool,
     /// Services that destinations are looked up in.
     pub(super) services: &'a dyn Fn(&str) -> Option<&'s Service>,
 }
@@ -105,10 +107,17 @@ fn route(
     };
     let matching = http_match::route_match(condition);
     let changes = rule.headers.as_ref();
-    let request = operations(changes.and_then(|headers| headers.request.as_ref()));
-    let response = operations(changes.and_then(|headers| headers.response.as_ref()));
+    let mut request = operations(changes.and_then(|headers| headers.request.as_ref()));
+    let mut response = operations(changes.and_then(|headers| headers.response.as_ref()));
+    // Changes of the only destination are the route's own, after the rule's; a host that the rule sets stays.
+    if let [only] = rule.route.as_slice()
+        && let Some(changes) = &only.headers
+    {
+        request.extend(operations(changes.request.as_ref()));
+        response.extend(operations(changes.response.as_ref()));
+    }
     let action = if let Some(redirect) = &rule.redirect {
-        Action::Redirect(redirect_action(redirect, place.port, &matching))
+        Action::Redirect(redirect_action(redirect, place.port, place.tls, &matching))
     } else if let Some(response) = &rule.direct_response {
         Action::DirectResponse(direct_response(response))
     } else {
@@ -218,7 +227,7 @@ fn route_action(
             .collect(),
     };
     match used.as_slice() {
-        [only] if only.headers.is_none() => {
+        [only] if only.headers.is_none() || rule.route.len() == 1 => {
             action.cluster_specifier = Some(ClusterSpecifier::Cluster(cluster(
                 place,
                 rules,

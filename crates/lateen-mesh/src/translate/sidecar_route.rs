@@ -69,6 +69,7 @@ pub(super) fn configuration(
         proxy,
         gateways: &mesh,
         port,
+        tls: false,
         services: &lookup,
     };
 

@@ -35,6 +35,7 @@ pub(in crate::translate) fn configuration(
                 proxy,
                 gateways: &gateways,
                 port: number,
+                tls: !served.protocol.is_http(),
                 services: &lookup,
             };
             let wanted = intersections(index, served, rules);
