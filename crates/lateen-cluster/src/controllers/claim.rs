@@ -3,12 +3,13 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
-use kube::core::{NamespaceResourceScope, Selector};
+use kube::core::NamespaceResourceScope;
 use serde_json::json;
 
 use super::cache::{Cache, Kind};
 use super::error::Error;
-use super::meta::{ObjectKey, controller_of, controller_reference, selects};
+use super::meta::{ObjectKey, controller_of, controller_reference};
+use super::{ensure_current, orphans_of};
 
 /// What a controller does with one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +24,9 @@ pub(super) enum Claim {
     Ignore,
 }
 
-/// Decides over `object` for the controller `owner`, which selects by `selector`.
-pub(super) fn claim(owner: &ObjectMeta, selector: &Selector, object: &ObjectMeta) -> Claim {
+/// Decides over `object` for the controller `owner`, which it `matches` or not.
+pub(super) fn claim(owner: &ObjectMeta, matches: bool, object: &ObjectMeta) -> Claim {
     let leaving = owner.deletion_timestamp.is_some();
-    let matches = selects(selector, object);
     match controller_of(object) {
         Some(controller) if Some(&controller.uid) != owner.uid.as_ref() => Claim::Ignore,
         Some(_) if matches => Claim::Keep,
@@ -37,8 +37,38 @@ pub(super) fn claim(owner: &ObjectMeta, selector: &Selector, object: &ObjectMeta
     }
 }
 
+/// The objects of `cache`, which is indexed by owner, that are `owner`'s, after adoption and release. `matches` tells which
+/// fit it.
+pub(super) async fn claimed<O, K>(
+    owners: &Cache<O>,
+    owner: &O,
+    cache: &Cache<K>,
+    matches: impl Fn(&K) -> bool,
+) -> Result<Vec<K>, Error>
+where
+    O: Kind + Resource<Scope = NamespaceResourceScope>,
+    K: Kind + Resource<Scope = NamespaceResourceScope>,
+{
+    let meta = owner.meta();
+    let own = cache.indexed(meta.uid.as_deref().unwrap_or_default());
+    let orphans = cache.indexed(&orphans_of(meta.namespace.as_deref().unwrap_or_default()));
+    let mut kept = Vec::new();
+    for object in own.into_iter().chain(orphans) {
+        match claim(meta, matches(&object), object.meta()) {
+            Claim::Keep => kept.push(K::clone(&object)),
+            Claim::Adopt => {
+                ensure_current(owners, owner).await?;
+                kept.push(adopt(cache, owner, &*object).await?);
+            }
+            Claim::Release => release(cache, owner, &*object).await?,
+            Claim::Ignore => {}
+        }
+    }
+    Ok(kept)
+}
+
 /// Carries out an adoption; returns the object with its new owner.
-pub(super) async fn adopt<O, K>(cache: &Cache<K>, owner: &O, object: &K) -> Result<K, Error>
+async fn adopt<O, K>(cache: &Cache<K>, owner: &O, object: &K) -> Result<K, Error>
 where
     O: Kind,
     K: Kind + Resource<Scope = NamespaceResourceScope>,
@@ -49,7 +79,7 @@ where
 }
 
 /// Removes the reference to `owner`. That the object is gone already is no error.
-pub(super) async fn release<O, K>(cache: &Cache<K>, owner: &O, object: &K) -> Result<(), Error>
+async fn release<O, K>(cache: &Cache<K>, owner: &O, object: &K) -> Result<(), Error>
 where
     O: Kind,
     K: Kind + Resource<Scope = NamespaceResourceScope>,
@@ -81,12 +111,9 @@ where
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-
     use super::*;
-    use crate::controllers::meta::parse_selector;
 
-    fn check(owner_deleted: bool, controller: &str, app: &str, deleted: bool, expected: Claim) {
+    fn check(owner_deleted: bool, controller: &str, matches: bool, deleted: bool, expected: Claim) {
         let time = |set: bool| set.then_some("2026-01-01T00:00:00Z");
         let owner: ObjectMeta =
             serde_json::from_value(json!({"uid": "me", "deletionTimestamp": time(owner_deleted)}))
@@ -96,31 +123,27 @@ mod tests {
             .into_iter()
             .collect();
         let object: ObjectMeta = serde_json::from_value(json!({
-            "labels": {"app": app},
             "ownerReferences": references,
             "deletionTimestamp": time(deleted),
         }))
         .unwrap();
-        let selector: LabelSelector =
-            serde_json::from_value(json!({"matchLabels": {"app": "a"}})).unwrap();
-        let selector = parse_selector(&selector, "X", &ObjectKey::new("n", "x")).unwrap();
         assert_eq!(
-            claim(&owner, &selector, &object),
+            claim(&owner, matches, &object),
             expected,
-            "owner deleted {owner_deleted}, controller {controller:?}, app {app}, deleted {deleted}"
+            "owner deleted {owner_deleted}, controller {controller:?}, matches {matches}, deleted {deleted}"
         );
     }
 
     #[test]
     fn objects_are_kept_adopted_and_released() {
-        check(false, "me", "a", false, Claim::Keep);
-        check(false, "me", "b", false, Claim::Release);
-        check(false, "other", "a", false, Claim::Ignore);
-        check(false, "", "a", false, Claim::Adopt);
-        check(false, "", "b", false, Claim::Ignore);
-        check(false, "", "a", true, Claim::Ignore);
-        check(true, "", "a", false, Claim::Ignore);
-        check(true, "me", "a", false, Claim::Keep);
-        check(true, "me", "b", false, Claim::Ignore);
+        check(false, "me", true, false, Claim::Keep);
+        check(false, "me", false, false, Claim::Release);
+        check(false, "other", true, false, Claim::Ignore);
+        check(false, "", true, false, Claim::Adopt);
+        check(false, "", false, false, Claim::Ignore);
+        check(false, "", true, true, Claim::Ignore);
+        check(true, "", true, false, Claim::Ignore);
+        check(true, "me", true, false, Claim::Keep);
+        check(true, "me", false, false, Claim::Ignore);
     }
 }

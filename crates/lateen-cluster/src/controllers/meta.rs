@@ -1,8 +1,9 @@
 //! Small questions that every controller asks of an object's metadata, and of pods.
 
 use std::fmt;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, ObjectMeta, OwnerReference, Time,
 };
@@ -76,6 +77,26 @@ pub(super) fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> 
         uid: owner.meta().uid.clone().unwrap_or_default(),
         controller: Some(true),
         block_owner_deletion: Some(true),
+    }
+}
+
+/// A pod of the template that `owner` manages, without a name.
+pub(super) fn pod_of_template<K: Resource<DynamicType = ()>>(
+    template: PodTemplateSpec,
+    owner: &K,
+) -> Pod {
+    let meta = template.metadata.unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            namespace: owner.meta().namespace.clone(),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![controller_reference(owner)]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec,
+        status: None,
     }
 }
 
@@ -169,4 +190,16 @@ pub(super) fn seconds_to_available(pod: &Pod, min_ready_seconds: i32) -> Option<
 /// Whether the pod has been ready for `min_ready_seconds`.
 pub(super) fn is_available(pod: &Pod, min_ready_seconds: i32) -> bool {
     seconds_to_available(pod, min_ready_seconds) == Some(0.0)
+}
+
+/// How long until the next of `pods` has been ready for `min_ready_seconds`; `None` when none is on the way.
+pub(super) fn until_available<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    min_ready_seconds: i32,
+) -> Option<Duration> {
+    pods.into_iter()
+        .filter_map(|pod| seconds_to_available(pod, min_ready_seconds))
+        .filter(|seconds| *seconds > 0.0)
+        .min_by(f64::total_cmp)
+        .map(Duration::from_secs_f64)
 }

@@ -5,6 +5,7 @@
 //! its wish. Nothing is polled, so a cluster in which nothing changes costs nothing.
 
 mod autoscaler;
+mod batch;
 mod cache;
 mod claim;
 mod deployment;
@@ -14,10 +15,13 @@ mod event_expiry;
 mod events;
 mod furnishing;
 mod gc;
+mod hash;
 mod lost_pods;
 mod meta;
 mod namespace;
+mod owners;
 mod queue;
+mod refused;
 mod replicaset;
 mod resources;
 

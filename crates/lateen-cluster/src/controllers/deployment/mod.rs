@@ -11,10 +11,11 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
 use self::pass::Pass;
 use super::Shared;
-use super::claim::{Claim, adopt, claim, release};
+use super::claim::claimed;
 use super::error::Error;
 use super::events::Recorder;
 use super::meta::{ObjectKey, controller_of, is_terminal, parse_selector, selects};
+use super::owners::enqueue_owners;
 use super::queue::Queue;
 
 const WORKERS: usize = 4;
@@ -53,32 +54,12 @@ fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>) {
             to.add(ObjectKey::of(&deployment.metadata));
         }
     });
-    let (to, deployments) = (Arc::clone(queue), Arc::clone(&shared.deployments));
-    shared.replica_sets.on_change(move |old, new| {
-        for set in old.into_iter().chain(new) {
-            let namespace = set.metadata.namespace.clone().unwrap_or_default();
-            match controller_of(&set.metadata) {
-                Some(owner) if owner.kind == "Deployment" => {
-                    to.add(ObjectKey::new(namespace, owner.name.clone()));
-                }
-                Some(_) => {}
-                None => {
-                    for deployment in deployments.in_namespace(&namespace) {
-                        let key = ObjectKey::of(&deployment.metadata);
-                        let spec = deployment.spec.as_ref();
-                        let matches = spec
-                            .and_then(|spec| {
-                                parse_selector(&spec.selector, "Deployment", &key).ok()
-                            })
-                            .is_some_and(|selector| selects(&selector, &set.metadata));
-                        if matches {
-                            to.add(key);
-                        }
-                    }
-                }
-            }
-        }
-    });
+    enqueue_owners(
+        &shared.replica_sets,
+        &shared.deployments,
+        queue,
+        |deployment: &Deployment| Some(&deployment.spec.as_ref()?.selector),
+    );
     // Recreate waits for the last old pod to be gone.
     let (to, sets) = (Arc::clone(queue), Arc::clone(&shared.replica_sets));
     shared.pods.on_change(move |old, new| {
@@ -129,24 +110,12 @@ impl Controller {
             return Ok(Vec::new());
         };
         let selector = parse_selector(&spec.selector, "Deployment", key)?;
-        let cache = &self.shared.replica_sets;
-        let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
-        let mut kept = Vec::new();
-        let candidates = cache
-            .indexed(uid)
-            .into_iter()
-            .chain(cache.indexed(&super::orphans_of(&key.namespace)));
-        for set in candidates {
-            match claim(&deployment.metadata, &selector, &set.metadata) {
-                Claim::Keep => kept.push(ReplicaSet::clone(&set)),
-                Claim::Adopt => {
-                    super::ensure_current(&self.shared.deployments, deployment).await?;
-                    kept.push(adopt(cache, deployment, &*set).await?);
-                }
-                Claim::Release => release(cache, deployment, &*set).await?,
-                Claim::Ignore => {}
-            }
-        }
-        Ok(kept)
+        claimed(
+            &self.shared.deployments,
+            deployment,
+            &self.shared.replica_sets,
+            |set| selects(&selector, &set.metadata),
+        )
+        .await
     }
 }

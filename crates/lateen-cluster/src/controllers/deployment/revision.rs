@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::core::ObjectMeta;
 
 use super::strategy::{Bounds, wanted};
+use crate::controllers::hash::{fnv1a, safe_text};
 use crate::controllers::meta::{Labels, controller_reference, shortened};
 
 /// The label that keeps the pods of one template apart from those of another.
@@ -30,8 +31,6 @@ const OWN_ANNOTATIONS: [&str; 6] = [
 const HISTORY_LIMIT: usize = 2000;
 /// Longest name of a ReplicaSet.
 const NAME_LIMIT: usize = 253;
-/// The characters that Kubernetes generates names from: no vowels, so no words.
-const SAFE_CHARACTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// The number in an annotation of a ReplicaSet.
 pub(super) fn annotated_number(set: &ReplicaSet, annotation: &str) -> Option<i32> {
@@ -48,21 +47,14 @@ pub(super) fn revision(set: &ReplicaSet) -> i64 {
         .unwrap_or(0)
 }
 
-/// The hash of a pod template, in the form that Kubernetes gives it: 32 bits, FNV-1a, each decimal digit as a letter that
-/// is safe in names. Kubernetes hashes a dump of its own types, so the same template has another hash there.
+/// The hash of a pod template. Kubernetes hashes a dump of its own types, so the same template has another hash there.
 pub(super) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
     let text = serde_json::to_vec(template).unwrap_or_default();
     let mut bytes = text;
     if collisions > 0 {
         bytes.extend_from_slice(&collisions.to_le_bytes());
     }
-    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
-    hash.to_string()
-        .bytes()
-        .map(|digit| char::from(SAFE_CHARACTERS[usize::from(digit) % SAFE_CHARACTERS.len()]))
-        .collect()
+    safe_text(fnv1a(bytes))
 }
 
 /// Whether two templates are the same but for the hash label.

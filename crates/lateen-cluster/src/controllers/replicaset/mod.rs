@@ -3,27 +3,26 @@
 mod ranking;
 mod status;
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::ObjectMeta;
-use parking_lot::Mutex;
 
 use self::status::Failure;
 use super::Shared;
-use super::claim::{Claim, adopt, claim, release};
+use super::batch::in_growing_batches;
+use super::claim::claimed;
 use super::error::Error;
 use super::events::{Recorder, Severity};
 use super::meta::{
-    ObjectKey, controller_of, controller_reference, is_active, is_terminal, parse_selector,
-    seconds_to_available, selects, shortened,
+    ObjectKey, controller_of, is_active, is_terminal, parse_selector, pod_of_template, selects,
+    shortened, until_available,
 };
+use super::owners::enqueue_owners;
 use super::queue::Queue;
+use super::refused::Refused;
 
 const WORKERS: usize = 4;
 /// Most pods that one pass makes or deletes.
@@ -38,9 +37,9 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared: Arc::clone(shared),
         recorder: shared.recorder.component("replicaset-controller"),
         queue: Arc::clone(&queue),
-        failing: Mutex::new(HashSet::new()),
+        refused: Refused::start(shared, &queue),
     });
-    listen(shared, &queue, &controller);
+    listen(shared, &queue);
     shared.when_synced(async move |shared| {
         shared.replica_sets.synced().await;
         shared.pods.synced().await;
@@ -58,68 +57,32 @@ pub(super) fn start(shared: &Arc<Shared>) {
 }
 
 /// Turns changes of ReplicaSets and pods into keys of ReplicaSets.
-fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>, controller: &Arc<Controller>) {
+fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>) {
     let to = Arc::clone(queue);
     shared.replica_sets.on_change(move |old, new| {
         if let Some(set) = new.or(old) {
             to.add(ObjectKey::of(&set.metadata));
         }
     });
-    let (to, sets) = (Arc::clone(queue), Arc::clone(&shared.replica_sets));
-    shared.pods.on_change(move |old, new| {
-        for pod in old.into_iter().chain(new) {
-            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-            match controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "ReplicaSet" => {
-                    to.add(ObjectKey::new(namespace, owner.name.clone()));
-                }
-                Some(_) => {}
-                None => {
-                    for set in sets.in_namespace(&namespace) {
-                        let key = ObjectKey::of(&set.metadata);
-                        let spec = set.spec.as_ref();
-                        let matches = spec
-                            .and_then(|spec| {
-                                parse_selector(&spec.selector, "ReplicaSet", &key).ok()
-                            })
-                            .is_some_and(|selector| selects(&selector, &pod.metadata));
-                        if matches {
-                            to.add(key);
-                        }
-                    }
-                }
-            }
-        }
-    });
-    // Pods are mostly refused because an admission webhook isn't up yet. Its endpoints and its configuration tell when
-    // it is, so those who were refused don't sit out their delay.
-    let retry = {
-        let (to, controller) = (Arc::clone(queue), Arc::downgrade(controller));
-        move || {
-            if let Some(controller) = controller.upgrade() {
-                for key in controller.failing.lock().drain() {
-                    to.add(key);
-                }
-            }
-        }
-    };
-    let again = retry.clone();
-    shared.endpoint_slices.on_change(move |_, _| again());
-    shared.webhooks.on_change(move |_, _| retry());
+    enqueue_owners(
+        &shared.pods,
+        &shared.replica_sets,
+        queue,
+        |set: &ReplicaSet| Some(&set.spec.as_ref()?.selector),
+    );
 }
 
 struct Controller {
     shared: Arc<Shared>,
     recorder: Recorder,
     queue: Arc<Queue<ObjectKey>>,
-    /// ReplicaSets whose pods were refused.
-    failing: Mutex<HashSet<ObjectKey>>,
+    refused: Arc<Refused>,
 }
 
 impl Controller {
     async fn reconcile(&self, key: &ObjectKey) -> Result<(), Error> {
         let Some(set) = self.shared.replica_sets.get(key) else {
-            self.failing.lock().remove(key);
+            self.refused.forget(key);
             return Ok(());
         };
         let pods = self.claimed(key, &set).await?;
@@ -130,7 +93,7 @@ impl Controller {
             outcome = self.resize(&set, &active, &mut failure).await;
         }
         if failure.is_some() {
-            self.failing.lock().insert(key.clone());
+            self.refused.note(key);
         }
         // Pods that this pass made or deleted have changed the cache and so bring another pass, which counts them.
         let told = self.write_status(key, &set, &pods, failure.as_ref()).await;
@@ -143,26 +106,12 @@ impl Controller {
             return Ok(Vec::new());
         };
         let selector = parse_selector(&spec.selector, "ReplicaSet", key)?;
-        let cache = &self.shared.pods;
-        let uid = set.metadata.uid.as_deref().unwrap_or_default();
-        let mut kept = Vec::new();
-        let candidates = cache
-            .indexed(uid)
-            .into_iter()
-            .chain(cache.indexed(&super::orphans_of(&key.namespace)));
-        for pod in candidates {
-            match claim(&set.metadata, &selector, &pod.metadata) {
-                Claim::Keep => kept.push(Pod::clone(&pod)),
-                Claim::Adopt if is_terminal(&pod) => {}
-                Claim::Adopt => {
-                    super::ensure_current(&self.shared.replica_sets, set).await?;
-                    kept.push(adopt(cache, set, &*pod).await?);
-                }
-                Claim::Release => release(cache, set, &*pod).await?,
-                Claim::Ignore => {}
-            }
-        }
-        Ok(kept)
+        // A pod that has ended is counted while it is the set's, but not adopted.
+        claimed(&self.shared.replica_sets, set, &self.shared.pods, |pod| {
+            selects(&selector, &pod.metadata)
+                && (controller_of(&pod.metadata).is_some() || !is_terminal(pod))
+        })
+        .await
     }
 
     async fn resize(
@@ -202,36 +151,33 @@ impl Controller {
         Ok(())
     }
 
-    /// Creates pods in batches of 1, 2, 4, ...: when the server refuses them, it is asked only a few times.
     async fn create_pods(&self, set: &ReplicaSet, count: usize) -> Result<(), Error> {
         let pod = new_pod(set);
-        let mut left = count;
-        let mut batch = 1;
-        while left > 0 {
-            let size = batch.min(left);
-            let made = join_all((0..size).map(|_| self.shared.pods.create(&pod))).await;
-            for outcome in made {
-                match outcome {
-                    Ok(pod) => {
-                        let name = pod.metadata.name.unwrap_or_default();
-                        let message = format!("Created pod: {name}");
-                        self.recorder
-                            .record(set, Severity::Normal, "SuccessfulCreate", message);
-                    }
-                    // The set goes with its namespace.
-                    Err(error) if error.is_namespace_terminating() => return Ok(()),
-                    Err(error) => {
-                        let message = format!("Error creating: {}", error.server_message());
-                        self.recorder
-                            .record(set, Severity::Warning, "FailedCreate", message);
-                        return Err(error);
-                    }
-                }
-            }
-            left -= size;
-            batch *= 2;
+        match in_growing_batches(0..count, |_| self.create_pod(set, &pod)).await {
+            // The set goes with its namespace.
+            Err(error) if error.is_namespace_terminating() => Ok(()),
+            outcome => outcome,
         }
-        Ok(())
+    }
+
+    async fn create_pod(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Error> {
+        match self.shared.pods.create(pod).await {
+            Ok(pod) => {
+                let name = pod.metadata.name.unwrap_or_default();
+                let message = format!("Created pod: {name}");
+                self.recorder
+                    .record(set, Severity::Normal, "SuccessfulCreate", message);
+                Ok(())
+            }
+            Err(error) => {
+                if !error.is_namespace_terminating() {
+                    let message = format!("Error creating: {}", error.server_message());
+                    self.recorder
+                        .record(set, Severity::Warning, "FailedCreate", message);
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn delete_pods(
@@ -295,14 +241,9 @@ impl Controller {
             .filter(|pod| pod.metadata.deletion_timestamp.is_some() && !is_terminal(pod))
             .count();
         let min_ready_seconds = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
-        let next = active
-            .iter()
-            .filter_map(|pod| seconds_to_available(pod, min_ready_seconds.unwrap_or(0)))
-            .filter(|seconds| *seconds > 0.0)
-            .min_by(f64::total_cmp);
-        if let Some(seconds) = next {
-            self.queue
-                .add_after(key.clone(), Duration::from_secs_f64(seconds));
+        let next = until_available(active.iter().copied(), min_ready_seconds.unwrap_or(0));
+        if let Some(delay) = next {
+            self.queue.add_after(key.clone(), delay);
         }
         let status = status::count(set, &active, terminating, failure);
         if set.status.as_ref() == Some(&status) {
@@ -325,19 +266,8 @@ fn new_pod(set: &ReplicaSet) -> Pod {
         .as_ref()
         .and_then(|spec| spec.template.clone())
         .unwrap_or_default();
-    let meta = template.metadata.unwrap_or_default();
     let name = set.metadata.name.as_deref().unwrap_or_default();
-    Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", shortened(name, NAME_BASE_LIMIT - 1))),
-            namespace: set.metadata.namespace.clone(),
-            labels: meta.labels,
-            annotations: meta.annotations,
-            finalizers: meta.finalizers,
-            owner_references: Some(vec![controller_reference(set)]),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec,
-        status: None,
-    }
+    let mut pod = pod_of_template(template, set);
+    pod.metadata.generate_name = Some(format!("{}-", shortened(name, NAME_BASE_LIMIT - 1)));
+    pod
 }
