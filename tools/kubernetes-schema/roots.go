@@ -25,8 +25,8 @@ func roots() []any {
 	return []any{
 		core.Binding{}, core.ConfigMap{}, core.Endpoints{}, core.Event{}, core.Namespace{}, core.Node{}, core.Pod{},
 		core.Secret{}, core.Service{}, core.ServiceAccount{},
-		apps.Deployment{}, apps.ReplicaSet{},
-		appsv1beta1.Deployment{}, appsv1beta1.Scale{},
+		apps.ControllerRevision{}, apps.Deployment{}, apps.ReplicaSet{}, apps.StatefulSet{},
+		appsv1beta1.Deployment{}, appsv1beta1.Scale{}, appsv1beta1.StatefulSet{},
 		extensionsv1beta1.Deployment{}, extensionsv1beta1.ReplicaSet{}, extensionsv1beta1.Scale{},
 		autoscalingv1.HorizontalPodAutoscaler{}, autoscalingv1.Scale{}, autoscalingv2.HorizontalPodAutoscaler{},
 		admissionregistration.MutatingWebhookConfiguration{}, admissionregistration.ValidatingWebhookConfiguration{},

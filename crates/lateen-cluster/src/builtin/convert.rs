@@ -46,6 +46,16 @@ pub(super) fn from_apps_beta(object: &mut Value) {
     fill_pointer(spec, "revisionHistoryLimit", 2);
 }
 
+/// `apps/v1beta1` StatefulSet: the selector is the labels of the template unless given, and pods are updated on deletion.
+pub(super) fn from_apps_beta_stateful_set(object: &mut Value) {
+    legacy_selector(object);
+    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else {
+        return;
+    };
+    fill_pointer(spec, "updateStrategy", json!({}));
+    fill(&mut spec["updateStrategy"], "type", "OnDelete");
+}
+
 fn legacy_selector(object: &mut Value) {
     let labels = at(object, "/spec/template/metadata/labels").clone();
     if labels.as_object().is_none_or(Map::is_empty) {

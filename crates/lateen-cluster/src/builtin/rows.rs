@@ -18,9 +18,9 @@ const VERBS_OF_NAMESPACES: &[&str] = &[
 
 /// All built-in resources but CustomResourceDefinitions, which bring a row of their own.
 ///
-/// Left out, and refused: kinds that need a controller which is not there (StatefulSet, DaemonSet, Job, Ingress, ...) and
-/// kinds whose rules nobody would apply (NetworkPolicy, ResourceQuota, LimitRange, volumes and their classes). Stored
-/// without an effect: Role, ClusterRole and their bindings (every client may do everything), PodDisruptionBudget
+/// Left out, and refused: kinds that need a controller which is not there (DaemonSet, Job, Ingress, ...) and kinds whose
+/// rules nobody would apply (NetworkPolicy, ResourceQuota, LimitRange, volumes and their classes; so StatefulSets may not
+/// claim volumes). Stored without an effect: Role, ClusterRole and their bindings (every client may do everything), PodDisruptionBudget
 /// (evictions are not held back) and PriorityClass (there is one node and no preemption).
 pub fn rows() -> Vec<Resource> {
     let mut rows = core();
@@ -281,6 +281,39 @@ fn apps() -> Vec<Resource> {
                 ),
             }],
             ..Row::new("apps", "v1", "ReplicaSet", "replicasets", table::REPLICA_SET)
+        }
+        .build(),
+        Row {
+            short: &["sts"],
+            categories: &["all"],
+            status: true,
+            generation: true,
+            name_rule: rule::dns_label,
+            default: defaults::stateful_set,
+            validate: validate::stateful_set,
+            scale: scale(),
+            others: vec![Other {
+                group: "apps",
+                version: "v1beta1",
+                definition: "io.k8s.api.apps.v1beta1.StatefulSet",
+                to_storage: convert::from_apps_beta_stateful_set,
+                from_storage: convert::same,
+                deprecation: Some(
+                    "apps/v1beta1 StatefulSet is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 StatefulSet",
+                ),
+            }],
+            ..Row::new("apps", "v1", "StatefulSet", "statefulsets", table::STATEFUL_SET)
+        }
+        .build(),
+        Row {
+            validate: validate::controller_revision,
+            ..Row::new(
+                "apps",
+                "v1",
+                "ControllerRevision",
+                "controllerrevisions",
+                table::CONTROLLER_REVISION,
+            )
         }
         .build(),
     ]

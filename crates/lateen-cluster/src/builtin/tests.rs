@@ -4,6 +4,8 @@ use super::rows;
 use crate::resource::Resource;
 use crate::strategy::{FieldValidation, Part, RequestInfo};
 
+mod stateful;
+
 const NOW: &str = "2026-01-01T00:10:00Z";
 
 fn row(plural: &str) -> Resource {

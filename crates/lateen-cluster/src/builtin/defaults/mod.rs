@@ -119,6 +119,30 @@ pub(super) fn replica_set(set: &mut Value) {
     pod::template(spec);
 }
 
+/// One replica, pods one after the other, all of them updated; claims of volumes outlive the set.
+pub(super) fn stateful_set(set: &mut Value) {
+    let Some(spec) = set.get_mut("spec").filter(|spec| spec.is_object()) else {
+        return;
+    };
+    fill(spec, "podManagementPolicy", "OrderedReady");
+    fill_pointer(spec, "updateStrategy", json!({}));
+    let strategy = &mut spec["updateStrategy"];
+    if text(strategy, "/type").is_empty() {
+        fill(strategy, "type", "RollingUpdate");
+        fill_pointer(strategy, "rollingUpdate", json!({}));
+    }
+    if strategy["type"] == "RollingUpdate" && strategy["rollingUpdate"].is_object() {
+        fill_pointer(&mut strategy["rollingUpdate"], "partition", 0);
+    }
+    fill_pointer(spec, "persistentVolumeClaimRetentionPolicy", json!({}));
+    let retention = &mut spec["persistentVolumeClaimRetentionPolicy"];
+    fill(retention, "whenDeleted", "Retain");
+    fill(retention, "whenScaled", "Retain");
+    fill_pointer(spec, "replicas", 1);
+    fill_pointer(spec, "revisionHistoryLimit", 10);
+    pod::template(spec);
+}
+
 /// At least one replica, and 80 % of the requested processor time when no metric is given.
 pub(super) fn autoscaler(autoscaler: &mut Value) {
     let Some(spec) = autoscaler.get_mut("spec").filter(|spec| spec.is_object()) else {

@@ -19,7 +19,7 @@ pub(super) use cluster::{
 pub(super) use network::{ENDPOINT_SLICE, ENDPOINTS, SERVICE};
 pub(super) use pods::POD;
 pub(super) use scaling::{AUTOSCALER, DISRUPTION_BUDGET};
-pub(super) use workloads::{DEPLOYMENT, REPLICA_SET};
+pub(super) use workloads::{CONTROLLER_REVISION, DEPLOYMENT, REPLICA_SET, STATEFUL_SET};
 
 use super::read::text;
 use crate::schema::definitions;

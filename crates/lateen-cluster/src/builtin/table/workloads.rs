@@ -1,4 +1,4 @@
-//! Deployments and ReplicaSets.
+//! Deployments, ReplicaSets, StatefulSets and their revisions.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -30,12 +30,8 @@ pub(in crate::builtin) const DEPLOYMENT: Table = Table {
         SELECTOR,
     ],
     row: |deployment, now| {
-        row(deployment, now, |cells| {
-            cells.push(json!(format!(
-                "{}/{}",
-                int(deployment, "/status/readyReplicas"),
-                int(deployment, "/spec/replicas")
-            )));
+        selecting_row(deployment, now, |cells| {
+            cells.push(ready(deployment));
             cells.push(json!(int(deployment, "/status/updatedReplicas")));
             cells.push(json!(int(deployment, "/status/availableReplicas")));
         })
@@ -54,13 +50,75 @@ pub(in crate::builtin) const REPLICA_SET: Table = Table {
         SELECTOR,
     ],
     row: |set, now| {
-        row(set, now, |cells| {
+        selecting_row(set, now, |cells| {
             cells.push(json!(int(set, "/spec/replicas")));
             cells.push(json!(int(set, "/status/replicas")));
             cells.push(json!(int(set, "/status/readyReplicas")));
         })
     },
 };
+
+pub(in crate::builtin) const STATEFUL_SET: Table = Table {
+    columns: &[
+        NAME,
+        text_column("Ready", "string", "Number of the pod with ready state"),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+    ],
+    row: |set, now| row(set, now, |cells| cells.push(ready(set))),
+};
+
+pub(in crate::builtin) const CONTROLLER_REVISION: Table = Table {
+    columns: &[
+        NAME,
+        text_column("Controller", "string", "Controller of the object"),
+        field_column("Revision", "string", &["revision"]),
+        AGE,
+    ],
+    row: |revision, now| {
+        vec![
+            name(revision),
+            json!(controller(revision)),
+            json!(int(revision, "/revision")),
+            age(revision, now),
+        ]
+    },
+};
+
+/// How many pods are ready of those that are wished for.
+fn ready(object: &Value) -> Value {
+    json!(format!(
+        "{}/{}",
+        int(object, "/status/readyReplicas"),
+        int(object, "/spec/replicas")
+    ))
+}
+
+/// The controller of an object in the form `statefulset.apps/web`.
+fn controller(object: &Value) -> String {
+    let references = list(object, "/metadata/ownerReferences");
+    let Some(owner) = references.iter().find(|owner| owner["controller"] == true) else {
+        return "<none>".to_owned();
+    };
+    let kind = text(owner, "/kind").to_lowercase();
+    let name = text(owner, "/name");
+    match text(owner, "/apiVersion").split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}/{name}"),
+        None => format!("{kind}/{name}"),
+    }
+}
+
+/// A row of a kind that shows its selector too.
+fn selecting_row(
+    object: &Value,
+    now: OffsetDateTime,
+    counts: impl FnOnce(&mut Vec<Value>),
+) -> Vec<Value> {
+    let mut cells = row(object, now, counts);
+    cells.push(json!(format_selector(at(object, "/spec/selector"))));
+    cells
+}
 
 fn row(object: &Value, now: OffsetDateTime, counts: impl FnOnce(&mut Vec<Value>)) -> Vec<Value> {
     let mut cells = vec![name(object)];
@@ -76,7 +134,6 @@ fn row(object: &Value, now: OffsetDateTime, counts: impl FnOnce(&mut Vec<Value>)
     cells.push(age(object, now));
     cells.push(json!(joined("/name")));
     cells.push(json!(joined("/image")));
-    cells.push(json!(format_selector(at(object, "/spec/selector"))));
     cells
 }
 

@@ -8,6 +8,7 @@ mod environment;
 mod pod;
 mod service;
 mod small;
+mod stateful;
 pub(super) mod text;
 mod volume;
 mod workload;
@@ -22,6 +23,7 @@ pub(super) use service::service;
 pub(super) use small::{
     config_map, event, lease, namespace, none, priority_class, role, role_binding, secret,
 };
+pub(super) use stateful::{controller_revision, stateful_set};
 pub(super) use workload::{deployment, replica_set};
 
 use super::read::{at, list, members, text as text_at};

@@ -11,7 +11,7 @@ pub(in crate::builtin) fn deployment(check: &Check<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = at(check.object, "/spec");
     nonnegative(&mut errors, &spec["replicas"], "spec.replicas");
-    selector_and_template(&mut errors, spec);
+    selector_and_template(&mut errors, spec, &WORDS);
     strategy(&mut errors, at(spec, "/strategy"), "spec.strategy");
     for name in [
         "minReadySeconds",
@@ -50,7 +50,7 @@ pub(in crate::builtin) fn replica_set(check: &Check<'_>) -> Vec<FieldError> {
         &spec["minReadySeconds"],
         "spec.minReadySeconds",
     );
-    selector_and_template(&mut errors, spec);
+    selector_and_template(&mut errors, spec, &WORDS);
     if let Some(old) = check.old {
         immutable(
             &mut errors,
@@ -62,7 +62,22 @@ pub(in crate::builtin) fn replica_set(check: &Check<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn selector_and_template(errors: &mut Vec<FieldError>, spec: &Value) {
+/// How errors of a selector and a template call the kind.
+pub(super) struct Words {
+    /// The kind whose selector is empty.
+    pub(super) selecting: &'static str,
+    /// The kind whose pods may not have a deadline.
+    pub(super) running: &'static str,
+}
+
+/// Deployments and ReplicaSets share their words.
+const WORDS: Words = Words {
+    selecting: "deployment",
+    running: "ReplicaSet",
+};
+
+/// The selector, and the template of pods that it must select.
+pub(super) fn selector_and_template(errors: &mut Vec<FieldError>, spec: &Value, words: &Words) {
     let selector = &spec["selector"];
     if selector.is_null() {
         errors.push(FieldError::required("spec.selector", ""));
@@ -78,7 +93,7 @@ fn selector_and_template(errors: &mut Vec<FieldError>, spec: &Value) {
             errors.push(FieldError::invalid(
                 "spec.selector",
                 selector.clone(),
-                "empty selector is invalid for deployment",
+                format!("empty selector is invalid for {}", words.selecting),
             ));
         }
         if !empty && !selects(selector, at(spec, "/template/metadata/labels")) {
@@ -97,7 +112,10 @@ fn selector_and_template(errors: &mut Vec<FieldError>, spec: &Value) {
     if !at(spec, "/template/spec/activeDeadlineSeconds").is_null() {
         errors.push(FieldError::forbidden(
             "spec.template.spec.activeDeadlineSeconds",
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
+            format!(
+                "activeDeadlineSeconds in {} is not Supported",
+                words.running
+            ),
         ));
     }
 }
@@ -151,13 +169,11 @@ fn strategy(errors: &mut Vec<FieldError>, strategy: &Value, path: &str) {
                     "may not be 0 when `maxSurge` is 0",
                 ));
             }
-            if rolling["maxUnavailable"].is_string() && amount(&rolling["maxUnavailable"]) > 100 {
-                errors.push(FieldError::invalid(
-                    format!("{path}.maxUnavailable"),
-                    rolling["maxUnavailable"].clone(),
-                    "must not be greater than 100%",
-                ));
-            }
+            at_most_all(
+                errors,
+                &rolling["maxUnavailable"],
+                &format!("{path}.maxUnavailable"),
+            );
         }
         type_ => {
             // Kubernetes shows its own struct here.
@@ -181,7 +197,19 @@ pub(super) fn int_or_percent(errors: &mut Vec<FieldError>, value: &Value, path: 
     }
 }
 
-fn amount(value: &Value) -> i64 {
+/// A percentage of at most 100.
+pub(super) fn at_most_all(errors: &mut Vec<FieldError>, value: &Value, path: &str) {
+    if value.is_string() && amount(value) > 100 {
+        errors.push(FieldError::invalid(
+            path,
+            value.clone(),
+            "must not be greater than 100%",
+        ));
+    }
+}
+
+/// The number of a count or of a percentage.
+pub(super) fn amount(value: &Value) -> i64 {
     match value {
         Value::String(percentage) => percentage.trim_end_matches('%').parse().unwrap_or(0),
         other => other.as_i64().unwrap_or(0),
