@@ -9,5 +9,7 @@ mod namespaces;
 mod ownership;
 #[path = "controllers/rollout.rs"]
 mod rollout;
+#[path = "controllers/stateful.rs"]
+mod stateful;
 #[path = "controllers/support.rs"]
 mod support;

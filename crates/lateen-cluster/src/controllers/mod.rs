@@ -24,6 +24,7 @@ mod queue;
 mod refused;
 mod replicaset;
 mod resources;
+mod statefulset;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
@@ -77,6 +78,7 @@ pub fn start(client: Client, config: ControllersConfig) -> Controllers {
     let shared = Arc::new(Shared::new(client, config, &tasks, &stop));
     deployment::start(&shared);
     replicaset::start(&shared);
+    statefulset::start(&shared);
     endpoints::start(&shared);
     namespace::start(&shared);
     gc::start(&shared);
@@ -115,6 +117,9 @@ struct Shared {
     autoscalers: Arc<Cache<HorizontalPodAutoscaler>>,
     /// Indexed by owner, see [`owner_group`].
     replica_sets: Arc<Cache<ReplicaSet>>,
+    stateful_sets: Arc<Cache<StatefulSet>>,
+    /// Indexed by owner, see [`owner_group`].
+    revisions: Arc<Cache<ControllerRevision>>,
     /// Indexed by owner, see [`owner_group`].
     pods: Arc<Cache<Pod>>,
     services: Arc<Cache<Service>>,
@@ -144,6 +149,10 @@ impl Shared {
             deployments: Cache::new(client.clone(), |_| None),
             autoscalers: Cache::new(client.clone(), |_| None),
             replica_sets: Cache::new(client.clone(), |set| Some(owner_group(&set.metadata))),
+            stateful_sets: Cache::new(client.clone(), |_| None),
+            revisions: Cache::new(client.clone(), |revision| {
+                Some(owner_group(&revision.metadata))
+            }),
             pods: Cache::new(client.clone(), |pod| Some(owner_group(&pod.metadata))),
             services: Cache::new(client.clone(), |_| None),
             endpoints: Cache::new(client.clone(), |_| None),
@@ -167,6 +176,8 @@ impl Shared {
         self.deployments.run("", &self.tasks, &self.stop);
         self.autoscalers.run("", &self.tasks, &self.stop);
         self.replica_sets.run("", &self.tasks, &self.stop);
+        self.stateful_sets.run("", &self.tasks, &self.stop);
+        self.revisions.run("", &self.tasks, &self.stop);
         self.pods.run("", &self.tasks, &self.stop);
         self.services.run("", &self.tasks, &self.stop);
         self.endpoints.run("", &self.tasks, &self.stop);
