@@ -77,7 +77,7 @@ fn an_invalid_stateful_set_is_explained_in_kubernetes_order() {
             "spec.podManagementPolicy: Invalid value: \"Any\": must be 'OrderedReady' or 'Parallel'",
             "spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0",
             "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": cannot be 0",
-            "spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: \"Burn\": supported values: \"Delete\", \"Retain\"",
+            "spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: \"Burn\": supported values: \"Retain\", \"Delete\"",
             "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
             "spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0",
             "spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0",
@@ -93,7 +93,7 @@ fn an_invalid_stateful_set_is_explained_in_kubernetes_order() {
     check(
         json!({"updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 1}}}),
         &[
-            "spec.updateStrategy.rollingUpdate: Invalid value: {\"partition\":1}: only allowed for updateStrategy 'RollingUpdate'",
+            "spec.updateStrategy.rollingUpdate: Invalid value: {\"Partition\":1,\"MaxUnavailable\":null}: only allowed for updateStrategy 'RollingUpdate'",
         ],
     );
     // The pods' own host names take the place of the template's.

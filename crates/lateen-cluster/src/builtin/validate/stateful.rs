@@ -85,7 +85,7 @@ fn update_strategy(errors: &mut Vec<FieldError>, strategy: &Value, path: &str) {
         "" => errors.push(FieldError::required(path, "")),
         "OnDelete" if rolling.is_object() => errors.push(FieldError::invalid(
             below,
-            rolling.clone(),
+            shown(rolling),
             "only allowed for updateStrategy 'RollingUpdate'",
         )),
         "OnDelete" => {}
@@ -103,16 +103,21 @@ fn update_strategy(errors: &mut Vec<FieldError>, strategy: &Value, path: &str) {
             }
             at_most_all(errors, most, &path);
         }
-        other => {
-            // Kubernetes shows its own struct here.
-            let shown = json!({"Type": other, "RollingUpdate": rolling});
-            errors.push(FieldError::invalid(
-                path,
-                shown,
-                "must be 'RollingUpdate' or 'OnDelete'",
-            ));
-        }
+        other => errors.push(FieldError::invalid(
+            path,
+            json!({"Type": other, "RollingUpdate": shown(rolling)}),
+            "must be 'RollingUpdate' or 'OnDelete'",
+        )),
     }
+}
+
+/// How a rolling update stands in errors: Kubernetes shows its own struct.
+fn shown(rolling: &Value) -> Value {
+    if rolling.is_null() {
+        return Value::Null;
+    }
+    let partition = at(rolling, "/partition").as_i64().unwrap_or(0);
+    json!({"Partition": partition, "MaxUnavailable": rolling["maxUnavailable"]})
 }
 
 fn retention(errors: &mut Vec<FieldError>, spec: &Value) {
@@ -127,7 +132,7 @@ fn retention(errors: &mut Vec<FieldError>, spec: &Value) {
             errors.push(FieldError::not_supported(
                 format!("spec.{NAME}.{name}"),
                 value.clone(),
-                &["Delete", "Retain"],
+                &["Retain", "Delete"],
             ));
         }
     }
