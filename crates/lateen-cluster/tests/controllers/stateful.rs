@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::{Value, json};
 
 use super::support::{Observed, Running, STUCK, eventually, gone, patch};
@@ -279,13 +279,24 @@ async fn pods_are_released_and_adopted_and_go_with_their_set() {
     .await;
     rolled_out(&api).await;
 
-    api.delete("web", &DeleteParams::background())
+    // Pods that are left behind are those of the next set of that name.
+    let orphan = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Orphan),
+        ..DeleteParams::default()
+    };
+    let left = pods.get("web-0").await.unwrap().metadata.uid;
+    api.delete("web", &orphan).await.unwrap();
+    gone(&api, "web").await;
+    running.create(stateful_set(1, "web:1", json!({}))).await;
+    rolled_out(&api).await;
+    assert_eq!(pods.get("web-0").await.unwrap().metadata.uid, left);
+    assert_eq!(revisions(&running).await, [1]);
+
+    api.delete("web", &DeleteParams::foreground())
         .await
         .unwrap();
+    gone(&api, "web").await;
     gone(&pods, "web-0").await;
-    eventually("the revisions to go", || async {
-        revisions(&running).await.is_empty().then_some(())
-    })
-    .await;
+    assert_eq!(revisions(&running).await, [0_i64; 0]);
     running.stop().await;
 }

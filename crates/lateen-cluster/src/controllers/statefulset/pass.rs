@@ -45,6 +45,9 @@ impl<'a> Pass<'a> {
 
     /// Takes the steps that can be taken and tells what there is. `revisions` are the set's.
     pub(super) async fn run(mut self, revisions: Vec<ControllerRevision>) -> Result<(), Error> {
+        if self.set.metadata.deletion_timestamp.is_some() {
+            return self.write_last_status().await;
+        }
         let cache = &self.controller.shared.revisions;
         let made = History::of(cache, self.set, revisions, &mut self.collisions).await;
         let history = match made {
@@ -67,6 +70,17 @@ impl<'a> Pass<'a> {
         let told = self.write_status(counts, &current.name, &update.name).await;
         let kept = history.truncate(cache, self.set, &self.pods).await;
         outcome.and(told).and(kept)
+    }
+
+    /// Counts the pods of a set that is being deleted. Its revisions go with it, so none are made.
+    async fn write_last_status(&self) -> Result<(), Error> {
+        let status = self.set.status.clone().unwrap_or_default();
+        let (Some(current), Some(update)) = (status.current_revision, status.update_revision)
+        else {
+            return Ok(());
+        };
+        let counts = Counts::of(self.set, &self.pods, &current, &update);
+        self.write_status(counts, &current, &update).await
     }
 
     async fn take(&self, steps: Steps<'_>) -> Result<(), Error> {

@@ -88,12 +88,9 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The steps that can be taken now; none while the set is being deleted.
+    /// The steps that can be taken now.
     pub(super) fn steps(&self) -> Steps<'a> {
         let mut steps = Steps::default();
-        if self.set.metadata.deletion_timestamp.is_some() {
-            return steps;
-        }
         if !self.fill(&mut steps.replicas) || !self.shrink(&mut steps.surplus) {
             return steps;
         }
