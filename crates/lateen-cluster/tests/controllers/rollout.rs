@@ -8,7 +8,7 @@ use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::json;
 
 use super::support::{
-    Observed, Running, STUCK, deployment, eventually, patch, rolled_out, set_image,
+    Observed, Running, STUCK, broken_webhook, deployment, eventually, patch, rolled_out, set_image,
 };
 
 /// Revision and size of every ReplicaSet, by revision.
@@ -255,15 +255,7 @@ async fn a_rollout_without_progress_is_called_stuck() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_that_a_webhook_refuses_are_made_when_it_is_gone() {
     let running = Running::start().await;
-    // Nobody listens on port 1.
-    let webhook = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "broken"},
-        "webhooks": [{"name": "broken.example.org", "clientConfig": {"url": "https://127.0.0.1:1/"},
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
-            "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"]}],
-    });
-    running.create(webhook).await;
+    running.create(broken_webhook()).await;
     running.create(deployment(2, "web:1", json!({}))).await;
     eventually("the refusal to be told", || async {
         let reasons = reasons(&running).await;

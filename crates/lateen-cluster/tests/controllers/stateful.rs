@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -7,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::{Value, json};
 
-use super::support::{Observed, Running, STUCK, eventually, gone, patch};
+use super::support::{Observed, Running, STUCK, broken_webhook, eventually, gone, patch};
 
 fn stateful_set(replicas: i32, image: &str, spec: Value) -> Value {
     let mut object = json!({
@@ -298,5 +299,65 @@ async fn pods_are_released_and_adopted_and_go_with_their_set() {
     gone(&api, "web").await;
     gone(&pods, "web-0").await;
     assert_eq!(revisions(&running).await, [0_i64; 0]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_whose_name_is_taken_gets_another() {
+    let running = Running::start().await;
+    let api = running.api::<StatefulSet>();
+    let history = running.api::<ControllerRevision>();
+    running.create(stateful_set(1, "web:1", json!({}))).await;
+    let name = rolled_out(&api).await.status.unwrap().update_revision;
+    let name = name.unwrap();
+    api.delete("web", &DeleteParams::foreground())
+        .await
+        .unwrap();
+    gone(&api, "web").await;
+
+    running
+        .create(
+            json!({"apiVersion": "apps/v1", "kind": "ControllerRevision",
+            "metadata": {"name": name}, "data": {"spec": {}}, "revision": 1}),
+        )
+        .await;
+    running.create(stateful_set(1, "web:1", json!({}))).await;
+    let status = rolled_out(&api).await.status.unwrap();
+    assert_eq!(status.collision_count, Some(1));
+    assert_ne!(status.update_revision.as_ref(), Some(&name));
+    assert_eq!(
+        history
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_a_webhook_refuses_are_made_when_it_is_gone() {
+    let running = Running::start().await;
+    running.create(broken_webhook()).await;
+    running.create(stateful_set(1, "web:1", json!({}))).await;
+    eventually("the refusal to be told", || async {
+        let events = running.api::<Event>();
+        let events = events.list(&ListParams::default()).await.unwrap();
+        let told = |event: &Event| {
+            let message = event.message.as_deref().unwrap_or_default();
+            event.reason.as_deref() == Some("FailedCreate")
+                && message.starts_with("Create Pod web-0 in StatefulSet web failed error: ")
+        };
+        events.iter().any(told).then_some(())
+    })
+    .await;
+    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(running.client.clone());
+    webhooks
+        .delete("broken", &DeleteParams::default())
+        .await
+        .unwrap();
+    rolled_out(&running.api::<StatefulSet>()).await;
     running.stop().await;
 }

@@ -153,6 +153,18 @@ pub(super) fn deployment(replicas: i32, image: &str, spec: Value) -> Value {
     object
 }
 
+/// A webhook without which no pod is made, and which nobody answers.
+pub(super) fn broken_webhook() -> Value {
+    // Nobody listens on port 1.
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "broken"},
+        "webhooks": [{"name": "broken.example.org", "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+            "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"]}],
+    })
+}
+
 /// Changes an object by a merge patch.
 pub(super) async fn patch<K>(api: &Api<K>, name: &str, patch: Value) -> K
 where

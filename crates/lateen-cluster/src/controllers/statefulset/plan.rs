@@ -176,7 +176,8 @@ impl<'a> Plan<'a> {
         true
     }
 
-    /// Pods of old revisions go, from the highest number down to the partition.
+    /// Pods of old revisions go, from the highest number down to the partition. `maxUnavailable` is heeded wherever it is
+    /// given; Kubernetes 1.36 has it behind a feature gate, `MaxUnavailableStatefulSet`.
     fn roll(&self, steps: &mut Vec<Step<'a>>) {
         let rolling = self.rolling_update();
         let partition = rolling.and_then(|rolling| rolling.partition).unwrap_or(0);
