@@ -1,15 +1,17 @@
 //! The table of built-in kinds, as Kubernetes lists them in discovery documents.
 
+mod apps;
+
 use serde_json::Value;
 
 use super::kind::SelectableField;
-use super::read::{at, int, text};
+use super::read::{at, text};
 use super::row::{Other, Row};
 use super::table;
 use super::validate::{self, Check, text as rule};
 use super::{convert, defaults, prepare};
 use crate::field::FieldError;
-use crate::resource::{Resource, Scale};
+use crate::resource::Resource;
 
 /// Namespaces go one by one.
 const VERBS_OF_NAMESPACES: &[&str] = &[
@@ -24,7 +26,7 @@ const VERBS_OF_NAMESPACES: &[&str] = &[
 /// (evictions are not held back) and PriorityClass (there is one node and no preemption).
 pub fn rows() -> Vec<Resource> {
     let mut rows = core();
-    rows.extend(apps());
+    rows.extend(apps::rows());
     rows.extend(scaling());
     rows.extend(access());
     rows.extend(machinery());
@@ -218,106 +220,6 @@ const EVENT_FIELDS: &[SelectableField] = &[
     }),
     ("type", |event| text(event, "/type").to_owned()),
 ];
-
-fn apps() -> Vec<Resource> {
-    let scale = || {
-        Some(Scale {
-            spec_replicas: ".spec.replicas".to_owned(),
-            status_replicas: ".status.replicas".to_owned(),
-            label_selector: Some(".spec.selector".to_owned()),
-        })
-    };
-    vec![
-        Row {
-            short: &["deploy"],
-            categories: &["all"],
-            status: true,
-            generation: true,
-            default: defaults::deployment,
-            validate: validate::deployment,
-            scale: scale(),
-            others: vec![
-                Other {
-                    group: "apps",
-                    version: "v1beta1",
-                    definition: "io.k8s.api.apps.v1beta1.Deployment",
-                    to_storage: convert::from_apps_beta,
-                    from_storage: convert::same,
-                    deprecation: Some(
-                        "apps/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
-                    ),
-                },
-                Other {
-                    group: "extensions",
-                    version: "v1beta1",
-                    definition: "io.k8s.api.extensions.v1beta1.Deployment",
-                    to_storage: convert::from_extensions,
-                    from_storage: convert::same,
-                    deprecation: Some(
-                        "extensions/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
-                    ),
-                },
-            ],
-            ..Row::new("apps", "v1", "Deployment", "deployments", table::DEPLOYMENT)
-        }
-        .build(),
-        Row {
-            short: &["rs"],
-            categories: &["all"],
-            status: true,
-            generation: true,
-            default: defaults::replica_set,
-            validate: validate::replica_set,
-            scale: scale(),
-            fields: &[("status.replicas", |set| int(set, "/status/replicas").to_string())],
-            others: vec![Other {
-                group: "extensions",
-                version: "v1beta1",
-                definition: "io.k8s.api.extensions.v1beta1.ReplicaSet",
-                to_storage: convert::from_extensions_replica_set,
-                from_storage: convert::same,
-                deprecation: Some(
-                    "extensions/v1beta1 ReplicaSet is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 ReplicaSet",
-                ),
-            }],
-            ..Row::new("apps", "v1", "ReplicaSet", "replicasets", table::REPLICA_SET)
-        }
-        .build(),
-        Row {
-            short: &["sts"],
-            categories: &["all"],
-            status: true,
-            generation: true,
-            name_rule: rule::dns_label,
-            default: defaults::stateful_set,
-            validate: validate::stateful_set,
-            scale: scale(),
-            others: vec![Other {
-                group: "apps",
-                version: "v1beta1",
-                definition: "io.k8s.api.apps.v1beta1.StatefulSet",
-                to_storage: convert::from_apps_beta_stateful_set,
-                from_storage: convert::same,
-                deprecation: Some(
-                    "apps/v1beta1 StatefulSet is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 StatefulSet",
-                ),
-            }],
-            ..Row::new("apps", "v1", "StatefulSet", "statefulsets", table::STATEFUL_SET)
-        }
-        .build(),
-        Row {
-            validate: validate::controller_revision,
-            ..Row::new(
-                "apps",
-                "v1",
-                "ControllerRevision",
-                "controllerrevisions",
-                table::CONTROLLER_REVISION,
-            )
-        }
-        .build(),
-    ]
-}
 
 fn scaling() -> Vec<Resource> {
     vec![
