@@ -31,6 +31,9 @@ step "the proxy beside a real Envoy"
 cargo build --quiet --package lateen
 python3 conformance/envoy/run.py
 
+step "Istio's integration suite"
+conformance/istio-suite/run.sh "$shared"
+
 step "the first scenario on its original manifests"
 LATEEN_SEED_MANIFESTS=$shared/seed-manifests LATEEN_KUBECTL=$tools/kubectl cargo test --quiet --package lateen --features oracles \
   --test original_sticky_sessions -- --nocapture --test-threads 1
