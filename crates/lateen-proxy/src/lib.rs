@@ -25,6 +25,7 @@ mod engine;
 mod flags;
 mod histogram;
 mod http;
+mod http1;
 mod listener;
 mod log_filter;
 pub mod logging;

@@ -4,6 +4,7 @@
 //! a connection back; workers close idle connections that others wait for.
 
 mod open;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -11,17 +12,20 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use open::{Opening, Pending, open_http1, open_http2};
+use open::{OpenUpstream, Opening, Pending, open_http1, open_http2};
+use watch::Watch;
 
 use crate::cluster::{Cluster, ClusterShared, Discovery, Host, Priority};
 use crate::http::request_body::RequestBody;
+use crate::http1;
 use crate::proxy_protocol::Ends;
 use crate::shared::Clusters;
 use crate::tls::info::TlsInfo;
@@ -40,6 +44,8 @@ pub(crate) struct Pools {
     hosts: RefCell<HashMap<Key, HostPool>>,
     /// Endpoints of the clusters whose connections end whenever these change.
     fixed: RefCell<HashMap<u64, BTreeSet<SocketAddr>>>,
+    /// Woken when an idle HTTP/1.1 connection ends.
+    watch: Watch,
 }
 
 /// An endpoint of a cluster. The address is part of the key, so an endpoint that moves gets new connections.
@@ -76,7 +82,7 @@ struct HostPool {
 
 /// An HTTP/1.1 connection that is not in use by anyone else.
 pub(crate) struct Http1Connection {
-    pub(crate) sender: http1::SendRequest<RequestBody>,
+    pub(crate) codec: http1::Client,
     pub(crate) local: Option<SocketAddr>,
     /// Nothing for plaintext.
     pub(crate) tls: Option<Rc<TlsInfo>>,
@@ -87,6 +93,8 @@ pub(crate) struct Http1Connection {
     idle_timeout: Option<Duration>,
     /// When it is too old for another request.
     retire_at: Option<Instant>,
+    #[allow(dead_code, reason = "it counts until it is dropped")]
+    open: OpenUpstream,
 }
 
 /// An HTTP/2 connection, shared by its streams.
@@ -179,13 +187,14 @@ impl Pools {
         let mut hosts = self.hosts.borrow_mut();
         let idle = &mut hosts.get_mut(&key)?.idle;
         let now = Instant::now();
-        idle.retain(|connection| {
-            !connection.sender.is_closed() && connection.retire_at.is_none_or(|at| now < at)
-        });
-        let position = idle
-            .iter()
-            .rposition(|connection| connection.sender.is_ready())?;
-        Some(idle.remove(position))
+        while let Some(connection) = idle.pop() {
+            // Whoever sends the request will be woken.
+            let is_open = connection.codec.is_reusable(Waker::noop());
+            if is_open && connection.retire_at.is_none_or(|at| now < at) {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Gives a connection back after a complete exchange.
@@ -194,9 +203,10 @@ impl Pools {
             .max_requests_per_connection
             .is_some_and(|most| connection.served >= most)
             || connection.retire_at.is_some_and(|at| Instant::now() >= at);
-        if used_up || connection.sender.is_closed() {
+        if used_up || !connection.codec.is_reusable(self.watch.waker()) {
             return;
         }
+        connection.codec.shrink();
         connection.idle_since = Instant::now();
         let mut hosts = self.hosts.borrow_mut();
         let idle = &mut hosts.entry(*connection.key).or_default().idle;
@@ -287,6 +297,20 @@ impl Pools {
             .retain(|key, pool| pool.opening.is_some() || key.client != Some(client));
     }
 
+    /// Returns when an idle HTTP/1.1 connection has ended.
+    pub(crate) async fn ended(&self) {
+        self.watch.woken().await;
+    }
+
+    /// Forgets idle HTTP/1.1 connections that their endpoints have ended.
+    pub(crate) fn forget_ended(&self) {
+        for pool in self.hosts.borrow_mut().values_mut() {
+            let waker = self.watch.waker();
+            pool.idle
+                .retain(|connection| connection.codec.is_reusable(waker));
+        }
+    }
+
     /// Closes connections that were idle for too long.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
@@ -295,7 +319,7 @@ impl Pools {
                 let expired = connection
                     .idle_timeout
                     .is_some_and(|most| now - connection.idle_since >= most);
-                !expired && !connection.sender.is_closed()
+                !expired && connection.codec.is_reusable(self.watch.waker())
             });
             pool.streams.retain(|connection| {
                 let idle = connection.active.get() == 0;

@@ -118,6 +118,7 @@ impl Worker {
                     Some(Command::CloseIdle(cluster)) => self.pools.close_idle(cluster),
                     Some(Command::Stop) | None => return,
                 },
+                () = self.pools.ended() => self.pools.forget_ended(),
                 _ = sweep.tick() => {
                     self.pools.sweep();
                     self.sweep_sessions();

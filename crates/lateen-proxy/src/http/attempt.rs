@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Uri, Version, header};
-use hyper::body::Incoming;
+use http::{Request, Response, Uri, Version};
 use lateen_route::retry::Failure;
 
 use super::exchange::Exchange;
 use super::filter::alpn::UpstreamProtocols;
 use super::finish::{Lease, UpstreamHold};
 use super::head::Head;
+use super::incoming::Incoming;
 use super::reply::{Reset, http_status};
 use super::request_body::{RequestBody, RequestSource};
 use crate::cluster::{ActiveRequest, Cluster, Host, Limited, Priority, UpstreamProtocol};
+use crate::http1::{self, OutgoingHead};
 use crate::outlier::{Event, report};
 use crate::pool::PoolError;
 use crate::proxy_protocol::Ends;
@@ -62,6 +63,7 @@ pub(super) async fn one_attempt(
         client: exchange.connection.client(cluster, host),
     };
     let (head, source) = (&exchange.head, &exchange.source);
+    let upgrades = exchange.upgrade.is_some();
     // The log shows the connection of this attempt, not of one before.
     let local = &mut exchange.record.upstream_local;
     *local = None;
@@ -70,8 +72,13 @@ pub(super) async fn one_attempt(
         let body = source
             .as_ref()
             .map_or(RequestBody::Empty, |source| source.pass());
-        let request = build(head, body, http2)?;
-        send(&worker, cluster, host, choice, request, local).await
+        let outgoing = Outgoing {
+            head,
+            body,
+            http2,
+            upgrades,
+        };
+        send(&worker, cluster, host, choice, outgoing, local).await
     };
     let expired = tokio::select! {
         result = sending => Ok(result),
@@ -191,80 +198,97 @@ pub(super) struct Choice<'a> {
     pub(super) client: Option<Ends>,
 }
 
-/// Sends a request on a connection of the pool; its version says on which kind. The address of the connection's near end
-/// goes to `local` before the answer is waited for.
+/// A request on its way to an endpoint.
+pub(super) struct Outgoing<'h> {
+    pub(super) head: &'h Head,
+    pub(super) body: RequestBody,
+    pub(super) http2: bool,
+    /// It asks for another protocol.
+    pub(super) upgrades: bool,
+}
+
+/// Sends a request on a connection of the pool. The address of the connection's near end goes to `local` before the
+/// answer is waited for.
 pub(super) async fn send(
     worker: &Worker,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
     choice: Choice<'_>,
-    mut request: Request<RequestBody>,
+    request: Outgoing<'_>,
     local: &mut Option<SocketAddr>,
 ) -> Result<(Response<Incoming>, Lease), AttemptError> {
-    let http2 = request.version() == Version::HTTP_2;
+    let Outgoing {
+        head,
+        mut body,
+        http2,
+        upgrades,
+    } = request;
     let mut asked = Asked {
-        tls: asked_of_tls(cluster, &request),
+        tls: asked_of_tls(cluster, head),
         client: choice.client,
     };
     if let Some(protocols) = choice.protocols {
         protocols.apply(cluster, http2, &mut asked.tls);
     }
-    let priority = choice.priority;
+    let (pools, priority) = (&worker.pools, choice.priority);
     let mut stale = 0;
     loop {
-        let failed = if http2 {
-            let mut stream = worker
-                .pools
-                .http2(worker, cluster, host, &asked, priority)
-                .await?;
+        let (error, unsent) = if http2 {
+            let request = build(head, body)?;
+            let mut stream = pools.http2(worker, cluster, host, &asked, priority).await?;
             *local = stream.connection.local;
             match stream.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease::Http2(stream))),
-                Err(error) => error,
+                Ok(response) => {
+                    let response = response.map(Incoming::Http2);
+                    return Ok((response, Lease::Http2(stream)));
+                }
+                Err(mut error) => {
+                    let unsent = error.take_message().map(Request::into_body);
+                    (classify_http2(&error.into_error()), unsent)
+                }
             }
         } else {
-            let mut connection = worker
-                .pools
-                .http1(worker, cluster, host, &asked, priority)
-                .await?;
+            let mut connection = pools.http1(worker, cluster, host, &asked, priority).await?;
             connection.served += 1;
             *local = connection.local;
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease::Http1(connection))),
-                Err(error) => error,
+            let outgoing = OutgoingHead {
+                method: &head.method,
+                path: &head.path,
+                authority: &head.authority,
+                headers: &head.headers,
+                upgrades,
+            };
+            match connection.codec.send(outgoing, body).await {
+                Ok(response) => {
+                    let response = response.map(Incoming::Http1Response);
+                    return Ok((response, Lease::Http1(connection)));
+                }
+                Err(failed) => (classify_http1(&failed.error), failed.unsent),
             }
         };
-        let mut failed = failed;
-        match failed.take_message() {
+        let is_unsent = unsent.is_some();
+        match unsent {
             Some(unsent) if stale < STALE_CONNECTIONS => {
                 stale += 1;
-                request = unsent;
+                body = unsent;
             }
-            unsent => return Err(classify(&failed.into_error(), unsent.is_some())),
+            _ => return Err(error.unless_sent(is_unsent)),
         }
     }
 }
 
 /// What the request says about the TLS server name of its connection.
-fn asked_of_tls(cluster: &Cluster, request: &Request<RequestBody>) -> AskedOfTls {
+fn asked_of_tls(cluster: &Cluster, head: &Head) -> AskedOfTls {
     let rules = &cluster.server_name;
     if !rules.of_request && !rules.check {
         return AskedOfTls::default();
     }
-    let header = |name: &str| {
-        let value = request.headers().get(name)?.to_str().ok()?;
+    let given = rules.header.as_deref().and_then(|name| {
+        let value = head.headers.get(name)?.to_str().ok()?;
         Some(value).filter(|value| !value.is_empty())
-    };
-    let given = rules.header.as_deref().and_then(header);
-    let authority = given
-        .or_else(|| {
-            request
-                .uri()
-                .authority()
-                .map(|authority| authority.as_str())
-        })
-        .or_else(|| header("host"));
-    let host = authority.map(|authority| without_port(authority).to_owned());
+    });
+    let authority = given.unwrap_or(&head.authority);
+    let host = Some(without_port(authority).to_owned()).filter(|host| !host.is_empty());
     // An address is no server name, and is not sent.
     let is_name = |host: &String| host.parse::<std::net::IpAddr>().is_err();
     AskedOfTls {
@@ -286,44 +310,40 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// The request as it is sent.
-pub(super) fn build(
-    head: &Head,
-    body: RequestBody,
-    http2: bool,
-) -> Result<Request<RequestBody>, AttemptError> {
+/// The request as it is sent over HTTP/2.
+fn build(head: &Head, body: RequestBody) -> Result<Request<RequestBody>, AttemptError> {
     let mut request = Request::new(body);
-    let invalid = |text: String| AttemptError {
-        failure: Failure::Overflow,
-        reset: Reset::ConnectionTermination,
-        text,
-    };
     *request.method_mut() = head.method.clone();
     *request.headers_mut() = head.headers.clone();
-    let uri = if http2 {
-        *request.version_mut() = Version::HTTP_2;
-        let builder = Uri::builder()
-            .scheme(head.scheme)
-            .authority(head.authority.as_str());
-        builder
-            .path_and_query(head.path.as_str())
-            .build()
-            .map_err(|error| invalid(error.to_string()))?
-    } else {
-        let host =
-            HeaderValue::from_str(&head.authority).map_err(|error| invalid(error.to_string()))?;
-        request.headers_mut().insert(header::HOST, host);
-        head.path
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?
-    };
-    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_2;
+    let builder = Uri::builder()
+        .scheme(head.scheme)
+        .authority(head.authority.as_str());
+    *request.uri_mut() = builder
+        .path_and_query(head.path.as_str())
+        .build()
+        .map_err(|error| AttemptError::unsendable(error.to_string()))?;
     Ok(request)
 }
 
-/// What an error of the codec means.
-fn classify(error: &hyper::Error, unsent: bool) -> AttemptError {
-    let text = String::new();
+/// What an error of the HTTP/1 codec means.
+fn classify_http1(error: &http1::Error) -> AttemptError {
+    let (failure, reset) = match error {
+        http1::Error::Head | http1::Error::BodyLength => {
+            return AttemptError::unsendable(error.to_string());
+        }
+        http1::Error::Malformed(_) => (Failure::Reset, Reset::Protocol),
+        _ => (Failure::Reset, Reset::ConnectionTermination),
+    };
+    AttemptError {
+        failure,
+        reset,
+        text: String::new(),
+    }
+}
+
+/// What an error of the HTTP/2 codec means.
+fn classify_http2(error: &hyper::Error) -> AttemptError {
     let h2 = error
         .source()
         .and_then(|source| source.downcast_ref::<h2::Error>());
@@ -332,17 +352,33 @@ fn classify(error: &hyper::Error, unsent: bool) -> AttemptError {
             (Failure::RefusedStream, Reset::Refused)
         }
         Some(error) if error.is_reset() => (Failure::Reset, Reset::Remote),
-        _ if unsent => (Failure::ResetBeforeRequest, Reset::ConnectionTermination),
         _ => (Failure::Reset, Reset::ConnectionTermination),
     };
     AttemptError {
         failure,
         reset,
-        text,
+        text: String::new(),
     }
 }
 
 impl AttemptError {
+    /// The request cannot be written, whoever it goes to.
+    fn unsendable(text: String) -> Self {
+        Self {
+            failure: Failure::Overflow,
+            reset: Reset::ConnectionTermination,
+            text,
+        }
+    }
+
+    /// Says so if nothing of the request was sent.
+    fn unless_sent(mut self, is_unsent: bool) -> Self {
+        if is_unsent && self.reset == Reset::ConnectionTermination {
+            self.failure = Failure::ResetBeforeRequest;
+        }
+        self
+    }
+
     /// What the failure says about the endpoint. An overflow says nothing: it was refused on this side, and ejecting
     /// endpoints because of it would leave even fewer to carry the load.
     pub(super) fn event(&self, connected: bool) -> Option<Event> {

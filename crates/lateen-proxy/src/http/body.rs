@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::finish::Tail;
+use super::incoming::Incoming;
 use super::throttle::Throttled;
 
 /// Errors of bodies, as the codecs want them.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_identity::alpn;
@@ -17,11 +17,13 @@ use tokio::time::Instant;
 
 use super::codec;
 use super::exchange;
-use super::io::{Downstream, HeadGuard, HeadTime};
+use super::io::Downstream;
 use super::local::LocalExecutor;
 use super::manager::{Codec, HttpManager};
+use super::upgrade::{self, Switched};
 use crate::cluster::{Cluster, Host};
 use crate::connection::ConnectionInfo;
+use crate::http1::{Ended, Server, Settings};
 use crate::listener::{FilterChain, ListenerSlot};
 use crate::proxy_protocol::Ends;
 use crate::sniff::PREFACE;
@@ -48,7 +50,8 @@ pub(crate) struct HttpConnection {
     pub(crate) original: RefCell<Option<(u64, Arc<Host>)>>,
     /// The client is told to close with the next response.
     pub(crate) closing: Cell<bool>,
-    pub(crate) guard: Arc<HeadGuard>,
+    /// The endpoint's side, when both have switched to another protocol.
+    pub(crate) switched: RefCell<Option<Switched>>,
     /// Connections to endpoints were opened in this client's name.
     told: Cell<bool>,
     requests: Cell<u32>,
@@ -82,16 +85,12 @@ impl HttpConnection {
             self.closing.set(true);
             self.used_up.notify_one();
         }
-        self.guard.head_complete();
     }
 
     pub(crate) fn request_ended(&self) {
         let left = self.requests.get().saturating_sub(1);
         self.requests.set(left);
         self.last_end.set(Instant::now());
-        if left == 0 {
-            self.guard.idle();
-        }
     }
 }
 
@@ -125,18 +124,6 @@ pub(crate) async fn serve(
     } else {
         stats.here().cx_http1.inc()
     }
-    let guard = Arc::new(HeadGuard::default());
-    let io = TokioIo::new(Downstream::new(
-        stream,
-        prefix.freeze(),
-        guard.clone(),
-        stats.clone(),
-        match manager.limits.head {
-            _ if http2 => None,
-            None => Some(HeadTime::Own),
-            Some(limit) => Some(HeadTime::Configured(limit)),
-        },
-    ));
     let max_streams = manager
         .max_streams
         .unwrap_or(codec::STREAMS)
@@ -154,7 +141,7 @@ pub(crate) async fn serve(
         http2,
         original: RefCell::default(),
         closing: Cell::new(false),
-        guard,
+        switched: RefCell::default(),
         told: Cell::new(false),
         requests: Cell::new(0),
         served: Cell::new(0),
@@ -163,8 +150,10 @@ pub(crate) async fn serve(
         last_end: Cell::new(Instant::now()),
     });
     let state = connection.clone();
-    let service = service_fn(move |request| exchange::handle(connection.clone(), request));
     if http2 {
+        let io = TokioIo::new(Downstream::new(stream, prefix.freeze(), stats.clone()));
+        let service =
+            service_fn(move |request| exchange::handle_http2(connection.clone(), request));
         let codec = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(codec::STREAM_WINDOW)
@@ -175,15 +164,22 @@ pub(crate) async fn serve(
             .max_pending_accept_reset_streams(codec::RESETS.0)
             .max_local_error_reset_streams(codec::RESETS.1)
             .serve_connection(io, service);
-        drive(codec, &state, slot, chain).await;
+        let shut_down = |codec: Pin<&mut http2::Connection<_, _, _>>| codec.graceful_shutdown();
+        let _ = drive(codec, shut_down, &state, slot, chain).await;
     } else {
-        let codec = http1::Builder::new()
-            .half_close(false)
-            .max_buf_size(codec::HTTP1_BUFFER)
-            .max_headers(state.manager.limits.headers)
-            .serve_connection(io, service)
-            .with_upgrades();
-        drive(codec, &state, slot, chain).await;
+        let settings = Settings {
+            most_fields: state.manager.limits.headers,
+            most_bytes: codec::HTTP1_BUFFER,
+            head_time: state.manager.limits.head.unwrap_or(HEAD_TIMEOUT),
+            accepts_http_10: state.manager.accept_http_10,
+        };
+        let server = Server::new(stream, prefix, settings, stats.clone());
+        let codec = server.serve(|arrived| exchange::handle_http1(connection.clone(), arrived));
+        let ended = drive(codec, |_| server.stop(), &state, slot, chain).await;
+        let switched = state.switched.take();
+        if let (Ended::Switched(downstream), Some(switched)) = (ended, switched) {
+            upgrade::relay(&state, downstream, switched).await;
+        }
     }
     if state.told.get() {
         worker.pools.forget_client(state.info.ends());
@@ -223,45 +219,15 @@ async fn is_http2(
     }
 }
 
-/// A codec that can be asked to end after what is in progress.
-trait Graceful: Future {
-    fn shut_down(self: Pin<&mut Self>);
-}
-
-impl<I, S, B> Graceful for http1::UpgradeableConnection<I, S>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn shut_down(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<I, S, B> Graceful for http2::Connection<I, S, LocalExecutor>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn shut_down(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
 /// Runs the codec; drains when the filter chain is replaced or the process ends; ends when idle for too long.
-async fn drive(
-    codec: impl Graceful,
+/// `shut_down` asks the codec to end after what is in progress.
+async fn drive<C: Future>(
+    codec: C,
+    shut_down: impl Fn(Pin<&mut C>),
     state: &HttpConnection,
     slot: &ListenerSlot,
     chain: &FilterChain,
-) {
+) -> C::Output {
     let mut codec = pin!(codec);
     let mut changed = slot.subscribe();
     let mut draining = state.worker.shared.draining.subscribe();
@@ -285,7 +251,7 @@ async fn drive(
         };
         // How long it goes on, and whether the proxy wants it to end rather than the connection's own limits.
         let (drain_in, told) = tokio::select! {
-            _ = codec.as_mut() => return,
+            output = codec.as_mut() => return output,
             Ok(()) = changed.changed(), if shut_down_at.is_none() => {
                 if slot.has_chain(chain) { continue }
                 (CHAIN_DRAIN, true)
@@ -308,7 +274,7 @@ async fn drive(
                     if idle && !drained {
                         state.manager.stats.here().cx_idle_timeout.inc();
                     }
-                    codec.as_mut().shut_down();
+                    shut_down(codec.as_mut());
                     is_shut_down = true;
                 } else {
                     // Requests are in progress: look again after the limit.
@@ -324,7 +290,7 @@ async fn drive(
         shut_down_at = Some(Instant::now() + drain_in);
         if state.http2 {
             // The client is told which streams are served, so nothing is lost.
-            codec.as_mut().shut_down();
+            shut_down(codec.as_mut());
             is_shut_down = true;
         }
     }

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
+use http_body::Body;
 use lateen_route::filter::FilterLevels;
 use lateen_route::mutate::Mutations;
 use lateen_route::redirect::Redirect;
@@ -21,12 +20,15 @@ use super::filter::{ActiveFault, Passed, Wanted};
 use super::finish::{Deadline, Tail, UpstreamHold};
 use super::forward::{self, Forwarded};
 use super::head::Head;
+use super::incoming::Incoming;
 use super::manager::ServerHeader;
 use super::reply::{LocalReply, grpc_status};
 use super::request_body::RequestSource;
 use super::throttle::Throttled;
-use super::{filter, forwarded, hop, upgrade};
+use super::upgrade::Switched;
+use super::{filter, forwarded, hop};
 use crate::cluster::Priority;
+use crate::http1::{Arrived, Refusal, RequestHead};
 use crate::record::Record;
 
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -38,8 +40,8 @@ pub(super) struct Exchange {
     pub(super) record: Record,
     pub(super) head: Head,
     pub(super) source: Option<Rc<RequestSource>>,
-    /// The client's side of an upgrade, with the protocol.
-    pub(super) upgrade: Option<(String, OnUpgrade)>,
+    /// The protocol that the client wants to switch to.
+    pub(super) upgrade: Option<String>,
     /// An attempt waits for its endpoint, which is to blame when time runs out.
     pub(super) trying: bool,
     /// Whose circuit breakers and connections it uses.
@@ -52,6 +54,8 @@ pub(super) struct Exchange {
     pub(super) fault: Option<ActiveFault>,
     /// Bytes per second of the response, when a fault limits them.
     pub(super) response_rate: Option<u64>,
+    /// What came is no request, so that nothing is known of its head.
+    unknown: bool,
 }
 
 /// What is sent back.
@@ -64,48 +68,86 @@ struct Answer {
     close: bool,
 }
 
-/// Serves one request.
-pub(super) async fn handle(
+/// Serves one request of an HTTP/2 connection.
+pub(super) async fn handle_http2(
     connection: Rc<HttpConnection>,
-    mut request: Request<Incoming>,
+    request: Request<hyper::body::Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    connection.request_started();
-    let manager = connection.manager.clone();
-    let stats = manager.stats.here();
-    stats.rq_total.inc();
-    stats.rq_active.inc();
-    if connection.http2 {
-        stats.rq_http2.inc()
-    } else {
-        stats.rq_http1.inc()
+    let (parts, body) = request.into_parts();
+    Ok(handle(connection, parts.into(), Incoming::Http2(body)).await)
+}
+
+/// Serves what came on an HTTP/1 connection.
+pub(super) async fn handle_http1(
+    connection: Rc<HttpConnection>,
+    arrived: Arrived,
+) -> Response<ResponseBody> {
+    match arrived {
+        Arrived::Request(head, body) => {
+            handle(connection, head, Incoming::Http1Request(body)).await
+        }
+        Arrived::Refused(refusal) => refuse(connection, refusal),
     }
-    let record = Record::new(connection.info.clone());
-    let wants_upgrade = !connection.http2 && request.headers().contains_key(header::UPGRADE);
-    let on_upgrade = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
-    let (head, problem) = Head::new(&mut request, &manager);
-    let upgrade = head.upgrade().zip(on_upgrade);
-    let source = RequestSource::new(request.into_body(), true);
-    let mut exchange = Exchange {
-        connection: connection.clone(),
-        record,
-        head,
-        source,
-        upgrade,
-        trying: false,
-        priority: Priority::Default,
-        wanted: None,
-        upstream_protocols: None,
-        fault: None,
-        response_rate: None,
-    };
+}
+
+async fn handle(
+    connection: Rc<HttpConnection>,
+    request: RequestHead,
+    body: Incoming,
+) -> Response<ResponseBody> {
+    let (head, problem) = Head::new(request, &connection.manager);
+    let mut exchange = Exchange::new(connection, head);
+    exchange.source = RequestSource::new(body, true);
+    if !exchange.connection.http2 {
+        exchange.upgrade = exchange.head.upgrade();
+    }
+    let limit = exchange.connection.manager.limits.request;
     let answer = match problem {
         Some(reply) => exchange.local(reply),
-        None => exchange.route_in_time(manager.limits.request).await,
+        None => exchange.route_in_time(limit).await,
     };
-    Ok(exchange.finish(answer))
+    exchange.finish(answer)
+}
+
+/// Answers what is no request.
+fn refuse(connection: Rc<HttpConnection>, refusal: Refusal) -> Response<ResponseBody> {
+    if refusal == Refusal::Late {
+        connection.manager.stats.here().rq_header_timeout.inc();
+    }
+    let mut exchange = Exchange::new(connection, Head::unknown());
+    exchange.unknown = true;
+    let answer = exchange.local(LocalReply::refusal(refusal));
+    exchange.finish(answer)
 }
 
 impl Exchange {
+    /// Begins to count a request.
+    fn new(connection: Rc<HttpConnection>, head: Head) -> Self {
+        connection.request_started();
+        let stats = connection.manager.stats.here();
+        stats.rq_total.inc();
+        stats.rq_active.inc();
+        if connection.http2 {
+            stats.rq_http2.inc()
+        } else {
+            stats.rq_http1.inc()
+        }
+        Self {
+            record: Record::new(connection.info.clone()),
+            connection,
+            head,
+            source: None,
+            upgrade: None,
+            trying: false,
+            priority: Priority::Default,
+            wanted: None,
+            upstream_protocols: None,
+            fault: None,
+            response_rate: None,
+            unknown: false,
+        }
+    }
+
     /// The answer to the request, unless the client takes too long to send it.
     async fn route_in_time(&mut self, limit: Option<Duration>) -> Answer {
         // Bodies that are complete with their heads cannot be late.
@@ -263,16 +305,13 @@ impl Exchange {
 
     fn answer_of_upstream(&mut self, forwarded: Forwarded) -> Answer {
         let Forwarded {
-            mut response,
+            response,
             hold,
             deadline,
         } = forwarded;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let upstream = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut parts, body) = response.into_parts();
-        let protocol = switched
-            .then(|| self.upgrade.as_ref().map(|(name, _)| name.clone()))
-            .flatten();
+        let protocol = self.upgrade.take_if(|_| switched);
         hop::strip(&mut parts.headers, protocol.as_deref());
         let (manager, worker) = (&self.connection.manager, &self.connection.worker);
         manager
@@ -296,10 +335,9 @@ impl Exchange {
             deadline,
             close: false,
         };
-        if let Some(upstream) = upstream {
-            if let (Some((_, downstream)), Some(hold)) = (self.upgrade.take(), answer.hold.take()) {
-                upgrade::start(&self.connection, downstream, upstream, hold);
-            }
+        if switched {
+            let switched = answer.hold.take().and_then(Switched::new);
+            self.connection.switched.replace(switched);
         } else if body.is_end_stream() {
             if let Some(hold) = answer.hold.take() {
                 hold.release();
@@ -402,7 +440,9 @@ impl Exchange {
         }
         // Clients are sent away from a proxy whose health checks were told to fail.
         let leaving = self.connection.closing.get() || self.connection.worker.shared.is_failing();
-        if (leaving || answer.close)
+        // The client may speak the other protocol already.
+        let refused = self.upgrade.is_some();
+        if (leaving || answer.close || refused)
             && self.head.version != Version::HTTP_2
             && answer.status != StatusCode::SWITCHING_PROTOCOLS
         {
@@ -412,7 +452,7 @@ impl Exchange {
         if !manager.access_log.is_empty() || !manager.telemetry.is_empty() {
             self.record.response_headers = headers.clone();
         }
-        self.record.head = Some(self.head);
+        self.record.head = Some(self.head).filter(|_| !self.unknown);
         let idle = match &answer.content {
             Content::Upstream(_) | Content::Slow(_) => manager
                 .stream_idle_timeout
@@ -435,11 +475,6 @@ impl Exchange {
             }),
         });
         *response.status_mut() = answer.status;
-        if answer.status.canonical_reason().is_none() {
-            // What Envoy writes for codes without a standard phrase.
-            let phrase = hyper::ext::ReasonPhrase::from_static(b"Unknown");
-            response.extensions_mut().insert(phrase);
-        }
         *response.headers_mut() = headers;
         response
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Response, header};
-use hyper::body::Incoming;
 use lateen_route::balance::subset::Labels;
 use lateen_route::hash::{Peer, hash_request};
 use lateen_route::mutate::Mutations;
@@ -17,12 +16,14 @@ use tokio::time::Instant;
 
 use super::exchange::{Exchange, mutate_request, target};
 use super::finish::{Deadline, UpstreamHold};
+use super::incoming::Incoming;
 use super::reply::LocalReply;
 use super::request_body::RequestSource;
 use super::retry::attempts;
 use super::{hop, shadow};
 use crate::balancing::Wish;
 use crate::cluster::{Cluster, Priority};
+use crate::http1::{Malformed, Refusal};
 use crate::outlier::{Event, report};
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
@@ -135,7 +136,13 @@ pub(super) async fn forward(
     };
     let stats = cluster.shared.clone();
     let mut forwarded = tokio::select! {
-        result = attempts(exchange, plan, &cluster, &wish, (timeout, per_try)) => result?,
+        result = attempts(exchange, plan, &cluster, &wish, (timeout, per_try)) => match result {
+            // Whatever the endpoint made of it, it is the client's fault.
+            Err(_) if source.as_deref().is_some_and(RequestSource::is_malformed) => {
+                return Err(LocalReply::refusal(Refusal::Malformed(Malformed::Chunk)));
+            }
+            result => result?,
+        },
         () = expired => {
             stats.stats.here().rq_timeout.inc();
             if exchange.trying && let Some(host) = &exchange.record.upstream {
@@ -191,7 +198,7 @@ fn find_cluster(exchange: &Exchange, plan: &Plan<'_>) -> Result<Arc<Cluster>, Lo
 
 /// An upgrade must be allowed by the route or else by the listener.
 fn check_upgrade(exchange: &Exchange, plan: &Plan<'_>) -> Result<(), LocalReply> {
-    let Some((protocol, _)) = &exchange.upgrade else {
+    let Some(protocol) = &exchange.upgrade else {
         return Ok(());
     };
     let of_route = plan
@@ -243,10 +250,7 @@ fn request_hash(
 fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
     mutate_request(exchange, plan.levels);
     let suppress = exchange.connection.manager.suppress_envoy_headers;
-    let upgrade = exchange
-        .upgrade
-        .as_ref()
-        .map(|(protocol, _)| protocol.clone());
+    let upgrade = exchange.upgrade.clone();
     let head = &mut exchange.head;
     hop::strip(&mut head.headers, upgrade.as_deref());
     // Answered by the codec when the upstream begins to take the body.

@@ -1,12 +1,12 @@
 //! The head of a request, normalised once: routing, logs and the upstream see the same bytes.
 
-use http::{HeaderMap, HeaderName, Method, Request, Version, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, Method, Version, header, request};
 use lateen_route::RequestView;
 
 use super::manager::{EscapedSlashes, HttpManager, Underscores};
 use super::normalise;
 use super::reply::LocalReply;
+use crate::http1::{Malformed, Refusal, RequestHead, is_authority};
 
 /// A request without its body.
 #[derive(Debug)]
@@ -23,13 +23,9 @@ pub(crate) struct Head {
 impl Head {
     /// Takes the head of a request apart. The second value says what is wrong with it, if anything: even a bad head is
     /// logged.
-    pub(crate) fn new(
-        request: &mut Request<Incoming>,
-        manager: &HttpManager,
-    ) -> (Self, Option<LocalReply>) {
-        let mut headers = std::mem::take(request.headers_mut());
+    pub(crate) fn new(request: RequestHead, manager: &HttpManager) -> (Self, Option<LocalReply>) {
+        let mut headers = request.headers;
         let mut problem = underscores(&mut headers, manager.limits.underscores).err();
-        let uri = request.uri();
         let hosts = headers.get_all(header::HOST);
         let mut hosts = hosts.iter().filter_map(|value| value.to_str().ok());
         let host = hosts.next().map(str::to_owned);
@@ -37,32 +33,39 @@ impl Head {
         if hosts.next().is_some() {
             problem = Some(LocalReply::bad_request("http1.codec_error"));
         }
-        let mut authority = match uri.authority() {
+        let mut authority = match request.authority {
             Some(authority) => {
                 let differs = host
                     .as_ref()
-                    .is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_str()));
-                if differs && request.version() == Version::HTTP_2 {
+                    .is_some_and(|host| !host.eq_ignore_ascii_case(&authority));
+                if differs && request.version == Version::HTTP_2 {
                     problem = Some(LocalReply::bad_request("http2.inconsistent_host"));
                 }
-                authority.as_str().to_owned()
+                authority
             }
             None => host.unwrap_or_default(),
         };
         headers.remove(header::HOST);
+        if !is_authority(authority.as_bytes()) {
+            problem = Some(LocalReply::refusal(Refusal::Malformed(Malformed::Head)));
+        }
         if authority.is_empty() {
             problem = Some(LocalReply::bad_request("missing_host_header"));
         }
         if manager.strip_trailing_dot {
             strip_dot(&mut authority);
         }
-        if request.version() < Version::HTTP_11 && !manager.accept_http_10 {
-            problem = Some(LocalReply::upgrade_required());
+        let mut path = request.path;
+        if request.method == Method::CONNECT {
+            // No route can ask for tunnels, and others are not meant for them.
+            let mut reply = LocalReply::not_found();
+            reply.close = true;
+            problem = problem.or(Some(reply));
         }
-        let mut path = uri
-            .path_and_query()
-            .map_or("", |path| path.as_str())
-            .to_owned();
+        if path.contains('#') {
+            // A fragment is the client's own matter, and whoever keeps it in a path may be fooled.
+            problem = problem.or(Some(LocalReply::bad_request("path_normalization_failed")));
+        }
         if !path.starts_with('/') && path != "*" {
             path.insert(0, '/');
         }
@@ -77,14 +80,26 @@ impl Head {
             problem = Some(LocalReply::headers_too_large());
         }
         let head = Self {
-            method: request.method().clone(),
+            method: request.method,
             scheme: "http",
             authority,
             path,
             headers,
-            version: request.version(),
+            version: request.version,
         };
         (head, problem)
+    }
+
+    /// Stands where no head could be read.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            method: Method::GET,
+            scheme: "http",
+            authority: String::new(),
+            path: String::new(),
+            headers: HeaderMap::new(),
+            version: Version::HTTP_11,
+        }
     }
 
     /// A copy whose values can be written into headers of the original.
@@ -118,7 +133,8 @@ impl Head {
         })
     }
 
-    /// The protocol that the client wants to switch to, lower case.
+    /// The protocol that the client wants to switch to, lower case. HTTP/2 is none: whoever can speak it may go on
+    /// without (RFC 9113 section 3.1), as in Envoy.
     pub(crate) fn upgrade(&self) -> Option<String> {
         let connection = self.headers.get_all(header::CONNECTION).iter();
         let asked = connection
@@ -126,7 +142,21 @@ impl Head {
             .flat_map(|value| value.split(','))
             .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
         let upgrade = self.headers.get(header::UPGRADE)?.to_str().ok()?;
-        asked.then(|| upgrade.to_ascii_lowercase())
+        let protocol = upgrade.to_ascii_lowercase();
+        (asked && protocol != "h2c").then_some(protocol)
+    }
+}
+
+impl From<request::Parts> for RequestHead {
+    fn from(parts: request::Parts) -> Self {
+        let path = parts.uri.path_and_query();
+        Self {
+            authority: parts.uri.authority().map(|it| it.as_str().to_owned()),
+            path: path.map_or_else(String::new, |path| path.as_str().to_owned()),
+            method: parts.method,
+            version: parts.version,
+            headers: parts.headers,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod forwarded;
 pub(crate) mod head;
 pub(crate) mod held;
 mod hop;
+mod incoming;
 mod io;
 mod kept;
 pub(crate) mod local;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::flags::Flags;
+use crate::http1::{Malformed, Refusal};
 
 /// The gRPC status of calls that took too long.
 const DEADLINE_EXCEEDED: u32 = 4;
@@ -35,6 +36,7 @@ pub(crate) enum Reset {
     Remote,
     Refused,
     Overflow,
+    Protocol,
 }
 
 impl Reset {
@@ -46,6 +48,7 @@ impl Reset {
             Self::Remote => "remote reset",
             Self::Refused => "remote refused stream reset",
             Self::Overflow => "overflow",
+            Self::Protocol => "protocol error",
         }
     }
 
@@ -55,6 +58,7 @@ impl Reset {
             Self::ConnectionTermination => Flags::UPSTREAM_CONNECTION_TERMINATION,
             Self::Remote | Self::Refused => Flags::UPSTREAM_REMOTE_RESET,
             Self::Overflow => Flags::UPSTREAM_OVERFLOW,
+            Self::Protocol => Flags::UPSTREAM_PROTOCOL_ERROR,
         }
     }
 }
@@ -155,7 +159,11 @@ impl LocalReply {
         } else {
             format!("upstream_reset_before_response_started{{{token}|{failure}}}")
         };
-        let mut reply = Self::new(StatusCode::SERVICE_UNAVAILABLE, body, reset.flag(), details);
+        let status = match reset {
+            Reset::Protocol => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut reply = Self::new(status, body, reset.flag(), details);
         if *reset == Reset::Overflow {
             let name = HeaderName::from_static("x-envoy-overloaded");
             reply.headers.push((name, HeaderValue::from_static("true")));
@@ -200,22 +208,38 @@ impl LocalReply {
         reply
     }
 
-    /// The head is larger than allowed.
-    pub(crate) fn headers_too_large() -> Self {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let mut reply = Self::new(status, "", Flags::default(), "http1.headers_too_large");
+    /// What a client sent is no request that could be taken.
+    pub(crate) fn refusal(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Late => StatusCode::REQUEST_TIMEOUT,
+            Refusal::Malformed(Malformed::Version) => StatusCode::UPGRADE_REQUIRED,
+            Refusal::Malformed(Malformed::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Refusal::Malformed(Malformed::Coding) => StatusCode::NOT_IMPLEMENTED,
+            Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+        };
+        let (body, details) = match refusal {
+            Refusal::Late => ("request header timeout", "request_header_timeout"),
+            Refusal::Malformed(Malformed::TooLarge) => {
+                ("Request Header Fields Too Large", "http1.headers_too_large")
+            }
+            Refusal::Malformed(Malformed::Version) => ("Upgrade Required", "low_version"),
+            _ => (status.canonical_reason().unwrap_or(""), "http1.codec_error"),
+        };
+        let flags = match refusal {
+            Refusal::Late | Refusal::Malformed(Malformed::Version | Malformed::TooLarge) => {
+                Flags::default()
+            }
+            Refusal::Malformed(_) => Flags::DOWNSTREAM_PROTOCOL_ERROR,
+        };
+        let mut reply = Self::new(status, body, flags, details);
         reply.close = true;
         reply
     }
 
-    /// HTTP/1.0 is not accepted.
-    pub(crate) fn upgrade_required() -> Self {
-        let mut reply = Self::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "",
-            Flags::default(),
-            "low_version",
-        );
+    /// The head is larger than allowed.
+    pub(crate) fn headers_too_large() -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let mut reply = Self::new(status, "", Flags::default(), "http1.headers_too_large");
         reply.close = true;
         reply
     }

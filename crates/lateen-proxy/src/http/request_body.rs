@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use super::body::BodyError;
 use super::held::Held;
+use super::incoming::{Incoming, IncomingError};
 use super::kept::{Kept, Position};
 use super::shadow::{BodyCopy, CopiedBody};
 use crate::worker::Worker;
@@ -22,7 +22,7 @@ use crate::worker::Worker;
 pub(crate) enum ReadAheadError {
     /// The client broke it off, or framed it wrongly.
     #[error("the body breaks off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] IncomingError),
     /// The worker holds back as much as it may.
     #[error("too many bodies are held back")]
     NoRoom,
@@ -55,6 +55,8 @@ struct Source {
     held: Option<Held>,
     /// Everything that was read is in `kept`.
     replayable: bool,
+    /// It does not keep to the rules, so that nobody knows where it ends.
+    malformed: bool,
     done: bool,
     trailers: Option<HeaderMap>,
     received: u64,
@@ -89,6 +91,7 @@ impl RequestSource {
                 kept: Kept::default(),
                 held: None,
                 replayable: may_replay && fits,
+                malformed: false,
                 done: false,
                 trailers: None,
                 received: 0,
@@ -116,7 +119,12 @@ impl RequestSource {
     /// Whether another pass would see the same bytes.
     pub(crate) fn can_replay(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.replayable || inner.received == 0
+        !inner.malformed && (inner.replayable || inner.received == 0)
+    }
+
+    /// Whether the client broke the rules for bodies.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.inner.borrow().malformed
     }
 
     /// Stops keeping bytes: no further pass will be made.
@@ -329,6 +337,7 @@ impl Pass {
                 }
                 // What is missing will not come, so there is nothing to send again.
                 inner.replayable = false;
+                inner.malformed = error.is_malformed();
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(Some(Ok(frame))) => {

@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::attempt::{Choice, build, outlier_status, send};
+use super::attempt::{Choice, Outgoing, outlier_status, send};
 use super::exchange::{ATTEMPT_COUNT, Exchange};
 use super::finish::UpstreamHold;
 use super::forward::Plan;
@@ -292,9 +292,6 @@ impl Shadow {
             return;
         };
         let active = ActiveRequest::start(&host, shared, permit);
-        let Ok(request) = build(&self.head, body, self.http2) else {
-            return;
-        };
         let mut local = None;
         let sending = send(
             worker,
@@ -306,7 +303,12 @@ impl Shadow {
                 // Copies are the proxy's own.
                 client: None,
             },
-            request,
+            Outgoing {
+                head: &self.head,
+                body,
+                http2: self.http2,
+                upgrades: false,
+            },
             &mut local,
         );
         let result = tokio::time::timeout_at(deadline, sending).await;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_identity::alpn;
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use super::{Http1Connection, Http2Connection, Key, PoolError, Pools};
 use crate::cluster::{Cluster, Host, Limited, Permit, Priority};
 use crate::http::codec;
 use crate::http::local::LocalExecutor;
+use crate::http1;
 use crate::upstream::{self, Asked, ConnectError, Connected};
 use crate::worker::Worker;
 
@@ -76,7 +77,7 @@ impl Drop for Opening<'_> {
 }
 
 /// What a connection counts for as long as it is open.
-struct OpenUpstream {
+pub(super) struct OpenUpstream {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
     permit: Option<Permit>,
@@ -132,20 +133,9 @@ pub(super) async fn open_http1(
     let Connected { stream, tls } = connected;
     let local = stream.tcp().local_addr().ok();
     let open = OpenUpstream::start(cluster, host, permit, false);
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(codec::HTTP1_BUFFER)
-        .max_headers(codec::MOST_HEADERS)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| ConnectError::Connect(io::Error::other(error)))?;
-    tokio::task::spawn_local(async move {
-        // Errors reach whoever sent the request.
-        let _ = connection.with_upgrades().await;
-        drop(open);
-    });
     let idle_timeout = cluster.idle_timeout;
     Ok(Http1Connection {
-        sender,
+        codec: http1::Client::new(stream),
         local,
         tls,
         served: 0,
@@ -153,6 +143,7 @@ pub(super) async fn open_http1(
         idle_since: Instant::now(),
         idle_timeout,
         retire_at: retire_at(cluster),
+        open,
     })
 }
 

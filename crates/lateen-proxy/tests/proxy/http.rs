@@ -305,19 +305,62 @@ fn requests_with_doubtful_framing_are_refused() {
     let mut proxy = Proxy::start(1);
     proxy.cluster("one", &[upstream.address], json!({}));
     let address = proxy.http(json!([to("one", json!({}))]), json!({}));
-    for request in [
+    let post = |fields: &str| format!("POST / HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
+    let codings = [
+        "xchunked",
+        "chunked, identity",
+        "gzip, chunked",
+        "chunked, chunked",
+        "chunked;q=1",
+        "identity",
+        "\x0bchunked",
+    ];
+    let lengths = [
+        "3\r\ncontent-length: 4",
+        "3\r\ncontent-length: 3",
+        "3, 3",
+        "+3",
+        "-3",
+        "0x3",
+        "3 3",
+        "99999999999999999999",
+        "",
+    ];
+    let heads = [
         "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
-        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
-        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +3\r\n\r\nabc",
-        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nbad header: x\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n",
-    ] {
+        "GET / HTTP/1.1\r\nhost: a\r\nx: a\rb\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\ncontent-length : 3\r\n\r\nabc",
+        "FETCH / HTTP/1.1\r\nhost: a\r\n\r\n",
+    ];
+    let mut requests: Vec<(String, u16)> = heads.map(|head| (head.to_owned(), 400)).into();
+    for length in lengths {
+        requests.push((post(&format!("content-length: {length}\r\n")) + "abc", 400));
+    }
+    for (index, coding) in codings.iter().enumerate() {
+        // Control characters stand in no field.
+        let status = if index + 1 < codings.len() { 501 } else { 400 };
+        let body = "0\r\n\r\n";
+        requests.push((
+            post(&format!("transfer-encoding: {coding}\r\n")) + body,
+            status,
+        ));
+    }
+    let two = "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n";
+    requests.push((post(two) + "0\r\n\r\n", 501));
+    for version in ["HTTP/1.0", "HTTP/1.2", "HTTP/2.0"] {
+        requests.push((format!("GET / {version}\r\nhost: a\r\n\r\n"), 426));
+    }
+    for (request, status) in requests {
         let mut client = Client::connect(address);
-        let answer = client.send(request).unwrap();
-        assert_eq!(answer.status, 400, "{request}");
+        // What follows is no request of its own.
+        let smuggled = format!("{request}GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n");
+        let answer = client.send(&smuggled).unwrap();
+        assert_eq!(answer.status, status, "{request}");
+        assert_eq!(answer.header("server"), Some("envoy"), "{request}");
         assert!(client.is_closed(), "{request}");
     }
     assert_eq!(upstream.count(), 0);
@@ -334,11 +377,8 @@ fn a_body_is_framed_once() {
         0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     let mut client = Client::connect(address);
     let answer = client.send(smuggled).unwrap();
-    if answer.status == 200 {
-        assert_eq!(answer.seen()["headers"]["content-length"], Value::Null);
-    } else {
-        assert_eq!((answer.status, upstream.count()), (400, 0));
-    }
+    assert_eq!((answer.status, upstream.count()), (400, 0));
+    assert!(client.is_closed());
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn framing_stays_as_the_client_chose_it() {
         Some("15"),
         text,
     );
-    let whole = "F\r\n{\"user\": \"ann\"}\r\n0\r\n\r\n";
+    let whole = "f\r\n{\"user\": \"ann\"}\r\n0\r\n\r\n";
     check(&chunked(&[JSON], &[text]), Some("ann"), None, whole);
     // Extensions of chunks end at each hop (RFC 9112 section 7.1.1).
     let extended = "8;a=b\r\n{\"user\":\r\n7;c=\"d\"\r\n \"ann\"}\r\n000;e\r\n\r\n";

@@ -1,0 +1,572 @@
+//! Writing messages. Framing is always made here, of what the head announces and of what the body says of itself.
+
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+use super::error::Error;
+use super::framing::{content_length, has_no_body};
+use super::io::Outgoing;
+
+/// A date as RFC 9110 section 5.6.7 wants it.
+const DATE: &[BorrowedFormatItem<'_>] = format_description!(
+    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+);
+
+thread_local! {
+    /// The current second, and how it is written.
+    static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+/// What a body says of itself before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Announced {
+    Empty,
+    Length(u64),
+    Unknown,
+}
+
+impl Announced {
+    pub(super) fn of(body: &impl http_body::Body) -> Self {
+        match body.size_hint().exact() {
+            _ if body.is_end_stream() => Self::Empty,
+            Some(length) => Self::Length(length),
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// The head of a request that is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutgoingHead<'h> {
+    pub(crate) method: &'h Method,
+    pub(crate) path: &'h str,
+    pub(crate) authority: &'h str,
+    pub(crate) headers: &'h HeaderMap,
+    /// It asks for another protocol.
+    pub(crate) upgrades: bool,
+}
+
+/// What a response depends on besides itself.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) is_head: bool,
+    pub(super) version: Version,
+    /// The client understands fields behind the body.
+    pub(super) takes_trailers: bool,
+}
+
+/// Frames a body.
+#[derive(Debug)]
+pub(super) enum BodyEncoder {
+    /// So many bytes are to come.
+    Length(u64),
+    Chunked {
+        /// Fields that may follow the body.
+        trailers: Vec<HeaderName>,
+    },
+    UntilClose,
+}
+
+/// Writes the head of a response. `keep_alive` becomes false when the connection has to end with it.
+///
+/// # Errors
+/// When the length that the head announces is not that of the body.
+pub(super) fn response(
+    out: &mut BytesMut,
+    asked: &Asked,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Announced,
+    keep_alive: &mut bool,
+) -> Result<BodyEncoder, Error> {
+    out.reserve(room(headers));
+    out.put_slice(if asked.version == Version::HTTP_10 {
+        b"HTTP/1.0 "
+    } else {
+        b"HTTP/1.1 "
+    });
+    out.put_slice(status.as_str().as_bytes());
+    out.put_u8(b' ');
+    // As in Envoy, codes without a phrase have one, too.
+    out.put_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
+    out.put_slice(b"\r\n");
+    let bodiless = asked.is_head || has_no_body(status);
+    let announces_length =
+        !bodiless || (asked.is_head && !has_no_body(status)) || status == StatusCode::NOT_MODIFIED;
+    let given = content_length(headers)?.filter(|_| announces_length);
+    fields(out, headers);
+    let encoder = if bodiless {
+        if let Some(length) = given {
+            length_field(out, length);
+        }
+        BodyEncoder::Length(0)
+    } else {
+        framing(out, headers, given, body, asked, keep_alive)?
+    };
+    if !headers.contains_key(header::DATE) {
+        date(out);
+    }
+    if !headers.contains_key(header::CONNECTION) {
+        if !*keep_alive {
+            out.put_slice(b"connection: close\r\n");
+        } else if asked.version == Version::HTTP_10 {
+            out.put_slice(b"connection: keep-alive\r\n");
+        }
+    }
+    out.put_slice(b"\r\n");
+    Ok(encoder)
+}
+
+/// Writes the fields that frame a body.
+fn framing(
+    out: &mut BytesMut,
+    headers: &HeaderMap,
+    given: Option<u64>,
+    body: Announced,
+    asked: &Asked,
+    keep_alive: &mut bool,
+) -> Result<BodyEncoder, Error> {
+    if let Some(length) = known_length(given, body)? {
+        length_field(out, length);
+        return Ok(BodyEncoder::Length(length));
+    }
+    if asked.version == Version::HTTP_10 {
+        // Such a client knows no chunks, and takes all until the end.
+        *keep_alive = false;
+        return Ok(BodyEncoder::UntilClose);
+    }
+    out.put_slice(b"transfer-encoding: chunked\r\n");
+    Ok(BodyEncoder::chunked(headers, asked.takes_trailers))
+}
+
+/// Writes the head of a request.
+///
+/// # Errors
+/// When it would be read as another request, or the length that it announces is not that of the body.
+pub(super) fn request(
+    out: &mut BytesMut,
+    head: &OutgoingHead<'_>,
+    body: Announced,
+) -> Result<BodyEncoder, Error> {
+    let OutgoingHead {
+        method,
+        path,
+        authority,
+        headers,
+        ..
+    } = *head;
+    // Rewrites are free to make what no client may send.
+    let ends_word = |byte: u8| byte <= b' ' || byte == 0x7f;
+    if path.is_empty() || path.bytes().chain(authority.bytes()).any(ends_word) {
+        return Err(Error::Head);
+    }
+    out.reserve(room(headers) + path.len() + authority.len());
+    out.put_slice(method.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(path.as_bytes());
+    out.put_slice(b" HTTP/1.1\r\nhost: ");
+    out.put_slice(authority.as_bytes());
+    out.put_slice(b"\r\n");
+    fields(out, headers);
+    let given = content_length(headers)?;
+    let encoder = match known_length(given, body)? {
+        // Methods that usually have no body need not say that there is none (RFC 9110 section 8.6).
+        Some(0) if given.is_none() && !expects_body(method) => BodyEncoder::Length(0),
+        Some(length) => {
+            length_field(out, length);
+            BodyEncoder::Length(length)
+        }
+        None => {
+            out.put_slice(b"transfer-encoding: chunked\r\n");
+            BodyEncoder::chunked(headers, true)
+        }
+    };
+    out.put_slice(b"\r\n");
+    Ok(encoder)
+}
+
+/// The length to announce, if there is one.
+fn known_length(given: Option<u64>, body: Announced) -> Result<Option<u64>, Error> {
+    let own = match body {
+        Announced::Empty => Some(0),
+        Announced::Length(length) => Some(length),
+        Announced::Unknown => None,
+    };
+    match (given, own) {
+        (Some(given), Some(own)) if given != own => Err(Error::BodyLength),
+        _ => Ok(given.or(own)),
+    }
+}
+
+fn expects_body(method: &Method) -> bool {
+    !matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::DELETE
+            | Method::OPTIONS
+            | Method::CONNECT
+            | Method::TRACE
+    )
+}
+
+/// Writes all fields but those of the framing.
+fn fields(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
+            field(out, name, value);
+        }
+    }
+}
+
+fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    out.put_slice(name.as_str().as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value.as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+fn length_field(out: &mut BytesMut, length: u64) {
+    out.put_slice(b"content-length: ");
+    decimal(out, length);
+    out.put_slice(b"\r\n");
+}
+
+/// Writes a number without the detour through a formatter.
+fn decimal(out: &mut BytesMut, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[start..]);
+}
+
+/// Room for a head with these fields and the ones that are added here.
+fn room(headers: &HeaderMap) -> usize {
+    let fields = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    fields.sum::<usize>() + 160
+}
+
+fn date(out: &mut BytesMut) {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    NOW.with_borrow_mut(|(second, text)| {
+        if *second != now.as_secs() || text.is_empty() {
+            let time = i64::try_from(now.as_secs()).unwrap_or_default();
+            let time =
+                OffsetDateTime::from_unix_timestamp(time).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            *text = time.format(DATE).unwrap_or_default();
+            *second = now.as_secs();
+        }
+        out.put_slice(b"date: ");
+        out.put_slice(text.as_bytes());
+        out.put_slice(b"\r\n");
+    });
+}
+
+impl BodyEncoder {
+    /// Fields that follow the body have to be announced (RFC 9110 section 6.6.2), so that nobody is surprised.
+    fn chunked(headers: &HeaderMap, takes_trailers: bool) -> Self {
+        let announced = headers.get_all(header::TRAILER).iter();
+        let trailers = announced
+            .filter(|_| takes_trailers)
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .filter(may_follow)
+            .collect();
+        Self::Chunked { trailers }
+    }
+
+    /// Adds a part of the body.
+    ///
+    /// # Errors
+    /// When it is longer than announced.
+    pub(super) fn push(&mut self, out: &mut Outgoing, part: Bytes) -> Result<(), Error> {
+        if part.is_empty() {
+            // An empty chunk would be the last.
+            return Ok(());
+        }
+        match self {
+            Self::Length(left) => {
+                *left = left
+                    .checked_sub(part.len() as u64)
+                    .ok_or(Error::BodyLength)?;
+                out.push(part, b"");
+            }
+            Self::Chunked { .. } => {
+                hexadecimal(&mut out.collected, part.len());
+                out.push(part, b"\r\n");
+            }
+            Self::UntilClose => out.push(part, b""),
+        }
+        Ok(())
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// When it is shorter than announced.
+    pub(super) fn finish(
+        &self,
+        out: &mut Outgoing,
+        fields: Option<&HeaderMap>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Length(0) | Self::UntilClose => {}
+            Self::Length(_) => return Err(Error::BodyLength),
+            Self::Chunked { trailers } => {
+                let out = &mut out.collected;
+                out.extend_from_slice(b"0\r\n");
+                for (name, value) in fields.into_iter().flatten() {
+                    if trailers.contains(name) {
+                        field(out, name, value);
+                    }
+                }
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing more may come.
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self, Self::Length(0))
+    }
+}
+
+/// Whether a field means the same behind a body as before it (RFC 9110 section 6.5.1).
+fn may_follow(name: &HeaderName) -> bool {
+    ![
+        header::TRANSFER_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_RANGE,
+        header::HOST,
+        header::CONNECTION,
+        header::TE,
+        header::TRAILER,
+        header::AUTHORIZATION,
+        header::SET_COOKIE,
+        header::CACHE_CONTROL,
+        header::MAX_FORWARDS,
+    ]
+    .contains(name)
+}
+
+/// Begins a chunk.
+fn hexadecimal(out: &mut BytesMut, mut size: usize) {
+    let mut digits = [0; 16];
+    let mut start = digits.len();
+    while size > 0 {
+        start -= 1;
+        digits[start] = b"0123456789abcdef"[size % 16];
+        size /= 16;
+    }
+    out.extend_from_slice(&digits[start..]);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn requests_have_one_framing() {
+        const CL: (&str, &str) = ("content-length", "3");
+        for (method, fields, body, expected) in [
+            (Method::GET, &[][..], Announced::Empty, Some("")),
+            (
+                Method::POST,
+                &[],
+                Announced::Empty,
+                Some("content-length: 0\r\n"),
+            ),
+            (
+                Method::POST,
+                &[],
+                Announced::Length(3),
+                Some("content-length: 3\r\n"),
+            ),
+            (
+                Method::POST,
+                &[],
+                Announced::Unknown,
+                Some("transfer-encoding: chunked\r\n"),
+            ),
+            (
+                Method::GET,
+                &[CL],
+                Announced::Length(3),
+                Some("content-length: 3\r\n"),
+            ),
+            (
+                Method::GET,
+                &[CL],
+                Announced::Unknown,
+                Some("content-length: 3\r\n"),
+            ),
+            (Method::GET, &[CL], Announced::Empty, None),
+            (Method::GET, &[CL], Announced::Length(4), None),
+        ] {
+            let mut out = BytesMut::new();
+            let head = OutgoingHead {
+                method: &method,
+                path: "/x",
+                authority: "a:1",
+                headers: &headers(fields),
+                upgrades: false,
+            };
+            let encoder = request(&mut out, &head, body);
+            let Some(expected) = expected else {
+                assert!(encoder.is_err(), "{method} {fields:?} {body:?}");
+                continue;
+            };
+            encoder.unwrap();
+            let expected = format!("{method} /x HTTP/1.1\r\nhost: a:1\r\n{expected}\r\n");
+            assert_eq!(str::from_utf8(&out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn responses_are_framed_for_their_clients() {
+        let (new, old) = (Version::HTTP_11, Version::HTTP_10);
+        let length = ("content-length", "3");
+        for (version, is_head, status, fields, body, expected, keeps) in [
+            (
+                new,
+                false,
+                200,
+                &[][..],
+                Announced::Empty,
+                "content-length: 0\r\n",
+                true,
+            ),
+            (
+                new,
+                false,
+                200,
+                &[length],
+                Announced::Length(3),
+                "content-length: 3\r\n",
+                true,
+            ),
+            (
+                new,
+                false,
+                200,
+                &[],
+                Announced::Unknown,
+                "transfer-encoding: chunked\r\n",
+                true,
+            ),
+            (
+                new,
+                true,
+                200,
+                &[length],
+                Announced::Empty,
+                "content-length: 3\r\n",
+                true,
+            ),
+            (new, true, 200, &[], Announced::Empty, "", true),
+            (new, false, 204, &[length], Announced::Empty, "", true),
+            (
+                new,
+                false,
+                304,
+                &[length],
+                Announced::Empty,
+                "content-length: 3\r\n",
+                true,
+            ),
+            (
+                old,
+                false,
+                200,
+                &[],
+                Announced::Unknown,
+                "connection: close\r\n",
+                false,
+            ),
+            (
+                old,
+                false,
+                200,
+                &[],
+                Announced::Length(3),
+                "content-length: 3\r\nconnection: keep-alive\r\n",
+                true,
+            ),
+        ] {
+            let asked = Asked {
+                is_head,
+                version,
+                takes_trailers: false,
+            };
+            let mut fields = headers(fields);
+            fields.insert("date", HeaderValue::from_static("d"));
+            let (mut out, mut keep_alive) = (BytesMut::new(), true);
+            let status = StatusCode::from_u16(status).unwrap();
+            response(&mut out, &asked, status, &fields, body, &mut keep_alive).unwrap();
+            let text = str::from_utf8(&out).unwrap();
+            let (_, rest) = text.split_once("date: d\r\n").unwrap();
+            assert_eq!(
+                (rest, keep_alive),
+                (format!("{expected}\r\n").as_str(), keeps),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn bodies_are_as_long_as_announced() {
+        let mut out = Outgoing::default();
+        let mut encoder = BodyEncoder::Length(3);
+        assert!(encoder.finish(&mut out, None).is_err());
+        encoder.push(&mut out, Bytes::from_static(b"abc")).unwrap();
+        encoder.finish(&mut out, None).unwrap();
+        assert!(encoder.push(&mut out, Bytes::from_static(b"d")).is_err());
+        let mut out = Outgoing::default();
+        let fields = headers(&[("trailer", "x-t, content-length")]);
+        let mut encoder = BodyEncoder::chunked(&fields, true);
+        encoder.push(&mut out, Bytes::from(vec![b'x'; 20])).unwrap();
+        encoder.push(&mut out, Bytes::new()).unwrap();
+        let trailers = headers(&[("x-t", "1"), ("x-u", "1"), ("content-length", "1")]);
+        encoder.finish(&mut out, Some(&trailers)).unwrap();
+        let expected = b"14\r\nxxxxxxxxxxxxxxxxxxxx\r\n0\r\nx-t: 1\r\n\r\n";
+        assert_eq!(&out.collected[..], expected);
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for number in [0, 9, 10, 12345, u64::MAX] {
+            let mut out = BytesMut::new();
+            decimal(&mut out, number);
+            assert_eq!(str::from_utf8(&out).unwrap(), number.to_string());
+        }
+    }
+}
