@@ -12,8 +12,9 @@ use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use super::body_encoder::BodyEncoder;
 use super::chunked::Decoded;
-use super::encode::{self, Announced, BodyEncoder, OutgoingHead};
+use super::encode::{self, Announced, OutgoingHead};
 use super::error::{Error, Malformed};
 use super::framing::{Decoder, keeps_alive};
 use super::io::Io;

@@ -1,27 +1,12 @@
 //! Writing messages. Framing is always made here, of what the head announces and of what the body says of itself.
 
-use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
+use super::body_encoder::BodyEncoder;
+use super::date;
 use super::error::Error;
 use super::framing::{content_length, has_no_body};
-use super::io::Outgoing;
-
-/// A date as RFC 9110 section 5.6.7 wants it.
-const DATE: &[BorrowedFormatItem<'_>] = format_description!(
-    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-);
-
-thread_local! {
-    /// The current second, and how it is written.
-    static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-}
 
 /// What a body says of itself before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,18 +46,6 @@ pub(super) struct Asked {
     pub(super) takes_trailers: bool,
 }
 
-/// Frames a body.
-#[derive(Debug)]
-pub(super) enum BodyEncoder {
-    /// So many bytes are to come.
-    Length(u64),
-    Chunked {
-        /// Fields that may follow the body.
-        trailers: Vec<HeaderName>,
-    },
-    UntilClose,
-}
-
 /// Writes the head of a response. `keep_alive` becomes false when the connection has to end with it.
 ///
 /// # Errors
@@ -110,7 +83,7 @@ pub(super) fn response(
         framing(out, headers, given, body, asked, keep_alive)?
     };
     if !headers.contains_key(header::DATE) {
-        date(out);
+        date::write(out);
     }
     if !headers.contains_key(header::CONNECTION) {
         if !*keep_alive {
@@ -225,7 +198,7 @@ fn fields(out: &mut BytesMut, headers: &HeaderMap) {
     }
 }
 
-fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+pub(super) fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
     out.put_slice(name.as_str().as_bytes());
     out.put_slice(b": ");
     out.put_slice(value.as_bytes());
@@ -259,128 +232,6 @@ fn room(headers: &HeaderMap) -> usize {
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4);
     fields.sum::<usize>() + 160
-}
-
-fn date(out: &mut BytesMut) {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    NOW.with_borrow_mut(|(second, text)| {
-        if *second != now.as_secs() || text.is_empty() {
-            let time = i64::try_from(now.as_secs()).unwrap_or_default();
-            let time =
-                OffsetDateTime::from_unix_timestamp(time).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-            *text = time.format(DATE).unwrap_or_default();
-            *second = now.as_secs();
-        }
-        out.put_slice(b"date: ");
-        out.put_slice(text.as_bytes());
-        out.put_slice(b"\r\n");
-    });
-}
-
-impl BodyEncoder {
-    /// Fields that follow the body have to be announced (RFC 9110 section 6.6.2), so that nobody is surprised.
-    fn chunked(headers: &HeaderMap, takes_trailers: bool) -> Self {
-        let announced = headers.get_all(header::TRAILER).iter();
-        let trailers = announced
-            .filter(|_| takes_trailers)
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .filter(may_follow)
-            .collect();
-        Self::Chunked { trailers }
-    }
-
-    /// Adds a part of the body.
-    ///
-    /// # Errors
-    /// When it is longer than announced.
-    pub(super) fn push(&mut self, out: &mut Outgoing, part: Bytes) -> Result<(), Error> {
-        if part.is_empty() {
-            // An empty chunk would be the last.
-            return Ok(());
-        }
-        match self {
-            Self::Length(left) => {
-                *left = left
-                    .checked_sub(part.len() as u64)
-                    .ok_or(Error::BodyLength)?;
-                out.push(part, b"");
-            }
-            Self::Chunked { .. } => {
-                hexadecimal(&mut out.collected, part.len());
-                out.push(part, b"\r\n");
-            }
-            Self::UntilClose => out.push(part, b""),
-        }
-        Ok(())
-    }
-
-    /// Ends the body.
-    ///
-    /// # Errors
-    /// When it is shorter than announced.
-    pub(super) fn finish(
-        &self,
-        out: &mut Outgoing,
-        fields: Option<&HeaderMap>,
-    ) -> Result<(), Error> {
-        match self {
-            Self::Length(0) | Self::UntilClose => {}
-            Self::Length(_) => return Err(Error::BodyLength),
-            Self::Chunked { trailers } => {
-                let out = &mut out.collected;
-                out.extend_from_slice(b"0\r\n");
-                for (name, value) in fields.into_iter().flatten() {
-                    if trailers.contains(name) {
-                        field(out, name, value);
-                    }
-                }
-                out.extend_from_slice(b"\r\n");
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether nothing more may come.
-    pub(super) fn is_complete(&self) -> bool {
-        matches!(self, Self::Length(0))
-    }
-}
-
-/// Whether a field means the same behind a body as before it (RFC 9110 section 6.5.1).
-fn may_follow(name: &HeaderName) -> bool {
-    ![
-        header::TRANSFER_ENCODING,
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        header::CONTENT_RANGE,
-        header::HOST,
-        header::CONNECTION,
-        header::TE,
-        header::TRAILER,
-        header::AUTHORIZATION,
-        header::SET_COOKIE,
-        header::CACHE_CONTROL,
-        header::MAX_FORWARDS,
-    ]
-    .contains(name)
-}
-
-/// Begins a chunk.
-fn hexadecimal(out: &mut BytesMut, mut size: usize) {
-    let mut digits = [0; 16];
-    let mut start = digits.len();
-    while size > 0 {
-        start -= 1;
-        digits[start] = b"0123456789abcdef"[size % 16];
-        size /= 16;
-    }
-    out.extend_from_slice(&digits[start..]);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
@@ -540,25 +391,6 @@ mod tests {
                 "{text}"
             );
         }
-    }
-
-    #[test]
-    fn bodies_are_as_long_as_announced() {
-        let mut out = Outgoing::default();
-        let mut encoder = BodyEncoder::Length(3);
-        assert!(encoder.finish(&mut out, None).is_err());
-        encoder.push(&mut out, Bytes::from_static(b"abc")).unwrap();
-        encoder.finish(&mut out, None).unwrap();
-        assert!(encoder.push(&mut out, Bytes::from_static(b"d")).is_err());
-        let mut out = Outgoing::default();
-        let fields = headers(&[("trailer", "x-t, content-length")]);
-        let mut encoder = BodyEncoder::chunked(&fields, true);
-        encoder.push(&mut out, Bytes::from(vec![b'x'; 20])).unwrap();
-        encoder.push(&mut out, Bytes::new()).unwrap();
-        let trailers = headers(&[("x-t", "1"), ("x-u", "1"), ("content-length", "1")]);
-        encoder.finish(&mut out, Some(&trailers)).unwrap();
-        let expected = b"14\r\nxxxxxxxxxxxxxxxxxxxx\r\n0\r\nx-t: 1\r\n\r\n";
-        assert_eq!(&out.collected[..], expected);
     }
 
     #[test]

@@ -7,8 +7,10 @@
 //! Messages whose framing can be read in more than one way are refused, not repaired: that is where smuggling begins
 //! (RFC 9112 section 11.2). What is sent is framed anew.
 
+mod body_encoder;
 mod chunked;
 mod client;
+mod date;
 mod encode;
 mod error;
 mod framing;
