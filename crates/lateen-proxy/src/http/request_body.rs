@@ -373,6 +373,25 @@ impl Pass {
     }
 }
 
+impl RequestBody {
+    /// The body from its beginning, for another connection; nothing when what was read of it is gone.
+    pub(crate) fn rewound(self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(self),
+            Self::Copied(ref body) => body.is_untouched().then_some(self),
+            Self::Pass(pass) if !pass.begun => Some(Self::Pass(pass)),
+            Self::Pass(mut pass) => {
+                let is_current = {
+                    let inner = pass.source.inner.borrow();
+                    inner.replayable && inner.passes == pass.number
+                };
+                (pass.position, pass.begun, pass.trailers_sent) = Default::default();
+                is_current.then_some(Self::Pass(pass))
+            }
+        }
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;

@@ -179,6 +179,11 @@ impl CopiedBody {
         }
     }
 
+    /// Whether nothing of it was read.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.position == Position::default()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0 && self.trailers.is_none()
     }

@@ -123,8 +123,10 @@ impl Client {
             Ok(received) => received,
             Err(error) => {
                 let state = &mut *self.state.borrow_mut();
-                let unsent = state.upload.take().filter(|_| state.io.sent == 0);
-                let unsent = unsent.map(|upload| upload.body);
+                // What went wrong with the body would go wrong again.
+                let is_unsent = state.io.sent == 0 && matches!(error, Error::Io(_));
+                let unsent = state.upload.take().filter(|_| is_unsent);
+                let unsent = unsent.and_then(|upload| upload.body.rewound());
                 return Err(Unanswered { error, unsent });
             }
         };

@@ -14,6 +14,7 @@ mod detect;
 mod fault;
 mod header_mutation;
 mod http;
+mod http1;
 mod limits;
 mod mirror;
 mod names;

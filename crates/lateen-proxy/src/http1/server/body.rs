@@ -30,7 +30,7 @@ impl Body for ServerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut state = self.state.borrow_mut();
-        if state.message != self.message {
+        if state.message != self.message || state.broken {
             return Poll::Ready(Some(Err(Error::Over)));
         }
         state.poll_body(context)
