@@ -92,11 +92,12 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    if tail.expired(context) {
+    let late = || {
         let error = "the time for the response is over".into();
-        return (Poll::Ready(Some(Err(error))), true);
-    }
+        (Poll::Ready(Some(Err(error))), true)
+    };
     match Pin::new(&mut *body).poll_frame(context) {
+        Poll::Pending if tail.expired(context) => late(),
         Poll::Pending => (Poll::Pending, false),
         Poll::Ready(None) => {
             tail.upstream_complete();
@@ -116,6 +117,8 @@ where
             let ended = body.is_end_stream();
             if ended {
                 tail.upstream_complete();
+            } else if tail.is_late() {
+                return late();
             }
             (Poll::Ready(Some(Ok(frame))), ended)
         }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::codec;
 use super::exchange;
+use super::gate::Gated;
 use super::io::Downstream;
 use super::local::LocalExecutor;
 use super::manager::{Codec, HttpManager};
@@ -171,6 +172,7 @@ pub(crate) async fn serve(
             most_fields: state.manager.limits.headers,
             most_bytes: codec::HTTP1_BUFFER,
             head_time: state.manager.limits.head.unwrap_or(HEAD_TIMEOUT),
+            write_time: state.manager.stream_idle_timeout,
             accepts_http_10: state.manager.accept_http_10,
         };
         let server = Server::new(stream, prefix, settings, stats.clone());
@@ -219,6 +221,20 @@ async fn is_http2(
     }
 }
 
+/// What ends a connection sooner or later.
+enum Event {
+    /// The listener changed.
+    Changed,
+    /// The process wants connections to end within this time.
+    Drain(Duration),
+    /// It has served as many requests as it may.
+    UsedUp,
+    /// It is as old as it may be.
+    OfAge,
+    /// It is time to look at limits.
+    Wake,
+}
+
 /// Runs the codec; drains when the filter chain is replaced or the process ends; ends when idle for too long.
 /// `shut_down` asks the codec to end after what is in progress.
 async fn drive<C: Future>(
@@ -249,24 +265,39 @@ async fn drive<C: Future>(
             (Some(one), Some(two)) => Some(one.min(two)),
             (one, two) => one.or(two),
         };
-        // How long it goes on, and whether the proxy wants it to end rather than the connection's own limits.
-        let (drain_in, told) = tokio::select! {
+        // Polled only when one of these happens, which is not once in a request.
+        let (goes_on, age_end) = (shut_down_at.is_none(), of_age);
+        let events = pin!(async {
+            tokio::select! {
+                Ok(()) = changed.changed(), if goes_on => Event::Changed,
+                Ok(_) = draining.wait_for(|draining| *draining), if goes_on => {
+                    Event::Drain(PROCESS_DRAIN)
+                }
+                Ok(_) = leaving.wait_for(|leaving| leaving.concerns(inbound)), if !came_late && goes_on => {
+                    Event::Drain(state.worker.shared.drain_time)
+                }
+                () = state.used_up.notified(), if goes_on => Event::UsedUp,
+                () = sleep_until(age_end), if age_end.is_some() && goes_on => Event::OfAge,
+                () = sleep_until(wake) => Event::Wake,
+            }
+        });
+        let event = tokio::select! {
+            biased;
             output = codec.as_mut() => return output,
-            Ok(()) = changed.changed(), if shut_down_at.is_none() => {
-                if slot.has_chain(chain) { continue }
-                (CHAIN_DRAIN, true)
-            }
-            Ok(_) = draining.wait_for(|draining| *draining), if shut_down_at.is_none() => (PROCESS_DRAIN, true),
-            Ok(_) = leaving.wait_for(|leaving| leaving.concerns(inbound)), if !came_late && shut_down_at.is_none() => {
-                (state.worker.shared.drain_time, true)
-            }
-            () = state.used_up.notified(), if shut_down_at.is_none() => (state.manager.limits.drain, false),
-            () = sleep_until(of_age), if of_age.is_some() && shut_down_at.is_none() => {
+            event = Gated::new(events) => event,
+        };
+        // How long it goes on, and whether the proxy wants it to end rather than the connection's own limits.
+        let (drain_in, told) = match event {
+            Event::Changed if slot.has_chain(chain) => continue,
+            Event::Changed => (CHAIN_DRAIN, true),
+            Event::Drain(time) => (time, true),
+            Event::UsedUp => (state.manager.limits.drain, false),
+            Event::OfAge => {
                 of_age = None;
                 state.manager.stats.here().cx_max_duration.inc();
                 (state.manager.limits.drain, false)
             }
-            () = sleep_until(wake) => {
+            Event::Wake => {
                 let now = Instant::now();
                 let drained = shut_down_at.is_some_and(|at| at <= now);
                 let idle = idle_end.is_some_and(|end| end <= now) && state.requests.get() == 0;

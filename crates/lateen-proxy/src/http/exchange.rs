@@ -454,9 +454,9 @@ impl Exchange {
         }
         self.record.head = Some(self.head).filter(|_| !self.unknown);
         let idle = match &answer.content {
-            Content::Upstream(_) | Content::Slow(_) => manager
-                .stream_idle_timeout
-                .map(|limit| (limit, Box::pin(tokio::time::sleep(limit)))),
+            Content::Upstream(_) | Content::Slow(_) => {
+                manager.stream_idle_timeout.map(|limit| (limit, None))
+            }
             _ => None,
         };
         let mut response = Response::new(ResponseBody {
@@ -466,10 +466,7 @@ impl Exchange {
                 connection: self.connection,
                 source: self.source,
                 upstream: answer.hold,
-                deadline: answer.deadline.map(|deadline| {
-                    let timer = tokio::time::sleep_until(deadline.at);
-                    (deadline, Box::pin(timer))
-                }),
+                deadline: answer.deadline.map(|deadline| (deadline, None)),
                 idle,
                 fault: self.fault,
             }),

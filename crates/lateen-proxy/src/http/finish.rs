@@ -24,10 +24,11 @@ pub(crate) struct Tail {
     pub(crate) connection: Rc<HttpConnection>,
     pub(crate) source: Option<Rc<RequestSource>>,
     pub(crate) upstream: Option<UpstreamHold>,
-    /// When the response must be complete.
-    pub(crate) deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
+    /// When the response must be complete, and the timer for it. Timers are made when there is something to wait for,
+    /// which most responses never have.
+    pub(crate) deadline: Option<(Deadline, Option<Pin<Box<Sleep>>>)>,
     /// Time without progress, and the timer for it.
-    pub(crate) idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    pub(crate) idle: Option<(Duration, Option<Pin<Box<Sleep>>>)>,
     /// A fault was injected into the request.
     #[allow(dead_code, reason = "it counts until it is dropped")]
     pub(crate) fault: Option<ActiveFault>,
@@ -67,23 +68,44 @@ impl UpstreamHold {
 }
 
 impl Tail {
-    /// Whether one of the timers has run out.
-    pub(crate) fn expired(&mut self, context: &mut Context<'_>) -> bool {
-        if let Some((deadline, timer)) = &mut self.deadline
-            && timer.as_mut().poll(context).is_ready()
-        {
-            let (flag, details) = if deadline.of_stream {
-                (Flags::DURATION_TIMEOUT, "max_duration_timeout")
-            } else {
-                (Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
-            };
-            self.record.flags.set(flag);
-            self.record.details = details.into();
-            self.upstream = None;
+    /// Whether the response takes too long, though it goes on.
+    pub(crate) fn is_late(&mut self) -> bool {
+        let late = |(deadline, _): &(Deadline, _)| deadline.at <= Instant::now();
+        if self.deadline.as_ref().is_some_and(late) {
+            self.give_up_late();
             return true;
         }
-        if let Some((_, timer)) = &mut self.idle
-            && timer.as_mut().poll(context).is_ready()
+        false
+    }
+
+    fn give_up_late(&mut self) {
+        let of_stream = |(deadline, _): &(Deadline, _)| deadline.of_stream;
+        let (flag, details) = if self.deadline.as_ref().is_some_and(of_stream) {
+            (Flags::DURATION_TIMEOUT, "max_duration_timeout")
+        } else {
+            (Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout")
+        };
+        self.record.flags.set(flag);
+        self.record.details = details.into();
+        self.upstream = None;
+    }
+
+    /// Whether waiting for more has taken too long.
+    pub(crate) fn expired(&mut self, context: &mut Context<'_>) -> bool {
+        if let Some((deadline, timer)) = &mut self.deadline {
+            let timer =
+                timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.at)));
+            if timer.as_mut().poll(context).is_ready() {
+                self.give_up_late();
+                return true;
+            }
+        }
+        if let Some((limit, timer)) = &mut self.idle
+            && timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(*limit)))
+                .as_mut()
+                .poll(context)
+                .is_ready()
         {
             self.record.flags.set(Flags::STREAM_IDLE_TIMEOUT);
             self.record.details = "stream_idle_timeout".into();
@@ -95,7 +117,7 @@ impl Tail {
 
     /// Something was sent: the idle timer starts again.
     pub(crate) fn progress(&mut self) {
-        if let Some((limit, timer)) = &mut self.idle {
+        if let Some((limit, Some(timer))) = &mut self.idle {
             timer.as_mut().reset(Instant::now() + *limit);
         }
     }

@@ -51,6 +51,17 @@ pub(super) struct Forwarded {
     pub(super) deadline: Option<Deadline>,
 }
 
+/// Which limit ended a request.
+#[derive(Debug, Clone, Copy)]
+enum Expired {
+    /// The time for the response.
+    Response,
+    /// That without progress.
+    Idle,
+    /// That of the whole stream.
+    Stream,
+}
+
 /// Carries out the decision.
 pub(super) async fn forward(
     exchange: &mut Exchange,
@@ -105,55 +116,68 @@ pub(super) async fn forward(
         .or(exchange.connection.manager.stream_idle_timeout);
     let idle = idle.filter(|time| !time.is_zero());
     let source = exchange.source.clone();
-    let deadline = std::cell::Cell::new(None);
-    // The time for the response begins when the request is complete.
-    let expired = async {
-        let Some(time) = timeout else {
-            return std::future::pending().await;
-        };
-        if let Some(source) = &source {
-            source.ended().await;
-        }
-        let at = Instant::now() + time;
-        deadline.set(Some(at));
-        tokio::time::sleep_until(at).await;
-    };
     let ends = stream_limit(exchange, plan).map(|limit| Deadline {
         at: Instant::from_std(exchange.record.started) + limit,
         of_stream: true,
     });
-    let ended = async {
-        match ends {
-            Some(deadline) => tokio::time::sleep_until(deadline.at).await,
-            None => std::future::pending().await,
-        }
+    let deadline = std::cell::Cell::new(None);
+    let now = Instant::now();
+    // The time for the response begins when the request is complete, which without a body is now.
+    let at_once = timeout.filter(|_| source.is_none()).map(|time| now + time);
+    deadline.set(at_once);
+    let limits = [
+        at_once.map(|at| (at, Expired::Response)),
+        idle.map(|time| (now + time, Expired::Idle)),
+        ends.map(|deadline| (deadline.at, Expired::Stream)),
+    ];
+    let first = limits.into_iter().flatten().min_by_key(|(at, _)| *at);
+    let expired = async {
+        let Some((at, limit)) = first else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep_until(at).await;
+        limit
     };
-    let stalled = async {
-        match idle {
-            Some(time) => tokio::time::sleep(time).await,
-            None => std::future::pending().await,
-        }
+    let late = async {
+        let (Some(source), Some(time)) = (&source, timeout) else {
+            return std::future::pending().await;
+        };
+        source.ended().await;
+        let at = Instant::now() + time;
+        deadline.set(Some(at));
+        tokio::time::sleep_until(at).await;
+        Expired::Response
     };
-    let stats = cluster.shared.clone();
-    let mut forwarded = tokio::select! {
-        result = attempts(exchange, plan, &cluster, &wish, (timeout, per_try)) => match result {
-            // Whatever the endpoint made of it, it is the client's fault.
-            Err(_) if source.as_deref().is_some_and(RequestSource::is_malformed) => {
-                return Err(LocalReply::refusal(Refusal::Malformed(Malformed::Chunk)));
-            }
-            result => result?,
-        },
-        () = expired => {
-            stats.stats.here().rq_timeout.inc();
-            if exchange.trying && let Some(host) = &exchange.record.upstream {
+    let result = tokio::select! {
+        biased;
+        result = attempts(exchange, plan, &cluster, &wish, (timeout, per_try)) => Ok(result),
+        limit = expired => Err(limit),
+        limit = late => Err(limit),
+    };
+    let mut forwarded = match result {
+        // Whatever the endpoint made of it, it is the client's fault.
+        Ok(Err(_)) if source.as_deref().is_some_and(RequestSource::is_malformed) => {
+            return Err(LocalReply::refusal(Refusal::Malformed(Malformed::Chunk)));
+        }
+        Ok(result) => result?,
+        Err(Expired::Response) => {
+            cluster.shared.stats.here().rq_timeout.inc();
+            if exchange.trying
+                && let Some(host) = &exchange.record.upstream
+            {
                 let connected = exchange.record.upstream_local.is_some();
-                let event = Event::LocalFailure { status: 504, connected };
+                let event = Event::LocalFailure {
+                    status: 504,
+                    connected,
+                };
                 report(&exchange.connection.worker, &cluster, host, event);
             }
             return Err(LocalReply::timeout("response_timeout"));
         }
-        () = stalled => return Err(LocalReply::stream_idle(received(source.as_deref()))),
-        () = ended => return Err(LocalReply::stream_too_long(received(source.as_deref()))),
+        Err(Expired::Idle) => return Err(LocalReply::stream_idle(received(source.as_deref()))),
+        Err(Expired::Stream) => {
+            return Err(LocalReply::stream_too_long(received(source.as_deref())));
+        }
     };
     let of_response = deadline.get().map(|at| Deadline {
         at,

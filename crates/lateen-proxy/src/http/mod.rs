@@ -14,6 +14,7 @@ pub(crate) mod filter;
 pub(crate) mod finish;
 mod forward;
 mod forwarded;
+mod gate;
 pub(crate) mod head;
 pub(crate) mod held;
 mod hop;

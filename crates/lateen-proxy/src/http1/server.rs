@@ -11,12 +11,13 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode, Version, header};
 use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep};
 
 use body::State;
 
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) most_bytes: usize,
     /// Time for a head that was begun.
     pub(crate) head_time: Duration,
+    /// Time in which a client has to take something of a response.
+    pub(crate) write_time: Option<Duration>,
     /// HTTP/1.0 is spoken, too.
     pub(crate) accepts_http_10: bool,
 }
@@ -210,7 +213,7 @@ impl Server {
             encoder
         };
         let mut body = Some(body).filter(|_| !encoder.is_complete());
-        let mut failed = None;
+        let (mut failed, mut stalled) = (None, Stall::default());
         std::future::poll_fn(|context| {
             loop {
                 let mut waits = false;
@@ -227,7 +230,10 @@ impl Server {
                     }
                 }
                 let state = &mut *self.state.borrow_mut();
-                ready!(state.io.poll_flush(context))?;
+                if state.io.poll_flush(context)?.is_pending() {
+                    let limit = self.settings.write_time;
+                    return stalled.poll(limit, state.io.sent, context).map(Err);
+                }
                 if body.is_none() {
                     return Poll::Ready(failed.take().map_or(Ok(()), Err));
                 }
@@ -292,6 +298,38 @@ impl Server {
         if self.respond(response, &asked, false).await.is_ok() {
             self.close().await;
         }
+    }
+}
+
+/// The time since a client took something.
+#[derive(Default)]
+struct Stall {
+    sent: u64,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    /// Returns when it is too long. To be called when the socket takes nothing more.
+    fn poll(
+        &mut self,
+        limit: Option<Duration>,
+        sent: u64,
+        context: &mut Context<'_>,
+    ) -> Poll<Error> {
+        let Some(limit) = limit else {
+            return Poll::Pending;
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if self.sent != sent {
+            self.sent = sent;
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        timer
+            .as_mut()
+            .poll(context)
+            .map(|()| Error::Io(io::ErrorKind::TimedOut.into()))
     }
 }
 
