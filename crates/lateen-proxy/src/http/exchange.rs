@@ -104,9 +104,32 @@ async fn handle(
     let limit = exchange.connection.manager.limits.request;
     let answer = match problem {
         Some(reply) => exchange.local(reply),
-        None => exchange.route_in_time(limit).await,
+        None => {
+            let mut waited = Waited {
+                exchange: &mut exchange,
+                is_answered: false,
+            };
+            let answer = waited.exchange.route_in_time(limit).await;
+            waited.is_answered = true;
+            drop(waited);
+            answer
+        }
     };
     exchange.finish(answer)
+}
+
+/// A request that somebody waits for. When it is dropped without an answer, the client has left.
+struct Waited<'e> {
+    exchange: &'e mut Exchange,
+    is_answered: bool,
+}
+
+impl Drop for Waited<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.exchange.abandon();
+        }
+    }
 }
 
 /// Answers what is no request.
@@ -413,6 +436,23 @@ impl Exchange {
             self.record.response_headers = headers.clone();
             level.response.add(headers, &self.record);
         }
+    }
+
+    /// Ends the request without a response, which nobody would see.
+    fn abandon(&mut self) {
+        let unused = Record::new(self.connection.info.clone());
+        let mut tail = Tail {
+            record: std::mem::replace(&mut self.record, unused),
+            connection: self.connection.clone(),
+            source: self.source.take(),
+            upstream: None,
+            deadline: None,
+            idle: None,
+            fault: self.fault.take(),
+        };
+        tail.record.status = 0;
+        tail.record.head = Some(std::mem::replace(&mut self.head, Head::unknown()));
+        tail.finish(true);
     }
 
     /// The response with everything that holds on to it.

@@ -160,7 +160,9 @@ impl Tail {
         }
         record.duration = Some(record.started.elapsed());
         let stats = self.connection.manager.stats.here();
-        stats.response(record.status);
+        if record.status > 0 {
+            stats.response(record.status);
+        }
         let duration = record.duration.unwrap_or_default();
         stats.rq_time.observe(duration.as_millis() as u64);
         // What the cluster answered; what the proxy answers itself took the cluster no time.

@@ -85,12 +85,12 @@ mod tests {
         let mut poll = || Pin::new(&mut gated).poll(&mut Context::from_waker(Waker::noop()));
         for expected in [1, 1, 2, 2] {
             if polls.get() == 1 && expected == 2 {
-                waker.take().map(Waker::wake);
+                waker.take().unwrap().wake();
             }
             assert!(poll().is_pending());
             assert_eq!(polls.get(), expected);
         }
-        waker.take().map(Waker::wake);
+        waker.take().unwrap().wake();
         assert!(poll().is_ready());
     }
 }

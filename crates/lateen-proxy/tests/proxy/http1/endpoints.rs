@@ -162,13 +162,22 @@ fn a_client_that_leaves_ends_its_request() {
         stream.read_to_end(&mut more)?;
         Ok(b"ended".to_vec())
     });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
     let mut proxy = Proxy::start(1);
     proxy.cluster("one", &[script.address], json!({}));
-    let address = proxy.http(json!([to("one", json!({ "timeout": "0s" }))]), json!({}));
+    let log = json!([{ "name": "file", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path": path,
+        "logFormat": { "textFormatSource": {
+            "inlineString": "%REQ(:METHOD)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED%\n",
+        }},
+    }}]);
+    let route = to("one", json!({ "timeout": "0s" }));
+    let address = proxy.http(json!([route]), json!({ "accessLog": log }));
     for request in [
         "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
-        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\na",
     ] {
         let mut client = Client::connect(address);
         client.0.write_all(request.as_bytes()).unwrap();
@@ -176,4 +185,16 @@ fn a_client_that_leaves_ends_its_request() {
         drop(client);
         assert_eq!(script.next(), b"ended", "{request}");
     }
+    let lines =
+        "GET 0 DC downstream_remote_disconnect 0\nPOST 0 DC downstream_remote_disconnect 3\n";
+    eventually(|| std::fs::read_to_string(&path).is_ok_and(|text| text == lines));
+    let gauge = "envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix=\"test\"} 0";
+    assert!(proxy.engine.metrics().contains(gauge));
+    // One that leaves in the middle of its request, too.
+    let mut client = Client::connect(address);
+    let half = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\na";
+    client.0.write_all(half).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    drop(client);
+    assert_eq!(script.next(), b"ended");
 }
