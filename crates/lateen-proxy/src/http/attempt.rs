@@ -172,6 +172,15 @@ fn report_attempt(
 ) {
     let event = match result {
         Ok((response, _)) => Some(Event::Response(outlier_status(&exchange.head, response))),
+        // An endpoint is not to blame for a request that broke off.
+        Err(_)
+            if exchange
+                .source
+                .as_ref()
+                .is_some_and(|source| source.fault().is_some()) =>
+        {
+            None
+        }
         Err(error) => error.event(exchange.record.upstream_local.is_some()),
     };
     if let Some(event) = event {

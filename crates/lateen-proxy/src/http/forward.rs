@@ -18,7 +18,7 @@ use super::exchange::{Exchange, mutate_request, target};
 use super::finish::{Deadline, UpstreamHold};
 use super::incoming::Incoming;
 use super::reply::LocalReply;
-use super::request_body::RequestSource;
+use super::request_body::{BodyFault, RequestSource};
 use super::retry::attempts;
 use super::{hop, shadow};
 use crate::balancing::Wish;
@@ -156,10 +156,16 @@ pub(super) async fn forward(
     };
     let mut forwarded = match result {
         // Whatever the endpoint made of it, it is the client's fault.
-        Ok(Err(_)) if source.as_deref().is_some_and(RequestSource::is_malformed) => {
-            return Err(LocalReply::refusal(Refusal::Malformed(Malformed::Chunk)));
+        Ok(Err(reply)) => {
+            return Err(match source.as_deref().and_then(RequestSource::fault) {
+                None => reply,
+                Some(BodyFault::Malformed) => {
+                    LocalReply::refusal(Refusal::Malformed(Malformed::Chunk))
+                }
+                Some(BodyFault::Left) => LocalReply::client_left(),
+            });
         }
-        Ok(result) => result?,
+        Ok(Ok(forwarded)) => forwarded,
         Err(Expired::Response) => {
             cluster.shared.stats.here().rq_timeout.inc();
             if exchange.trying

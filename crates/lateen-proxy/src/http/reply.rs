@@ -236,6 +236,15 @@ impl LocalReply {
         reply
     }
 
+    /// The client left in the middle of its request. Only logs see this.
+    pub(crate) fn client_left() -> Self {
+        let flags = Flags::DOWNSTREAM_TERMINATION;
+        let details = "downstream_remote_disconnect";
+        let mut reply = Self::new(StatusCode::BAD_REQUEST, "", flags, details);
+        reply.close = true;
+        reply
+    }
+
     /// The head is larger than allowed.
     pub(crate) fn headers_too_large() -> Self {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;

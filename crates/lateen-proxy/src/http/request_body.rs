@@ -28,6 +28,25 @@ pub(crate) enum ReadAheadError {
     NoRoom,
 }
 
+/// What a client did whose body has no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyFault {
+    /// It broke the rules for bodies.
+    Malformed,
+    /// It left, or gave the request up.
+    Left,
+}
+
+impl BodyFault {
+    fn of(error: &IncomingError) -> Self {
+        if error.is_malformed() {
+            Self::Malformed
+        } else {
+            Self::Left
+        }
+    }
+}
+
 /// Most bytes of a request that are kept to send them again.
 pub(super) const REPLAY_LIMIT: usize = 1 << 20;
 
@@ -55,8 +74,8 @@ struct Source {
     held: Option<Held>,
     /// Everything that was read is in `kept`.
     replayable: bool,
-    /// It does not keep to the rules, so that nobody knows where it ends.
-    malformed: bool,
+    /// Why it has no end.
+    fault: Option<BodyFault>,
     done: bool,
     trailers: Option<HeaderMap>,
     received: u64,
@@ -91,7 +110,7 @@ impl RequestSource {
                 kept: Kept::default(),
                 held: None,
                 replayable: may_replay && fits,
-                malformed: false,
+                fault: None,
                 done: false,
                 trailers: None,
                 received: 0,
@@ -119,12 +138,12 @@ impl RequestSource {
     /// Whether another pass would see the same bytes.
     pub(crate) fn can_replay(&self) -> bool {
         let inner = self.inner.borrow();
-        !inner.malformed && (inner.replayable || inner.received == 0)
+        inner.fault.is_none() && (inner.replayable || inner.received == 0)
     }
 
-    /// Whether the client broke the rules for bodies.
-    pub(crate) fn is_malformed(&self) -> bool {
-        self.inner.borrow().malformed
+    /// What the client did wrong, if the body broke off.
+    pub(crate) fn fault(&self) -> Option<BodyFault> {
+        self.inner.borrow().fault
     }
 
     /// Stops keeping bytes: no further pass will be made.
@@ -337,7 +356,7 @@ impl Pass {
                 }
                 // What is missing will not come, so there is nothing to send again.
                 inner.replayable = false;
-                inner.malformed = error.is_malformed();
+                inner.fault = Some(BodyFault::of(&error));
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(Some(Ok(frame))) => {

@@ -18,7 +18,7 @@ use super::encode::{self, Announced, OutgoingHead};
 use super::error::{Error, Malformed};
 use super::framing::{Decoder, keeps_alive};
 use super::io::Io;
-use super::parse::{self, ResponseHead};
+use super::parse::{self, HeadSearch, ResponseHead};
 use super::tunnel::{HasIo, Tunnel};
 use crate::http::codec;
 use crate::http::request_body::RequestBody;
@@ -77,12 +77,7 @@ impl Client {
     /// that it cannot. `waker` is woken when that happens.
     pub(crate) fn is_reusable(&self, waker: &Waker) -> bool {
         let state = &mut *self.state.borrow_mut();
-        state.reusable
-            && state.io.received.is_empty()
-            && state
-                .io
-                .poll_fill(&mut Context::from_waker(waker))
-                .is_pending()
+        state.reusable && state.io.is_silent(&mut Context::from_waker(waker))
     }
 
     /// Frees memory that an idle connection does not need.
@@ -104,7 +99,7 @@ impl Client {
             unsent: None,
         };
         self.state.borrow_mut().begin(&head, body).map_err(failed)?;
-        let mut informational = 0;
+        let (mut informational, mut search) = (0, HeadSearch::default());
         let received = std::future::poll_fn(|context| {
             let state = &mut *self.state.borrow_mut();
             match state.poll_upload(context) {
@@ -117,7 +112,7 @@ impl Client {
             if state.io.sent == 0 {
                 return Poll::Pending;
             }
-            state.poll_head(context, &mut informational, head.upgrades)
+            state.poll_head(context, &mut search, &mut informational, head.upgrades)
         });
         let received = match received.await {
             Ok(received) => received,
@@ -207,11 +202,12 @@ impl State {
     fn poll_head(
         &mut self,
         context: &mut Context<'_>,
+        search: &mut HeadSearch,
         informational: &mut u32,
         upgrades: bool,
     ) -> Poll<Result<ResponseHead, Error>> {
         loop {
-            if !self.io.received.is_empty() {
+            if search.is_worth_a_look(&self.io.received) {
                 match parse::response(&mut self.io.received, codec::MOST_HEADERS)? {
                     Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                         return Poll::Ready(match upgrades {
@@ -224,14 +220,15 @@ impl State {
                         if *informational > MOST_INFORMATIONAL {
                             return Poll::Ready(Err(Malformed::Head.into()));
                         }
+                        *search = HeadSearch::default();
                         continue;
                     }
                     Some(head) => return Poll::Ready(Ok(head)),
-                    None if self.io.received.len() >= codec::HTTP1_BUFFER => {
-                        return Poll::Ready(Err(Malformed::TooLarge.into()));
-                    }
                     None => {}
                 }
+            }
+            if self.io.received.len() >= codec::HTTP1_BUFFER {
+                return Poll::Ready(Err(Malformed::TooLarge.into()));
             }
             if ready!(self.io.poll_fill(context))? == 0 {
                 return Poll::Ready(Err(Error::Ended));

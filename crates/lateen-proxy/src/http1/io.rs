@@ -126,6 +126,16 @@ impl Io {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Whether the peer neither sends nor ends. What it sends is lost, as nobody asked for it.
+    pub(super) fn is_silent(&mut self, context: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        let stream = Pin::new(&mut self.stream);
+        self.received.is_empty()
+            && stream
+                .poll_read(context, &mut ReadBuf::new(&mut byte))
+                .is_pending()
+    }
+
     /// Tells the peer that nothing more comes.
     pub(super) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)

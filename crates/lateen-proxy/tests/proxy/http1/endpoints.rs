@@ -165,7 +165,13 @@ fn a_client_that_leaves_ends_its_request() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let mut proxy = Proxy::start(1);
-    proxy.cluster("one", &[script.address], json!({}));
+    let outliers =
+        json!({ "consecutive5xx": 1, "consecutiveGatewayFailure": 1, "maxEjectionPercent": 100 });
+    proxy.cluster(
+        "one",
+        &[script.address],
+        json!({ "outlierDetection": outliers }),
+    );
     let log = json!([{ "name": "file", "typedConfig": {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
         "path": path,
@@ -190,11 +196,15 @@ fn a_client_that_leaves_ends_its_request() {
     eventually(|| std::fs::read_to_string(&path).is_ok_and(|text| text == lines));
     let gauge = "envoy_http_downstream_rq_active{envoy_http_conn_manager_prefix=\"test\"} 0";
     assert!(proxy.engine.metrics().contains(gauge));
-    // One that leaves in the middle of its request, too.
+    // One that leaves in the middle of its request, too, and the endpoint is not to blame.
     let mut client = Client::connect(address);
     let half = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\na";
     client.0.write_all(half).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     drop(client);
     assert_eq!(script.next(), b"ended");
+    let line = "POST 400 DC downstream_remote_disconnect 1\n";
+    eventually(|| std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with(line)));
+    let ejections = "envoy_cluster_outlier_detection_ejections_active{cluster_name=\"one\"} 0";
+    assert!(proxy.engine.metrics().contains(ejections));
 }
