@@ -5,8 +5,22 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Those that always are, whatever `connection` names.
+static HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+];
+
 /// Removes them, and the headers that `connection` names. With `upgrade`, the two headers of an upgrade are put back.
 pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<&str>) {
+    // Most messages have none of them.
+    if upgrade.is_none() && !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -23,14 +37,7 @@ pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<&str>) {
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::TE,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-    ] {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
     // gRPC needs to know that trailers are understood.

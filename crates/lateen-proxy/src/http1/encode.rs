@@ -146,7 +146,18 @@ pub(super) fn request(
     out.put_slice(b" HTTP/1.1\r\nhost: ");
     out.put_slice(authority.as_bytes());
     out.put_slice(b"\r\n");
-    fields(out, headers);
+    for (name, value) in headers {
+        // The host was written, and may not stand there twice.
+        if ![
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+            header::HOST,
+        ]
+        .contains(name)
+        {
+            field(out, name, value);
+        }
+    }
     let given = content_length(headers)?;
     let encoder = match known_length(given, body)? {
         // Methods that usually have no body need not say that there is none (RFC 9110 section 8.6).
@@ -279,6 +290,12 @@ mod tests {
                 &[CL],
                 Announced::Unknown,
                 Some("content-length: 3\r\n"),
+            ),
+            (
+                Method::GET,
+                &[("host", "b"), ("transfer-encoding", "gzip")],
+                Announced::Empty,
+                Some(""),
             ),
             (Method::GET, &[CL], Announced::Empty, None),
             (Method::GET, &[CL], Announced::Length(4), None),

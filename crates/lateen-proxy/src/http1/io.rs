@@ -5,8 +5,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -134,6 +136,11 @@ impl Io {
             && stream
                 .poll_read(context, &mut ReadBuf::new(&mut byte))
                 .is_pending()
+    }
+
+    /// Lets the peer see that the connection broke, when it is dropped.
+    pub(super) fn break_off(&self) {
+        let _ = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
     }
 
     /// Tells the peer that nothing more comes.

@@ -226,6 +226,9 @@ impl Server {
                         Err(error) => {
                             // The client gets what there is, and sees that it is not all.
                             (body, failed) = (None, Some(error));
+                            if matches!(encoder, BodyEncoder::UntilClose) {
+                                self.state.borrow().io.break_off();
+                            }
                         }
                     }
                 }

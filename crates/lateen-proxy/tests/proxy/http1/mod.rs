@@ -174,3 +174,24 @@ fn old_clients_are_answered_until_the_end() {
     let body = "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(Client::connect(address).send(body).unwrap().status, 400);
 }
+
+#[test]
+fn old_clients_see_that_a_response_broke_off() {
+    let script = Script::start(|mut stream, _| {
+        read_head(&mut stream)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n")?;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        Ok(Vec::new())
+    });
+    let mut proxy = Proxy::start(1);
+    proxy.cluster("one", &[script.address], json!({}));
+    let options = json!({ "httpProtocolOptions": { "acceptHttp10": true } });
+    let address = proxy.http(json!([to("one", json!({}))]), options);
+    let mut client = Client::connect(address);
+    client
+        .0
+        .write_all(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let broken = client.0.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
+}
