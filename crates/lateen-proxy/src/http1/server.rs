@@ -115,6 +115,17 @@ impl Server {
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes> + Unpin,
     {
+        let ended = self.run(service).await;
+        // Nobody shall keep the socket open for a body that will not come.
+        self.state.borrow_mut().take_body();
+        ended
+    }
+
+    async fn run<F, B>(&self, service: impl Fn(Arrived) -> F) -> Ended
+    where
+        F: Future<Output = Response<B>>,
+        B: Body<Data = Bytes> + Unpin,
+    {
         loop {
             let head = match self.head().await {
                 Ok(Some(head)) => head,

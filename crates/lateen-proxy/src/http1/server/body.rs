@@ -33,7 +33,18 @@ impl Body for ServerBody {
         if state.message != self.message || state.broken {
             return Poll::Ready(Some(Err(Error::Over)));
         }
-        state.poll_body(context)
+        let polled = state.poll_body(context);
+        if polled.is_pending() {
+            let waker = context.waker();
+            if !state
+                .reader
+                .as_ref()
+                .is_some_and(|reader| reader.will_wake(waker))
+            {
+                state.reader = Some(waker.clone());
+            }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -67,6 +78,8 @@ pub(super) struct State {
     pub(super) message: u64,
     /// Who waits for the end of the body, to see when the client leaves.
     waiting: Option<Waker>,
+    /// Who waits for the next part of the body.
+    reader: Option<Waker>,
 }
 
 impl HasIo for State {
@@ -84,6 +97,7 @@ impl State {
             broken: false,
             message: 0,
             waiting: None,
+            reader: None,
         }
     }
 
@@ -94,6 +108,14 @@ impl State {
         self.broken = false;
         self.message += 1;
         self.message
+    }
+
+    /// Takes the body from whoever may still read it, which another task may do for an HTTP/2 endpoint.
+    pub(super) fn take_body(&mut self) {
+        self.message += 1;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
     }
 
     /// Returns when the client left, which is watched while nothing else reads.

@@ -28,8 +28,7 @@ impl Server {
             if state.decoder.is_done() {
                 return true;
             }
-            // Whoever may still read it is too late.
-            state.message += 1;
+            state.take_body();
             if state.decoder.left().is_some_and(|left| left > MOST_DRAINED) {
                 return false;
             }

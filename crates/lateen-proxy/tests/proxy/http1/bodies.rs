@@ -233,3 +233,64 @@ fn an_answer_may_come_before_the_request_is_complete() {
         assert_eq!((answer.status, answer.body.as_str()), (413, "no"));
     }
 }
+
+/// An HTTP/2 endpoint that answers at once, and never reads a body.
+fn deaf() -> std::net::SocketAddr {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = hyper::service::service_fn(|request| async move {
+                    // It is kept, so that the stream is not reset.
+                    std::mem::forget::<hyper::Request<hyper::body::Incoming>>(request);
+                    let body = Full::new(Bytes::from_static(b"early"));
+                    Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+                });
+                let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(connection);
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn a_body_that_an_http2_endpoint_does_not_want_keeps_no_socket() {
+    let mut proxy = Proxy::start(1);
+    let options = json!({ "typedExtensionProtocolOptions": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicitHttpConfig": { "http2ProtocolOptions": {} },
+        },
+    }});
+    proxy.cluster("one", &[deaf()], options);
+    let address = proxy.http(json!([to("one", json!({}))]), json!({}));
+    for (length, goes_on) in [(9_000_000, false), (5, true)] {
+        let mut client = Client::connect(address);
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nab");
+        assert_eq!(client.send(&head).unwrap().body, "early");
+        if goes_on {
+            client.0.write_all(b"cde").unwrap();
+            assert_eq!(client.get("/", &[]).unwrap().body, "early");
+        } else {
+            assert!(client.is_closed());
+            let gauge =
+                "envoy_http_downstream_cx_active{envoy_http_conn_manager_prefix=\"test\"} 0";
+            crate::support::eventually(|| proxy.engine.metrics().contains(gauge));
+            // It is closed, not only shut down: writing is answered by a reset.
+            let gone = |client: &mut Client| client.0.write_all(b"more").is_err();
+            crate::support::eventually(|| gone(&mut client));
+        }
+    }
+}
