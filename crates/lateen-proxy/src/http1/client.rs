@@ -1,7 +1,7 @@
 //! The side of endpoints: a connection that carries one exchange after the other.
 //!
-//! No task stands behind it. Who waits for the response sends the request meanwhile, and who reads the response's body
-//! sends what is left of the request's.
+//! No task stands behind it: who waits for the response sends the request meanwhile. Only when the response begins before
+//! the request is complete, which is rare, the rest of the request gets a task, as neither may wait for the other.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use tokio::task::AbortHandle;
 
 use super::body_encoder::BodyEncoder;
 use super::chunked::Decoded;
@@ -44,6 +45,8 @@ struct State {
     io: Io,
     /// What is still to be sent.
     upload: Option<Upload>,
+    /// The request could not be sent to its end.
+    broken: bool,
     /// The last exchange is complete, and another may follow.
     reusable: bool,
 }
@@ -68,6 +71,7 @@ impl Client {
             state: Rc::new(RefCell::new(State {
                 io: Io::new(stream, BytesMut::new(), None),
                 upload: None,
+                broken: false,
                 reusable: true,
             })),
         }
@@ -104,7 +108,7 @@ impl Client {
             let state = &mut *self.state.borrow_mut();
             match state.poll_upload(context) {
                 // The peer does not take the rest, and may have said why.
-                Poll::Ready(Err(Error::Io(_))) if state.io.sent > 0 => state.upload = None,
+                Poll::Ready(Err(Error::Io(_))) if state.io.sent > 0 => state.break_off(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 _ => {}
             }
@@ -144,19 +148,36 @@ impl Client {
             && !matches!(decoder, Decoder::UntilClose)
             // What comes after an upgrade that was refused is not certain to be HTTP.
             && !asked.upgrades;
-        let body = ClientBody {
+        let mut body = ClientBody {
             state: self.state.clone(),
             decoder,
             keep_alive,
+            upload: None,
         };
         if body.decoder.is_done() {
             body.finish();
+        } else if self.state.borrow().upload.is_some() {
+            body.upload = Some(self.upload_beside());
         }
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.version_mut() = version;
         *response.headers_mut() = headers;
         Ok(response)
+    }
+
+    /// Sends the rest of the request in a task of its own.
+    fn upload_beside(&self) -> AbortHandle {
+        let state = self.state.clone();
+        let upload = std::future::poll_fn(move |context| {
+            let state = &mut *state.borrow_mut();
+            if ready!(state.poll_upload(context)).is_err() {
+                // The response may be complete all the same.
+                state.break_off();
+            }
+            Poll::Ready(())
+        });
+        tokio::task::spawn_local(upload).abort_handle()
     }
 
     /// The bytes after a switch of protocols.
@@ -178,6 +199,12 @@ impl State {
             encoder,
         });
         Ok(())
+    }
+
+    /// Gives the rest of the request up.
+    fn break_off(&mut self) {
+        self.upload = None;
+        self.broken = true;
     }
 
     /// Sends what can be sent of the request.
@@ -271,13 +298,24 @@ pub(crate) struct ClientBody {
     decoder: Decoder,
     /// The connection can be used again after it.
     keep_alive: bool,
+    /// The task that sends the rest of the request.
+    upload: Option<AbortHandle>,
 }
 
 impl ClientBody {
     /// Gives the connection free, if the request was sent completely, too.
     fn finish(&self) {
         let state = &mut *self.state.borrow_mut();
-        state.reusable = self.keep_alive && state.upload.is_none() && state.io.received.is_empty();
+        let is_sent = state.upload.is_none() && !state.broken;
+        state.reusable = self.keep_alive && is_sent && state.io.received.is_empty();
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            upload.abort();
+        }
     }
 }
 
@@ -295,11 +333,6 @@ impl Body for ClientBody {
         }
         let polled = {
             let state = &mut *this.state.borrow_mut();
-            if let Poll::Ready(Err(_)) = state.poll_upload(context) {
-                // What is left of the request cannot be sent. The response may be complete all the same.
-                state.upload = None;
-                this.keep_alive = false;
-            }
             loop {
                 match this.decoder.decode(&mut state.io.received) {
                     Ok(Decoded::Data(data)) => break Some(Ok(Frame::data(data))),

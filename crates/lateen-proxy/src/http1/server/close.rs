@@ -55,10 +55,10 @@ impl Server {
     /// Ends the connection. Were it closed while the client sends, the response could be lost to the reset (RFC 9112
     /// section 9.6).
     pub(super) async fn close(&self) {
+        let mut thrown = 0;
         let linger = std::future::poll_fn(|context| {
             let io = &mut self.state.borrow_mut().io;
             ready!(io.poll_shutdown(context))?;
-            let mut thrown = 0;
             loop {
                 io.received.clear();
                 match ready!(io.poll_fill(context))? {

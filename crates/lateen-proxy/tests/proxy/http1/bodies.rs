@@ -234,6 +234,40 @@ fn an_answer_may_come_before_the_request_is_complete() {
     }
 }
 
+#[test]
+fn a_client_may_send_everything_before_it_reads_anything() {
+    const LENGTH: usize = 12_000_000;
+    let script = Script::start(|mut stream, _| {
+        read_head(&mut stream)?;
+        let mut writer = stream.try_clone()?;
+        let writing = std::thread::spawn(move || {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n");
+            writer.write_all(head.as_bytes())?;
+            writer.write_all(&vec![b'y'; LENGTH])
+        });
+        let mut body = vec![0; LENGTH];
+        stream.read_exact(&mut body)?;
+        writing.join().unwrap()?;
+        Ok(b"complete".to_vec())
+    });
+    let mut proxy = Proxy::start(1);
+    proxy.cluster("one", &[script.address], json!({}));
+    let address = proxy.http(json!([to("one", json!({ "timeout": "0s" }))]), json!({}));
+    let mut client = Client::connect(address);
+    client
+        .0
+        .set_write_timeout(Some(Duration::from_secs(8)))
+        .unwrap();
+    for _ in 0..2 {
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n");
+        client.0.write_all(head.as_bytes()).unwrap();
+        client.0.write_all(&vec![b'x'; LENGTH]).unwrap();
+        let answer = client.read(false).unwrap();
+        assert_eq!((answer.status, answer.body.len()), (200, LENGTH));
+        assert_eq!(script.next(), b"complete");
+    }
+}
+
 /// An HTTP/2 endpoint that answers at once, and never reads a body.
 fn deaf() -> std::net::SocketAddr {
     use bytes::Bytes;
