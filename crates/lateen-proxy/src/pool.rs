@@ -186,11 +186,10 @@ impl Pools {
     fn take_idle(&self, key: Key) -> Option<Http1Connection> {
         let mut hosts = self.hosts.borrow_mut();
         let idle = &mut hosts.get_mut(&key)?.idle;
-        let now = Instant::now();
         while let Some(connection) = idle.pop() {
             // Whoever sends the request will be woken.
             let is_open = connection.codec.is_reusable(Waker::noop());
-            if is_open && connection.retire_at.is_none_or(|at| now < at) {
+            if is_open && connection.retire_at.is_none_or(|at| Instant::now() < at) {
                 return Some(connection);
             }
         }

@@ -284,7 +284,10 @@ fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
     let head = &mut exchange.head;
     hop::strip(&mut head.headers, upgrade.as_deref());
     // Answered by the codec when the upstream begins to take the body.
-    head.headers.remove(header::EXPECT);
+    let awaited = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if head.headers.get(header::EXPECT).is_some_and(awaited) {
+        head.headers.remove(header::EXPECT);
+    }
     // What the path was before it is changed decides.
     let of_path = match &plan.action.host_rewrite {
         Some(HostRewrite::Path(rewrite)) => {

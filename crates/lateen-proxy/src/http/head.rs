@@ -77,7 +77,7 @@ impl Head {
         if headers.len() > manager.limits.headers
             || header_bytes(&headers) > manager.headers_kb as usize * 1024
         {
-            problem = Some(LocalReply::headers_too_large());
+            problem = Some(LocalReply::refusal(Refusal::Malformed(Malformed::TooLarge)));
         }
         let head = Self {
             method: request.method,

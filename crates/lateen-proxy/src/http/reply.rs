@@ -245,14 +245,6 @@ impl LocalReply {
         reply
     }
 
-    /// The head is larger than allowed.
-    pub(crate) fn headers_too_large() -> Self {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let mut reply = Self::new(status, "", Flags::default(), "http1.headers_too_large");
-        reply.close = true;
-        reply
-    }
-
     /// The protocol that the client wants to switch to is not allowed here.
     pub(crate) fn upgrade_refused() -> Self {
         Self::new(

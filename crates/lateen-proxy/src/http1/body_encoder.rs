@@ -1,11 +1,12 @@
 //! Framing bodies that are sent (RFC 9112 sections 6 and 7).
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 
 use super::encode::field;
 use super::error::Error;
 use super::io::Outgoing;
+use super::number;
 
 /// Frames a body.
 #[derive(Debug)]
@@ -50,7 +51,8 @@ impl BodyEncoder {
                 out.push(part, b"");
             }
             Self::Chunked { .. } => {
-                hexadecimal(&mut out.collected, part.len());
+                number::hexadecimal(&mut out.collected, part.len());
+                out.collected.extend_from_slice(b"\r\n");
                 out.push(part, b"\r\n");
             }
             Self::UntilClose => out.push(part, b""),
@@ -108,19 +110,6 @@ fn may_follow(name: &HeaderName) -> bool {
         header::MAX_FORWARDS,
     ]
     .contains(name)
-}
-
-/// Begins a chunk.
-fn hexadecimal(out: &mut BytesMut, mut size: usize) {
-    let mut digits = [0; 16];
-    let mut start = digits.len();
-    while size > 0 {
-        start -= 1;
-        digits[start] = b"0123456789abcdef"[size % 16];
-        size /= 16;
-    }
-    out.extend_from_slice(&digits[start..]);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -43,7 +43,14 @@ impl Decoder {
         headers: &HeaderMap,
     ) -> Result<Self, Malformed> {
         if method == Method::HEAD || has_no_body(status) {
-            return Ok(Self::Done);
+            // Some readers would take a body there.
+            return match status {
+                StatusCode::NO_CONTENT => match announced(version, headers)? {
+                    Announced::Nothing | Announced::Length(0) => Ok(Self::Done),
+                    Announced::Length(_) | Announced::Chunked => Err(Malformed::Length),
+                },
+                _ => Ok(Self::Done),
+            };
         }
         Ok(match announced(version, headers)? {
             Announced::Chunked => Self::Chunked(ChunkedDecoder::new()),
@@ -239,7 +246,7 @@ mod tests {
                 "chunked",
             ),
             (Method::HEAD, 200, &[("content-length", "5")], "none"),
-            (Method::GET, 204, &[("content-length", "5")], "none"),
+            (Method::GET, 204, &[("content-length", "0")], "none"),
             (
                 Method::GET,
                 304,
@@ -256,6 +263,16 @@ mod tests {
                 Ok(expected.to_owned()),
                 "{status} {fields:?}"
             );
+        }
+    }
+
+    #[test]
+    fn no_content_is_no_length() {
+        for field in [("content-length", "5"), ("transfer-encoding", "chunked")] {
+            let (status, headers) = (StatusCode::NO_CONTENT, headers(&[field]));
+            let found =
+                Decoder::of_response(&Method::GET, status, Version::HTTP_11, &headers).map(name);
+            assert_eq!(found, Err(Malformed::Length), "{field:?}");
         }
     }
 

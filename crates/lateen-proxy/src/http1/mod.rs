@@ -15,6 +15,7 @@ mod encode;
 mod error;
 mod framing;
 mod io;
+mod number;
 mod parse;
 mod server;
 mod target;

@@ -172,6 +172,10 @@ impl Server {
             return Err(Malformed::Version);
         }
         let decoder = Decoder::of_request(head.version, &head.headers)?;
+        if head.method == Method::CONNECT && !decoder.is_done() {
+            // What follows belongs to the tunnel, if there is one (RFC 9110 section 9.3.6).
+            return Err(Malformed::Length);
+        }
         let expects = head.headers.get(header::EXPECT).is_some_and(|value| {
             let is_new = head.version == Version::HTTP_11;
             is_new && value.as_bytes().eq_ignore_ascii_case(b"100-continue")
