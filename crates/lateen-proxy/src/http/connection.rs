@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::codec;
 use super::exchange;
 use super::gate::Gated;
+use super::incoming::Incoming;
 use super::io::Downstream;
 use super::local::LocalExecutor;
 use super::manager::{Codec, HttpManager};
@@ -166,7 +167,7 @@ pub(crate) async fn serve(
             .max_local_error_reset_streams(codec::RESETS.1)
             .serve_connection(io, service);
         let shut_down = |codec: Pin<&mut http2::Connection<_, _, _>>| codec.graceful_shutdown();
-        let _ = drive(codec, shut_down, &state, slot, chain).await;
+        let _ = drive(pin!(codec), shut_down, &state, slot, chain).await;
     } else {
         let settings = Settings {
             most_fields: state.manager.limits.headers,
@@ -176,7 +177,11 @@ pub(crate) async fn serve(
             accepts_http_10: state.manager.accept_http_10,
         };
         let server = Server::new(stream, prefix, settings, stats.clone());
-        let codec = server.serve(|arrived| exchange::handle_http1(connection.clone(), arrived));
+        let service =
+            |head, body| exchange::handle(connection.clone(), head, Incoming::Http1Request(body));
+        let refused = |refusal| exchange::refuse(connection.clone(), refusal);
+        // Pinned here: to move it would double its memory.
+        let codec = pin!(server.serve(service, refused));
         let ended = drive(codec, |_| server.stop(), &state, slot, chain).await;
         let switched = state.switched.take();
         if let (Ended::Switched(downstream), Some(switched)) = (ended, switched) {
@@ -238,13 +243,12 @@ enum Event {
 /// Runs the codec; drains when the filter chain is replaced or the process ends; ends when idle for too long.
 /// `shut_down` asks the codec to end after what is in progress.
 async fn drive<C: Future>(
-    codec: C,
+    mut codec: Pin<&mut C>,
     shut_down: impl Fn(Pin<&mut C>),
     state: &HttpConnection,
     slot: &ListenerSlot,
     chain: &FilterChain,
 ) -> C::Output {
-    let mut codec = pin!(codec);
     let mut changed = slot.subscribe();
     let mut draining = state.worker.shared.draining.subscribe();
     let mut leaving = state.worker.shared.leaving.subscribe();

@@ -28,7 +28,7 @@ use super::throttle::Throttled;
 use super::upgrade::Switched;
 use super::{filter, forwarded, hop};
 use crate::cluster::Priority;
-use crate::http1::{Arrived, Refusal, RequestHead};
+use crate::http1::{Refusal, RequestHead};
 use crate::record::Record;
 
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -77,20 +77,8 @@ pub(super) async fn handle_http2(
     Ok(handle(connection, parts.into(), Incoming::Http2(body)).await)
 }
 
-/// Serves what came on an HTTP/1 connection.
-pub(super) async fn handle_http1(
-    connection: Rc<HttpConnection>,
-    arrived: Arrived,
-) -> Response<ResponseBody> {
-    match arrived {
-        Arrived::Request(head, body) => {
-            handle(connection, head, Incoming::Http1Request(body)).await
-        }
-        Arrived::Refused(refusal) => refuse(connection, refusal),
-    }
-}
-
-async fn handle(
+/// Serves one request of either version.
+pub(super) async fn handle(
     connection: Rc<HttpConnection>,
     request: RequestHead,
     body: Incoming,
@@ -133,7 +121,7 @@ impl Drop for Waited<'_> {
 }
 
 /// Answers what is no request.
-fn refuse(connection: Rc<HttpConnection>, refusal: Refusal) -> Response<ResponseBody> {
+pub(super) fn refuse(connection: Rc<HttpConnection>, refusal: Refusal) -> Response<ResponseBody> {
     if refusal == Refusal::Late {
         connection.manager.stats.here().rq_header_timeout.inc();
     }

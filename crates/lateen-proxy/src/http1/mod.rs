@@ -25,7 +25,7 @@ pub(crate) use client::{Client, ClientBody};
 pub(crate) use encode::OutgoingHead;
 pub(crate) use error::{Error, Malformed};
 pub(crate) use parse::RequestHead;
-pub(crate) use server::{Arrived, Ended, Refusal, Server, ServerBody, Settings};
+pub(crate) use server::{Ended, Refusal, Server, ServerBody, Settings};
 pub(crate) use target::is_authority;
 pub(crate) use tunnel::Tunnel;
 

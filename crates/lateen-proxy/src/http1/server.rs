@@ -46,13 +46,6 @@ pub(crate) struct Settings {
     pub(crate) accepts_http_10: bool,
 }
 
-/// What a client sent.
-pub(crate) enum Arrived {
-    Request(RequestHead, ServerBody),
-    /// No request that could be answered in its own terms. The connection ends with the response.
-    Refused(Refusal),
-}
-
 /// Why there is no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -109,61 +102,81 @@ impl Server {
         self.stopping.set(true);
     }
 
-    /// Serves requests until the connection ends.
-    pub(crate) async fn serve<F, B>(&self, service: impl Fn(Arrived) -> F) -> Ended
+    /// Serves requests until the connection ends. `refused` answers what is no request that could be answered in its own
+    /// terms; the connection ends with it.
+    pub(crate) async fn serve<F, B>(
+        &self,
+        service: impl Fn(RequestHead, ServerBody) -> F,
+        refused: impl Fn(Refusal) -> Response<B>,
+    ) -> Ended
     where
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes> + Unpin,
     {
-        let ended = self.run(service).await;
+        let ended = loop {
+            match self.next(&service, &refused).await {
+                Some(Ended::Closed) => break Ended::Closed,
+                Some(switched) => return switched,
+                None => {}
+            }
+        };
         // Nobody shall keep the socket open for a body that will not come.
         self.state.borrow_mut().take_body();
         ended
     }
 
-    async fn run<F, B>(&self, service: impl Fn(Arrived) -> F) -> Ended
+    /// Serves one request. Says how the connection ends, unless it goes on.
+    async fn next<F, B>(
+        &self,
+        service: &impl Fn(RequestHead, ServerBody) -> F,
+        refused: &impl Fn(Refusal) -> Response<B>,
+    ) -> Option<Ended>
     where
         F: Future<Output = Response<B>>,
         B: Body<Data = Bytes> + Unpin,
     {
-        loop {
-            let head = match self.head().await {
-                Ok(Some(head)) => head,
-                Ok(None) => return Ended::Closed,
-                Err(refusal) => {
-                    self.refuse(&service, refusal).await;
-                    return Ended::Closed;
+        let begun = match self.head().await {
+            Ok(None) => return Some(Ended::Closed),
+            Ok(Some(head)) => match self.begin(&head) {
+                Ok(body) => Ok((head, body)),
+                Err(malformed) => Err(Refusal::Malformed(malformed)),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        let mut asked = Asked {
+            is_head: false,
+            version: Version::HTTP_11,
+            takes_trailers: false,
+        };
+        let (response, keep_alive) = match begun {
+            Ok((head, body)) => {
+                asked.is_head = head.method == Method::HEAD;
+                asked.version = head.version;
+                asked.takes_trailers = takes_trailers(&head);
+                let keep_alive = keeps_alive(head.version, &head.headers);
+                let answering = pin!(service(head, body));
+                match self.answer(answering).await {
+                    Ok(response) => (response, keep_alive),
+                    Err(_) => return Some(Ended::Closed),
                 }
-            };
-            let keep_alive = keeps_alive(head.version, &head.headers);
-            let asked = Asked {
-                is_head: head.method == Method::HEAD,
-                version: head.version,
-                takes_trailers: takes_trailers(&head),
-            };
-            let body = match self.begin(&head) {
-                Ok(body) => body,
-                Err(malformed) => {
-                    self.refuse(&service, Refusal::Malformed(malformed)).await;
-                    return Ended::Closed;
-                }
-            };
-            let answering = pin!(service(Arrived::Request(head, body)));
-            let Ok(response) = self.answer(answering).await else {
-                return Ended::Closed;
-            };
-            let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            let Ok(keep_alive) = self.respond(response, &asked, keep_alive).await else {
-                return Ended::Closed;
-            };
-            if switched {
-                return Ended::Switched(Tunnel(self.state.clone()));
             }
-            if !keep_alive || !self.drain().await {
-                self.close().await;
-                return Ended::Closed;
+            Err(refusal) => {
+                self.state.borrow_mut().broken = true;
+                (refused(refusal), false)
             }
+        };
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let Ok(keep_alive) = self.respond(response, &asked, keep_alive).await else {
+            return Some(Ended::Closed);
+        };
+        if switched {
+            return Some(Ended::Switched(Tunnel(self.state.clone())));
         }
+        if !keep_alive || !self.drain().await {
+            self.close().await;
+            return Some(Ended::Closed);
+        }
+        None
     }
 
     /// Prepares for the body of a request.
@@ -298,24 +311,6 @@ impl Server {
             }
         }
         Ok(Filled::Full)
-    }
-
-    /// Answers what is no request.
-    async fn refuse<F, B>(&self, service: &impl Fn(Arrived) -> F, refusal: Refusal)
-    where
-        F: Future<Output = Response<B>>,
-        B: Body<Data = Bytes> + Unpin,
-    {
-        let asked = Asked {
-            is_head: false,
-            version: Version::HTTP_11,
-            takes_trailers: false,
-        };
-        let response = service(Arrived::Refused(refusal)).await;
-        self.state.borrow_mut().broken = true;
-        if self.respond(response, &asked, false).await.is_ok() {
-            self.close().await;
-        }
     }
 }
 
