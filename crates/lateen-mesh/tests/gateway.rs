@@ -7,7 +7,12 @@ use lateen_xds::{
     pb::{
         envoy::{
             config::{
+                cluster::v3::{
+                    Cluster,
+                    cluster::{ClusterDiscoveryType, DiscoveryType},
+                },
                 core::v3::{Node, transport_socket::ConfigType},
+                endpoint::v3::ClusterLoadAssignment,
                 listener::v3::{FilterChain, Listener},
             },
             extensions::transport_sockets::tls::v3::{
@@ -207,4 +212,38 @@ fn servers_that_exclude_each_other_do_not_share_a_port() {
     check(["HTTP", "TCP"], 1);
     check(["HTTPS", "HTTPS"], 2);
     check(["HTTP", "HTTPS"], 1);
+}
+
+#[test]
+fn endpoints_of_headless_services_are_chosen_by_the_gateway() {
+    let mut index = mesh(json!([]), json!({"hosts": ["a.example"]}));
+    let service = json!({
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {"clusterIP": "None", "selector": {"app": "db"}, "ports": [{"name": "http", "port": 80}]},
+    });
+    let slice = json!({
+        "metadata": {"name": "db-x", "namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [{"addresses": ["10.0.0.7"], "conditions": {"ready": true}}],
+    });
+    index.apply(Change::Service(
+        serde_json::from_value(service).expect("a service"),
+    ));
+    index.apply(Change::EndpointSlice(
+        serde_json::from_value(slice).expect("a slice"),
+    ));
+    let name = "outbound|80||db.shop.svc.cluster.local";
+    let names = Names::Only([name.to_owned()].into());
+    let only = |kind| {
+        let mut found = resources(&index, &router(), kind, &names);
+        assert_eq!(found.len(), 1, "{kind:?}");
+        found.remove(0).body.value.clone()
+    };
+    let cluster = Cluster::decode(only(ResourceType::Cluster).as_slice()).expect("a cluster");
+    // Clients wanted to reach the gateway, so there is no endpoint that they wanted.
+    let kind = ClusterDiscoveryType::Type(DiscoveryType::Eds.into());
+    assert_eq!(cluster.cluster_discovery_type, Some(kind));
+    let endpoints = only(ResourceType::Endpoint);
+    let endpoints = ClusterLoadAssignment::decode(endpoints.as_slice()).expect("endpoints");
+    assert_eq!(endpoints.endpoints[0].lb_endpoints.len(), 1);
 }

@@ -255,10 +255,16 @@ fn outbound(
         ..named(&text_name, DiscoveryType::Eds)
     };
     let preference = Preference::of(index, proxy, &policy);
+    // Clients of a gateway never wanted to reach an endpoint, but the gateway.
+    let router = proxy.kind == ProxyKind::Router;
     match &service.discovery {
-        Discovery::Slices if service.is_headless() => be_original(&mut cluster),
-        Discovery::Original | Discovery::Alias(_) => be_original(&mut cluster),
-        Discovery::Slices | Discovery::Static(_) | Discovery::Workloads(_) => {
+        Discovery::Slices if service.is_headless() && !router => be_original(&mut cluster),
+        Discovery::Alias(_) => be_original(&mut cluster),
+        Discovery::Original if !router => be_original(&mut cluster),
+        Discovery::Slices
+        | Discovery::Static(_)
+        | Discovery::Workloads(_)
+        | Discovery::Original => {
             cluster.eds_cluster_config = Some(EdsClusterConfig {
                 eds_config: from_ads(),
                 service_name: text_name,

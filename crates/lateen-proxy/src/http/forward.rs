@@ -306,7 +306,10 @@ fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
             head.headers.insert(ORIGINAL_PATH, value);
         }
     }
-    let of_cluster = plan.chosen.and_then(|cluster| cluster.host_rewrite.clone());
+    // The cluster's comes first, and the route's has the last word.
+    if let Some(host) = plan.chosen.and_then(|cluster| cluster.host_rewrite.clone()) {
+        head.authority = host;
+    }
     let of_route = match &plan.action.host_rewrite {
         Some(HostRewrite::Literal(host)) => Some(host.clone()),
         Some(HostRewrite::Header(name)) => head
@@ -319,7 +322,7 @@ fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
         Some(HostRewrite::Path(_)) => of_path,
         Some(HostRewrite::Endpoint) | None => None,
     };
-    if let Some(host) = of_cluster.or(of_route) {
+    if let Some(host) = of_route {
         set_host(head, host, plan.action.append_forwarded_host, suppress);
     }
 }
