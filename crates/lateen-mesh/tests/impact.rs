@@ -12,6 +12,7 @@ use lateen_xds::{
     Names, Resource, ResourceType,
     pb::{
         envoy::config::{
+            cluster::v3::{Cluster, cluster::LbConfig},
             core::v3::{Extension, Node},
             endpoint::v3::ClusterLoadAssignment,
         },
@@ -610,4 +611,30 @@ fn unknown_destinations_go_where_a_sidecar_says() {
     check(json!({"mode": "REGISTRY_ONLY"}), "BlackHoleCluster");
     let proxy = json!({"host": "b", "port": {"number": 8080}});
     check(json!({"mode": "ALLOW_ANY", "egressProxy": proxy}), B);
+}
+
+#[test]
+fn the_target_port_of_an_entry_without_endpoints_replaces_the_clients() {
+    let mut index = mesh();
+    let entry = json!({
+        "hosts": ["away.example"], "resolution": "NONE", "addresses": ["192.0.2.7"],
+        "ports": [{"number": 8888, "name": "http", "protocol": "HTTP", "targetPort": 443},
+                  {"number": 80, "name": "plain", "protocol": "HTTP"}],
+    });
+    let entry = decode(&istio("ServiceEntry", "away", entry)).expect("a valid entry");
+    index.apply(Change::ServiceEntry(entry));
+    let check = |port: u32, expected: Option<u32>| {
+        let name = format!("outbound|{port}||away.example");
+        let found = resources(&index, &sidecar(), ResourceType::Cluster, &names(&[&name]));
+        let cluster = Cluster::decode(found[0].body.value.as_slice()).expect("a cluster");
+        let found = match cluster.lb_config {
+            Some(LbConfig::OriginalDstLbConfig(config)) => {
+                config.upstream_port_override.map(|port| port.value)
+            }
+            _ => None,
+        };
+        assert_eq!(found, expected, "{port}");
+    };
+    check(8888, Some(443));
+    check(80, None);
 }

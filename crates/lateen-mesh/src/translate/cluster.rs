@@ -6,7 +6,7 @@ use lateen_xds::pb::envoy::config::{
         circuit_breakers::Thresholds,
         cluster::{
             ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
-            LbPolicy, TransportSocketMatch,
+            LbConfig, LbPolicy, OriginalDstLbConfig, TransportSocketMatch,
         },
     },
     core::v3::{BindConfig, SocketAddress, TypedExtensionConfig, socket_address::PortSpecifier},
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     Index, Proxy, ProxyKind,
-    index::{Discovery, MergedRule, Service, ServicePort, host_matches},
+    index::{Discovery, MergedRule, Service, ServicePort, TargetPort, host_matches},
     names::ClusterName,
     protocol::Protocol,
 };
@@ -260,7 +260,17 @@ fn outbound(
     match &service.discovery {
         Discovery::Slices if service.is_headless() && !router => be_original(&mut cluster),
         Discovery::Alias(_) => be_original(&mut cluster),
-        Discovery::Original if !router => be_original(&mut cluster),
+        Discovery::Original if !router => {
+            be_original(&mut cluster);
+            if let TargetPort::Number(target) = port.target
+                && target != port.number
+            {
+                cluster.lb_config = Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+                    upstream_port_override: number(target),
+                    ..OriginalDstLbConfig::default()
+                }));
+            }
+        }
         Discovery::Slices
         | Discovery::Static(_)
         | Discovery::Workloads(_)
