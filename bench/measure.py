@@ -21,14 +21,18 @@ import run as conformance  # noqa: E402  conformance/envoy/run.py, whose package
 PROGRAMS = {"h2load": "nghttp2-client", "haproxy": "haproxy", "nginx": "nginx-light", "openssl": "openssl"}
 SCENARIOS = {
     "http1": ["--h1", "-c", "32"],
+    "large": ["--h1", "-c", "32"],
     "http2": ["-c", "8", "-m", "16"],
+    "tcp": ["--h1", "-c", "32"],
     "routes": ["--h1", "-c", "32"],
     "tls": ["--h1", "-c", "32"],
     "keys": ["--h1", "-c", "32"],
     "sticky": ["--h1", "-c", "32"],
+    "mesh": ["--h1", "-c", "32", "-H", "target: backend-3"],
 }
-USERS = 100_000  # of the scenarios `keys` and `sticky`
-PROXIES = ("lateen", "envoy", "haproxy", "nginx")
+USERS = 100_000  # of the scenarios with users
+WITH_USERS = ("keys", "sticky", "mesh")
+PROXIES = ("lateen", "envoy", "haproxy", "nginx", "floor")
 PATIENCE = 60
 
 
@@ -46,10 +50,10 @@ def check_programs():
 def load(scenario, port, extra):
     """Runs h2load; its output."""
     scheme = "https" if scenario == "tls" else "http"
-    path = "/route-1023/x" if scenario == "routes" else "/"
+    path = {"routes": "/route-1023/x", "large": "/large"}.get(scenario, "/")
     with tempfile.NamedTemporaryFile("w") as users:
         target = [f"{scheme}://127.0.0.1:{port}{path}"]
-        if scenario in ("keys", "sticky"):
+        if scenario in WITH_USERS:
             order = random.Random(port).sample(range(USERS), USERS)
             users.writelines(f"{target[0]}?user={user:06}\n" for user in order)
             users.flush()
@@ -105,18 +109,19 @@ def measure(scenario, pid, port, options):
     return used / options.requests * 1e6, times[len(times) // 2], times[len(times) * 99 // 100]
 
 
-def row(scenario, name, rounds, pss):
+def row(scenario, name, rounds, idle, pss):
     cpu, median, late = (statistics.median(values) for values in zip(*rounds))
-    return {"scenario": scenario, "proxy": name, "cpu": cpu, "p50": median, "p99": late, "pss": pss}
+    return {"scenario": scenario, "proxy": name, "cpu": cpu, "p50": median, "p99": late, "idle": idle, "pss": pss}
 
 
 def table(rows):
-    print(f"{'scenario':9} {'proxy':8} {'CPU us':>7} {'p50 us':>7} {'p99 us':>7} {'PSS MB':>7}  Lateen's CPU by that")
+    print(f"{'scenario':9} {'proxy':8} {'CPU us':>7} {'p50 us':>7} {'p99 us':>7} {'idle MB':>7} {'PSS MB':>7}  "
+          "Lateen's CPU by that")
     for each in rows:
         own = [other for other in rows if other["proxy"] == "lateen" and other["scenario"] == each["scenario"]]
         ratio = f"{own[0]['cpu'] / each['cpu']:.2f}" if own and each["cpu"] else "-"
         print(f"{each['scenario']:9} {each['proxy']:8} {each['cpu']:7.1f} {each['p50']:7.0f} {each['p99']:7.0f} "
-              f"{each['pss']:7.1f}  {ratio}")
+              f"{each['idle']:7.1f} {each['pss']:7.1f}  {ratio}")
 
 
 def main():
@@ -131,19 +136,23 @@ def main():
     check_programs()
     conformance.packages(__file__)
     import proxies
-    if not options.lateen.exists():
-        sys.exit(f"bench: {options.lateen} is missing: cargo build --release -p lateen")
+    for program in (options.lateen, options.lateen.parent / "examples/forward"):
+        if not program.exists():
+            sys.exit(f"bench: {program} is missing: cargo build --release -p lateen -p lateen-proxy --bins --examples")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bench = proxies.Bench(pathlib.Path(folder), options.lateen, conformance.PYTHON / "bin/envoy", others())
         try:
             for scenario in options.scenario or SCENARIOS:
-                running = {name: bench.start(name, scenario) for name in options.proxy or PROXIES}
+                chosen = [name for name in options.proxy or PROXIES if bench.serves(name, scenario)]
+                running = {name: bench.start(name, scenario) for name in chosen}
+                idle = {name: memory(pid) for name, (pid, _) in running.items()}
                 rounds = {name: [] for name in running}
                 for _ in range(options.rounds):
                     for name, (pid, port) in running.items():
                         rounds[name].append(measure(scenario, pid, port, options))
-                rows += [row(scenario, name, rounds[name], memory(pid)) for name, (pid, _) in running.items()]
+                rows += [row(scenario, name, rounds[name], idle[name], memory(pid))
+                         for name, (pid, _) in running.items()]
                 bench.stop()
         except (Failure, subprocess.TimeoutExpired, TimeoutError) as failure:
             table(rows)

@@ -92,7 +92,7 @@ fn ingress(listener: &IngressListener, problems: &mut Problems) {
     );
     let endpoint = listener.default_endpoint.as_str();
     if !endpoint.is_empty() {
-        let local = ["127.0.0.1:", "0.0.0.0:", "[::1]:", "[::]:"];
+        let local = ["127.0.0.1:", "0.0.0.0:", "[::1]:", "[::]:", ":"];
         let ported = local
             .iter()
             .find_map(|prefix| endpoint.strip_prefix(prefix));

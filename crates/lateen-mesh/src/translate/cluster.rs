@@ -190,7 +190,8 @@ fn inbound_cluster(index: &Index, proxy: &Proxy, inbound: &InboundPort<'_>) -> C
         .ingress
         .map_or("", |listener| &listener.default_endpoint)
     {
-        "" => {
+        // A port alone names no other address than the one that was wanted.
+        target if target.is_empty() || target.starts_with(':') => {
             cluster.lb_policy = LbPolicy::ClusterProvided.into();
             cluster.cleanup_interval = seconds(NEVER);
         }
