@@ -619,6 +619,7 @@ fn the_target_port_of_an_entry_without_endpoints_replaces_the_clients() {
     let entry = json!({
         "hosts": ["away.example"], "resolution": "NONE", "addresses": ["192.0.2.7"],
         "ports": [{"number": 8888, "name": "http", "protocol": "HTTP", "targetPort": 443},
+                  {"number": 443, "name": "same", "protocol": "HTTPS", "targetPort": 443},
                   {"number": 80, "name": "plain", "protocol": "HTTP"}],
     });
     let entry = decode(&istio("ServiceEntry", "away", entry)).expect("a valid entry");
@@ -636,5 +637,7 @@ fn the_target_port_of_an_entry_without_endpoints_replaces_the_clients() {
         assert_eq!(found, expected, "{port}");
     };
     check(8888, Some(443));
+    // Rules lead there from other ports.
+    check(443, Some(443));
     check(80, None);
 }

@@ -56,6 +56,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// Port of the endpoints.
     pub target: TargetPort,
+    /// Is that port given, rather than the same because nothing else is said?
+    pub target_given: bool,
 }
 
 /// Port of the endpoints of a service.
@@ -137,6 +139,7 @@ impl Service {
                             Some(IntOrString::String(target)) => TargetPort::Name(target.clone()),
                             _ => TargetPort::Number(number),
                         },
+                        target_given: port.target_port.is_some(),
                         name,
                         number,
                     }
@@ -191,6 +194,7 @@ impl Service {
                 } else {
                     port.target_port
                 }),
+                target_given: port.target_port != 0,
             })
             .collect();
         spec.hosts

@@ -264,7 +264,7 @@ fn outbound(
         Discovery::Original if !router => {
             be_original(&mut cluster);
             if let TargetPort::Number(target) = port.target
-                && target != port.number
+                && port.target_given
             {
                 cluster.lb_config = Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
                     upstream_port_override: number(target),

@@ -81,6 +81,7 @@ pub(super) fn listeners(index: &Index, proxy: &Proxy, names: &Names) -> Vec<List
                         number: port.number,
                         protocol: Protocol::of_name(&port.protocol),
                         target: TargetPort::Number(port.number),
+                        target_given: false,
                     };
                     add(&port, Some(listener));
                 }
