@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help demo build test lint format oracles oracle-istiod clean
+.PHONY: help demo build test lint format oracles oracle-istiod bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,11 @@ oracles: ## Judge the project by the originals and by ../shared
 
 oracle-istiod: ## Lateen as the proxy of a real istiod on a real Kubernetes; as root, by hand
 	@conformance/istiod-proxy/run.sh ../shared
+
+bench: ## Measure the proxy beside Envoy, HAProxy and nginx (about ten minutes, and a release build before)
+	@scripts/setup.sh bench
+	@$(CARGO) build --release --package lateen --package lateen-proxy --bins --examples
+	@python3 bench/measure.py
 
 format: ## Format all Rust code
 	@$(CARGO) fmt --all

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what a task needs and this machine lacks: setup.sh build|run|test|oracles
+# Installs what a task needs and this machine lacks: setup.sh build|run|test|oracles|bench
 # Whatever cannot be installed here is named in one line, with what to do, and the exit code is 3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-task=${1:?build, run, test or oracles}
+task=${1:?build, run, test, oracles or bench}
 tools=${LATEEN_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/lateen/tools}
 
 fail() {
@@ -68,7 +68,14 @@ test | oracles)
   debian python3 python3
   debian newuidmap uidmap
   ;;
-*) fail "unknown task $task: build, run, test or oracles" ;;
+bench)
+  debian h2load nghttp2-client
+  debian haproxy haproxy
+  debian nginx nginx-light
+  debian openssl openssl
+  debian python3 python3
+  ;;
+*) fail "unknown task $task: build, run, test, oracles or bench" ;;
 esac
 install_missing
 
