@@ -15,8 +15,8 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::arrival;
 use super::codec;
-use super::exchange;
 use super::gate::Gated;
 use super::incoming::Incoming;
 use super::io::Downstream;
@@ -154,8 +154,7 @@ pub(crate) async fn serve(
     let state = connection.clone();
     if http2 {
         let io = TokioIo::new(Downstream::new(stream, prefix.freeze(), stats.clone()));
-        let service =
-            service_fn(move |request| exchange::handle_http2(connection.clone(), request));
+        let service = service_fn(move |request| arrival::handle_http2(connection.clone(), request));
         let codec = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(codec::STREAM_WINDOW)
@@ -178,8 +177,8 @@ pub(crate) async fn serve(
         };
         let server = Server::new(stream, prefix, settings, stats.clone());
         let service =
-            |head, body| exchange::handle(connection.clone(), head, Incoming::Http1Request(body));
-        let refused = |refusal| exchange::refuse(connection.clone(), refusal);
+            |head, body| arrival::handle(connection.clone(), head, Incoming::Http1Request(body));
+        let refused = |refusal| arrival::refuse(connection.clone(), refusal);
         // Pinned here: to move it would double its memory.
         let codec = pin!(server.serve(service, refused));
         let ended = drive(codec, |_| server.stop(), &state, slot, chain).await;

@@ -1,11 +1,10 @@
 //! One request: from its head to the response that is sent.
 
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use http_body::Body;
 use lateen_route::filter::FilterLevels;
 use lateen_route::mutate::Mutations;
@@ -20,7 +19,6 @@ use super::filter::{ActiveFault, Passed, Wanted};
 use super::finish::{Deadline, Tail, UpstreamHold};
 use super::forward::{self, Forwarded};
 use super::head::Head;
-use super::incoming::Incoming;
 use super::manager::ServerHeader;
 use super::reply::{LocalReply, grpc_status};
 use super::request_body::RequestSource;
@@ -28,7 +26,6 @@ use super::throttle::Throttled;
 use super::upgrade::Switched;
 use super::{filter, forwarded, hop};
 use crate::cluster::Priority;
-use crate::http1::{Refusal, RequestHead};
 use crate::record::Record;
 
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -55,11 +52,11 @@ pub(super) struct Exchange {
     /// Bytes per second of the response, when a fault limits them.
     pub(super) response_rate: Option<u64>,
     /// What came is no request, so that nothing is known of its head.
-    unknown: bool,
+    pub(super) unknown: bool,
 }
 
 /// What is sent back.
-struct Answer {
+pub(super) struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     content: Content,
@@ -68,72 +65,9 @@ struct Answer {
     close: bool,
 }
 
-/// Serves one request of an HTTP/2 connection.
-pub(super) async fn handle_http2(
-    connection: Rc<HttpConnection>,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
-    let (parts, body) = request.into_parts();
-    Ok(handle(connection, parts.into(), Incoming::Http2(body)).await)
-}
-
-/// Serves one request of either version.
-pub(super) async fn handle(
-    connection: Rc<HttpConnection>,
-    request: RequestHead,
-    body: Incoming,
-) -> Response<ResponseBody> {
-    let (head, problem) = Head::new(request, &connection.manager);
-    let mut exchange = Exchange::new(connection, head);
-    exchange.source = RequestSource::new(body, true);
-    if !exchange.connection.http2 {
-        exchange.upgrade = exchange.head.upgrade();
-    }
-    let limit = exchange.connection.manager.limits.request;
-    let answer = match problem {
-        Some(reply) => exchange.local(reply),
-        None => {
-            let mut waited = Waited {
-                exchange: &mut exchange,
-                is_answered: false,
-            };
-            let answer = waited.exchange.route_in_time(limit).await;
-            waited.is_answered = true;
-            drop(waited);
-            answer
-        }
-    };
-    exchange.finish(answer)
-}
-
-/// A request that somebody waits for. When it is dropped without an answer, the client has left.
-struct Waited<'e> {
-    exchange: &'e mut Exchange,
-    is_answered: bool,
-}
-
-impl Drop for Waited<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.exchange.abandon();
-        }
-    }
-}
-
-/// Answers what is no request.
-pub(super) fn refuse(connection: Rc<HttpConnection>, refusal: Refusal) -> Response<ResponseBody> {
-    if refusal == Refusal::Late {
-        connection.manager.stats.here().rq_header_timeout.inc();
-    }
-    let mut exchange = Exchange::new(connection, Head::unknown());
-    exchange.unknown = true;
-    let answer = exchange.local(LocalReply::refusal(refusal));
-    exchange.finish(answer)
-}
-
 impl Exchange {
     /// Begins to count a request.
-    fn new(connection: Rc<HttpConnection>, head: Head) -> Self {
+    pub(super) fn new(connection: Rc<HttpConnection>, head: Head) -> Self {
         connection.request_started();
         let stats = connection.manager.stats.here();
         stats.rq_total.inc();
@@ -160,7 +94,7 @@ impl Exchange {
     }
 
     /// The answer to the request, unless the client takes too long to send it.
-    async fn route_in_time(&mut self, limit: Option<Duration>) -> Answer {
+    pub(super) async fn route_in_time(&mut self, limit: Option<Duration>) -> Answer {
         // Bodies that are complete with their heads cannot be late.
         let Some((limit, source)) = limit.zip(self.source.clone()) else {
             return self.route().await;
@@ -363,7 +297,7 @@ impl Exchange {
     }
 
     /// An answer of the proxy itself.
-    fn local(&mut self, reply: LocalReply) -> Answer {
+    pub(super) fn local(&mut self, reply: LocalReply) -> Answer {
         self.local_with(reply, &[])
     }
 
@@ -427,7 +361,7 @@ impl Exchange {
     }
 
     /// Ends the request without a response, which nobody would see.
-    fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         let unused = Record::new(self.connection.info.clone());
         let mut tail = Tail {
             record: std::mem::replace(&mut self.record, unused),
@@ -444,7 +378,7 @@ impl Exchange {
     }
 
     /// The response with everything that holds on to it.
-    fn finish(mut self, answer: Answer) -> Response<ResponseBody> {
+    pub(super) fn finish(mut self, answer: Answer) -> Response<ResponseBody> {
         let manager = &self.connection.manager;
         let mut headers = answer.headers;
         manager

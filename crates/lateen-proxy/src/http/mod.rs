@@ -1,9 +1,10 @@
 //! HTTP: from the bytes of a connection to an upstream and back.
 //!
-//! [`connection`] runs the codec, [`exchange`] takes one request from its head to its response, [`forward`] finds an
-//! upstream, [`retry`] makes attempts ([`attempt`]) until one answers, [`shadow`] sends copies elsewhere, and [`finish`]
-//! ends it.
+//! [`connection`] runs the codec, which is [`crate::http1`] or hyper for HTTP/2, [`arrival`] begins a request,
+//! [`exchange`] takes it from its head to its response, [`forward`] finds an upstream, [`retry`] makes attempts
+//! ([`attempt`]) until one answers, [`shadow`] sends copies elsewhere, and [`finish`] ends it.
 
+mod arrival;
 mod attempt;
 pub(crate) mod body;
 pub(crate) mod client_certificate;

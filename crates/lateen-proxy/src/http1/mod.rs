@@ -17,6 +17,7 @@ mod framing;
 mod io;
 mod number;
 mod parse;
+mod search;
 mod server;
 mod target;
 mod tunnel;

@@ -5,7 +5,8 @@ use std::task::Poll;
 use bytes::BytesMut;
 
 use super::super::error::Malformed;
-use super::super::parse::{self, HeadSearch, RequestHead};
+use super::super::parse::{self, RequestHead};
+use super::super::search::HeadSearch;
 use super::{Refusal, Server, Settings};
 
 impl Server {
