@@ -237,13 +237,15 @@ fn endpoints_of_headless_services_are_chosen_by_the_gateway() {
     let only = |kind| {
         let mut found = resources(&index, &router(), kind, &names);
         assert_eq!(found.len(), 1, "{kind:?}");
-        found.remove(0).body.value.clone()
+        found.remove(0)
     };
-    let cluster = Cluster::decode(only(ResourceType::Cluster).as_slice()).expect("a cluster");
+    let cluster =
+        Cluster::decode(only(ResourceType::Cluster).body.value.as_slice()).expect("a cluster");
     // Clients wanted to reach the gateway, so there is no endpoint that they wanted.
     let kind = ClusterDiscoveryType::Type(DiscoveryType::Eds.into());
     assert_eq!(cluster.cluster_discovery_type, Some(kind));
     let endpoints = only(ResourceType::Endpoint);
-    let endpoints = ClusterLoadAssignment::decode(endpoints.as_slice()).expect("endpoints");
+    let endpoints =
+        ClusterLoadAssignment::decode(endpoints.body.value.as_slice()).expect("endpoints");
     assert_eq!(endpoints.endpoints[0].lb_endpoints.len(), 1);
 }
