@@ -45,6 +45,9 @@ def bootstrap():
     return {
         "node": {"id": NODE, "cluster": "conformance.default"},
         "admin": {"address": address(ADMIN)},
+        # As Istio's proxies are started: fragments are taken off paths.
+        "layered_runtime": {"layers": [{"name": "istio", "static_layer": {
+            "envoy.reloadable_features.http_reject_path_with_fragment": False}}]},
         "dynamic_resources": {"lds_config": source, "cds_config": source, "ads_config": {
             "api_type": "DELTA_GRPC", "set_node_on_first_message_only": True, "transport_api_version": "V3",
             "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]}},

@@ -17,12 +17,14 @@ def plain(name):
 
 def main():
     log, passed_file, pattern = sys.argv[1:]
-    found = {}
+    found, reasons = {}, []
     with open(log, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             match = re.match(r"\s*--- (PASS|FAIL|SKIP): (\S+)", line)
             if match:
                 found[plain(match[2])] = match[1]
+            elif re.match(r"\s+\w+\.go:\d+: (?!https)", line):
+                reasons.append(line.strip()[:400])
     groups = collections.defaultdict(collections.Counter)
     for name, result in found.items():
         # Tests that hold others say nothing of their own.
@@ -40,8 +42,8 @@ def main():
         passed = {name for name, result in found.items() if result == "PASS"}
         wrong += [f"{name} (did not pass)" for name in sorted(expected - passed)]
         wrong += [f"{name} (not in the list)" for name in sorted(passed - expected)]
-    for name in wrong:
-        print(f"istio-suite: {name}")
+    for text in reasons + wrong if wrong else []:
+        print(f"istio-suite: {text}")
     return 1 if wrong else 0
 
 

@@ -62,9 +62,10 @@ impl Head {
             reply.close = true;
             problem = problem.or(Some(reply));
         }
-        if path.contains('#') {
-            // A fragment is the client's own matter, and whoever keeps it in a path may be fooled.
-            problem = problem.or(Some(LocalReply::bad_request("path_normalization_failed")));
+        // A fragment is the client's own matter. Nobody behind sees it, so that nobody takes it for a part of the path: what
+        // Istio sets Envoy to do (`http_reject_path_with_fragment`), which refuses such a path by itself.
+        if let Some(end) = path.find('#') {
+            path.truncate(end);
         }
         if !path.starts_with('/') && path != "*" {
             path.insert(0, '/');

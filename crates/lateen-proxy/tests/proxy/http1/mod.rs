@@ -68,10 +68,29 @@ fn a_head_may_come_byte_by_byte() {
 }
 
 #[test]
+fn fragments_are_taken_off() {
+    let (_proxy, _upstream, address) = plain();
+    for (target, expected) in [
+        ("/a#b", "/a"),
+        ("/a?q=1#b?c#d", "/a?q=1"),
+        ("/#/../b", "/"),
+        ("http://a/b#c", "/b"),
+    ] {
+        let mut client = Client::connect(address);
+        let answer = client.send(&format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n"));
+        let answer = answer.unwrap();
+        assert_eq!(
+            (answer.status, answer.seen()["path"].as_str()),
+            (200, Some(expected)),
+            "{target}"
+        );
+    }
+}
+
+#[test]
 fn targets_that_lead_elsewhere_are_refused() {
     let (_proxy, upstream, address) = plain();
     for (line, status) in [
-        ("GET /a#b", 400),
         ("GET a/b", 400),
         ("GET ftp://a/b", 400),
         ("GET http:///b", 400),
