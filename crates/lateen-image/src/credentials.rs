@@ -128,6 +128,19 @@ impl Credentials {
         })
     }
 
+    /// Those of this user's Docker: of `$DOCKER_CONFIG/config.json`, or of `~/.docker/config.json`.
+    ///
+    /// # Errors
+    /// As [`Self::from_docker_config`].
+    pub fn of_docker() -> Result<Self, CredentialsError> {
+        let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker"));
+        match folder.or_else(home) {
+            Some(folder) => Self::from_docker_config(&folder.join("config.json")),
+            None => Ok(Self::default()),
+        }
+    }
+
     /// Those of a secret of the type `kubernetes.io/dockerconfigjson`: the bytes of its key `.dockerconfigjson`. Helper
     /// programs that it names are ignored: whoever writes a secret may not choose what runs on this machine.
     ///

@@ -56,7 +56,8 @@ fn pull_one(store: &ContentStore, name: &Reference) -> Result<()> {
         .map_err(|error| unavailable(&error))?;
     let (progress, seen) = tokio::sync::watch::channel(Progress::default());
     let options = PullOptions {
-        credentials: docker_credentials()?,
+        credentials: Credentials::of_docker()
+            .map_err(|error| CommandError::usage(chain(&error)))?,
         progress: Some(progress),
         ..PullOptions::default()
     };
@@ -69,20 +70,6 @@ fn pull_one(store: &ContentStore, name: &Reference) -> Result<()> {
     let image = pulled.map_err(|error| CommandError::unavailable(chain(&error)))?;
     println!("{}@{}", image.name, image.digest);
     Ok(())
-}
-
-/// What Docker's configuration of this user has.
-fn docker_credentials() -> Result<Credentials> {
-    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker"));
-    match folder.or_else(home) {
-        Some(folder) => read_credentials(&folder.join("config.json")),
-        None => Ok(Credentials::default()),
-    }
-}
-
-fn read_credentials(path: &Path) -> Result<Credentials> {
-    Credentials::from_docker_config(path).map_err(|error| CommandError::usage(chain(&error)))
 }
 
 fn list(store: &ContentStore, output: Option<ListFormat>) -> Result<()> {

@@ -152,20 +152,11 @@ pub(super) async fn credentials(
         let bytes = bytes.ok_or_else(|| failed(format!("it has no key {SECRET_KEY}")))?;
         all.extend(Credentials::from_secret(&bytes.0).map_err(|error| failed(error.to_string()))?);
     }
-    if let Some(path) = docker_config() {
-        match Credentials::from_docker_config(&path) {
-            Ok(own) => all.extend(own),
-            Err(error) => tracing::warn!(%error, "Docker's configuration is not used"),
-        }
+    match Credentials::of_docker() {
+        Ok(own) => all.extend(own),
+        Err(error) => tracing::warn!(%error, "Docker's configuration is not used"),
     }
     Ok(all)
-}
-
-/// Where Docker keeps its configuration.
-fn docker_config() -> Option<PathBuf> {
-    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
-    folder.map(|folder| folder.join("config.json"))
 }
 
 /// A signal by name, with or without `SIG`, or by number.
