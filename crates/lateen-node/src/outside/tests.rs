@@ -92,8 +92,14 @@ async fn a_lost_outer_process_counts_as_the_request_to_stop() {
 #[tokio::test]
 async fn nameservers_are_those_that_were_given_and_no_others() {
     let (inner, outer) = lateen_sys::socket::message_pair().unwrap();
-    let nameserver = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let stream = TcpListener::bind(nameserver.local_addr().unwrap()).unwrap();
+    // A port that is free for both.
+    let (nameserver, stream) = std::iter::repeat_with(|| {
+        let stream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nameserver = UdpSocket::bind(stream.local_addr().unwrap());
+        nameserver.map(|nameserver| (nameserver, stream))
+    })
+    .find_map(Result::ok)
+    .unwrap();
     let server = OutsideServer::new(outer).with_nameservers(vec![stream.local_addr().unwrap()]);
     let outside = Outside::start(inner).unwrap();
     tokio::spawn(server.serve(|_| ()));
