@@ -38,6 +38,8 @@ class Bench:
                         folder / "cert.pem"], check=True, capture_output=True)
         (folder / "both.pem").write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
         (folder / "large").write_bytes(b"x" * 65536)
+        # The origin's worker is another user.
+        folder.chmod(0o755)
         listens = "".join(f"listen {address}:{ORIGIN} reuseport; " for address in ENDPOINTS)
         self.origin = self.nginx("origin", f"""server {{ {listens}
             location / {{ return 200 "hello from the origin\\n"; }}
