@@ -159,6 +159,15 @@ fn images_run_as_they_say(mesh: &Mesh, several_users: bool) {
     let left = fs::read_dir(left).map(Iterator::count).unwrap_or(0);
     assert_eq!(left, 0, "what containers changed goes with them");
 
+    // One that was loaded comes before what stands in for its name, also where that could not run.
+    let run = json!({"Cmd": ["/bin/sh", "-c", "echo loaded"]});
+    let stand_in = Image::new(&run, vec![shell_layer()]);
+    let whole_name = "docker.io/library/host:latest";
+    load(mesh, folder.path(), &stand_in, whole_name);
+    let text = printed(mesh, "stand-in", json!({"image": "host"}));
+    assert_eq!(text, "loaded\n");
+    assert_eq!(mesh.image(&["rm", whole_name]).code, 0);
+
     // A sidecar beside it.
     mesh.kubectl(&["create", "namespace", "meshed"]);
     mesh.kubectl(&["label", "namespace", "meshed", "istio-injection=enabled"]);

@@ -33,15 +33,6 @@ pub(crate) enum CatalogueError {
     },
 }
 
-/// What the catalogue says of an image.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found<T> {
-    /// This runs in its place.
-    Program(T),
-    /// Nothing does; for some there is advice.
-    Nothing { advice: Option<String> },
-}
-
 /// The rows, in order.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
@@ -105,7 +96,12 @@ impl Catalogue {
             .is_some_and(|(row, _)| row.refused.is_none())
     }
 
-    /// The program for a container with this image, `command` and `args`.
+    /// What may be used instead of an image that nothing stands in for.
+    pub(crate) fn advice(&self, image: &str) -> Option<String> {
+        self.find(&normal(image))?.0.refused.clone()
+    }
+
+    /// The program for a container with this image, `command` and `args`; nothing when nothing stands in for it.
     ///
     /// # Errors
     /// When the row leaves nothing to run.
@@ -114,16 +110,12 @@ impl Catalogue {
         image: &str,
         command: &[String],
         args: &[String],
-    ) -> Result<Found<Program>, CatalogueError> {
+    ) -> Result<Option<Program>, CatalogueError> {
         let name = normal(image);
-        let Some((row, pattern)) = self.find(&name) else {
-            return Ok(Found::Nothing { advice: None });
+        let found = self.find(&name);
+        let Some((row, pattern)) = found.filter(|(row, _)| row.refused.is_none()) else {
+            return Ok(None);
         };
-        if let Some(advice) = &row.refused {
-            return Ok(Found::Nothing {
-                advice: Some(advice.clone()),
-            });
-        }
         let fill = |words: &[String]| -> Vec<String> {
             let words = words
                 .iter()
@@ -145,7 +137,7 @@ impl Catalogue {
         if words[0] == "lateen" {
             EXECUTABLE.clone_into(&mut words[0]);
         }
-        Ok(Found::Program(Program {
+        Ok(Some(Program {
             command: words,
             environment: row.env.clone(),
             network_admin: row.network_admin,
@@ -204,7 +196,7 @@ mod tests {
 
     fn program(catalogue: &Catalogue, image: &str, command: &[String], args: &[String]) -> Program {
         match catalogue.program(image, command, args) {
-            Ok(Found::Program(program)) => program,
+            Ok(Some(program)) => program,
             other => panic!("{image}: {other:?}"),
         }
     }
@@ -317,11 +309,8 @@ mod tests {
             ("istio/examples-bookinfo-mysqldb", true),
             ("example.com/app:1", false),
         ] {
-            let found = catalogue.program(image, &[], &[]).unwrap();
-            let Found::Nothing { advice } = found else {
-                panic!("{image}: {found:?}");
-            };
-            assert_eq!(advice.is_some(), advised, "{image}");
+            assert_eq!(catalogue.program(image, &[], &[]), Ok(None), "{image}");
+            assert_eq!(catalogue.advice(image).is_some(), advised, "{image}");
             assert!(!catalogue.knows(image));
         }
         assert!(catalogue.knows("docker.io/library/busybox"));

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use thiserror::Error;
 
 use crate::Outside;
-use catalogue::{Catalogue, CatalogueError, Found};
+use catalogue::{Catalogue, CatalogueError};
 use oci::Images as Oci;
 
 /// Why an image cannot be run. The message is what `kubectl describe` shows.
@@ -170,29 +170,32 @@ impl Images {
         let command = container.command.as_deref().unwrap_or_default();
         let args = container.args.as_deref().unwrap_or_default();
         // Names of the catalogue need not be names of images.
-        let reference = match name.parse::<Reference>() {
-            Ok(reference) => reference,
-            Err(_) if self.catalogue.knows(name) => {
-                return self.listed(name, command, args, &tell);
-            }
-            Err(error) => return Err(error.into()),
+        let reference = name.parse::<Reference>();
+        let present = match &reference {
+            Ok(reference) => self.oci.present(reference).await?,
+            Err(_) => None,
         };
-        let present = self.oci.present(&reference).await?;
-        if present.is_none() && self.catalogue.knows(name) {
-            return self.listed(name, command, args, &tell);
+        if present.is_none()
+            && let Some(program) = self.catalogue.program(name, command, args)?
+        {
+            tell(News::Present);
+            return Ok(program);
         }
-        let advice = match self.catalogue.program(name, command, args)? {
-            Found::Nothing { advice } => advice,
-            Found::Program(_) => None,
-        };
-        let image = match self.usable(present, name, container)? {
-            Some(image) => {
+        let image = match (present, container.image_pull_policy.as_deref()) {
+            (Some(image), Some("Never" | "IfNotPresent")) => {
                 tell(News::Present);
                 image
             }
-            None => {
+            // What the catalogue knows, too, was loaded by hand to be used in its place.
+            (Some(image), _) if self.catalogue.knows(name) => {
+                tell(News::Present);
+                image
+            }
+            (None, Some("Never")) => return Err(ImageError::NeverPull(name.to_owned())),
+            (present, _) => {
+                let reference = reference?;
                 let credentials = oci::credentials(client, pod).await?;
-                self.pull(&reference, credentials, advice, &tell).await?
+                self.pull(&reference, present, credentials, &tell).await?
             }
         };
         let unpacked = self.oci.unpack(&image).await?;
@@ -215,48 +218,14 @@ impl Images {
         })
     }
 
-    fn listed(
-        &self,
-        name: &str,
-        command: &[String],
-        args: &[String],
-        tell: impl Fn(News),
-    ) -> Result<Program, ImageError> {
-        match self.catalogue.program(name, command, args)? {
-            Found::Program(program) => {
-                tell(News::Present);
-                Ok(program)
-            }
-            Found::Nothing { .. } => Err(ImageError::NeverPull(name.to_owned())),
-        }
-    }
-
-    /// The image that is there, if the pod's policy is content with it.
-    fn usable(
-        &self,
-        present: Option<Image>,
-        name: &str,
-        container: &Container,
-    ) -> Result<Option<Image>, ImageError> {
-        let policy = container.image_pull_policy.as_deref();
-        match (&present, policy) {
-            (_, Some("Never" | "IfNotPresent")) if present.is_some() => Ok(present),
-            // What the catalogue knows, too, was loaded by hand to be used in its place.
-            (Some(_), _) if self.catalogue.knows(name) => Ok(present),
-            (None, Some("Never")) => Err(ImageError::NeverPull(name.to_owned())),
-            _ => Ok(None),
-        }
-    }
-
     /// Fetches the image; when that fails, one that is there will do: a laptop need not be online to run what it has.
     async fn pull(
         &self,
         name: &Reference,
+        present: Option<Image>,
         credentials: Credentials,
-        advice: Option<String>,
         tell: impl Fn(News),
     ) -> Result<Image, ImageError> {
-        let present = self.oci.present(name).await?;
         tell(News::Pulling);
         let begun = Instant::now();
         match self.oci.pull(name, credentials, present.is_some()).await {
@@ -270,7 +239,7 @@ impl Images {
                     Ok(image)
                 }
                 None => Err(ImageError::Pull {
-                    advice,
+                    advice: self.catalogue.advice(&name.to_string()),
                     source: Box::new(source),
                 }),
             },
