@@ -1,4 +1,4 @@
-//! From an object to those that own it: whom a change of a pod, say, concerns.
+//! From an object that changes to what has to be looked at: the object itself, or those that own it.
 
 use std::sync::Arc;
 
@@ -7,6 +7,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use super::cache::{Cache, Kind};
 use super::meta::{ObjectKey, controller_of, parse_selector, selects};
 use super::queue::Queue;
+
+/// Adds each object of a cache that comes, changes or goes to `queue`.
+pub(super) fn enqueue_changed<K: Kind>(cache: &Cache<K>, queue: &Arc<Queue<ObjectKey>>) {
+    let to = Arc::clone(queue);
+    cache.on_change(move |old, new| {
+        if let Some(object) = new.or(old) {
+            to.add(ObjectKey::of(object.meta()));
+        }
+    });
+}
 
 /// Adds to `queue` the controllers of each object of `owned` that changes, if they are of the kind of `owners`: the one it
 /// names, or had named before, and for an orphan all that would select it.

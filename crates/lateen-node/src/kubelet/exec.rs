@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 
 use super::channels::{self, PROTOCOLS, Wish};
 use super::session::{self, Ended, Source, Target};
-use super::upgrade::{Link, upgrade_of};
+use super::upgrade::Link;
 use super::{Body, Query, text};
 use crate::pods::console::Wanted;
 use crate::pods::exec::{self, KillOnDrop};
@@ -69,7 +69,7 @@ fn begin(
     };
     let response = agreed.response();
     tokio::spawn(async move {
-        let served = match agreed.open(upgrade_of(request)).await {
+        let served = match agreed.open(hyper::upgrade::on(request)).await {
             Ok(link) => serve(link, &run, wish, program).await,
             Err(error) => Err(io::Error::other(error)),
         };

@@ -1,8 +1,7 @@
 //! Turning a request into a stream: WebSocket (RFC 6455) or SPDY/3.1, whichever the client asks for.
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
@@ -108,11 +107,6 @@ impl Agreed {
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config));
         Ok(Link::WebSocket(Box::new(socket.await)))
     }
-}
-
-/// The other half of a request that is to be upgraded.
-pub(super) fn upgrade_of(request: Request<Incoming>) -> OnUpgrade {
-    hyper::upgrade::on(request)
 }
 
 /// The best protocol that the client offers.

@@ -114,14 +114,8 @@ fn may_follow(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::headers;
     use super::*;
-
-    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
-            .collect()
-    }
 
     #[test]
     fn bodies_are_as_long_as_announced() {

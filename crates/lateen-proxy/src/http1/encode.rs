@@ -222,14 +222,8 @@ fn length_field(out: &mut BytesMut, length: u64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::headers;
     use super::*;
-
-    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
-            .collect()
-    }
 
     #[test]
     fn requests_have_one_framing() {

@@ -114,3 +114,15 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod testing {
+    use http::{HeaderMap, HeaderName};
+
+    pub(super) fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
+    }
+}

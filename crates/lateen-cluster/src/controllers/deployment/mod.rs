@@ -15,7 +15,7 @@ use super::claim::claimed;
 use super::error::Error;
 use super::events::Recorder;
 use super::meta::{ObjectKey, controller_of, is_terminal, parse_selector, selects};
-use super::owners::enqueue_owners;
+use super::owners::{enqueue_changed, enqueue_owners};
 use super::queue::Queue;
 
 const WORKERS: usize = 4;
@@ -48,12 +48,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
 
 /// Turns changes of Deployments, ReplicaSets and pods into keys of Deployments.
 fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>) {
-    let to = Arc::clone(queue);
-    shared.deployments.on_change(move |old, new| {
-        if let Some(deployment) = new.or(old) {
-            to.add(ObjectKey::of(&deployment.metadata));
-        }
-    });
+    enqueue_changed(&shared.deployments, queue);
     enqueue_owners(
         &shared.replica_sets,
         &shared.deployments,

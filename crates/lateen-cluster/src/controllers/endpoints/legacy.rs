@@ -17,6 +17,7 @@ use super::{HEADLESS_LABEL, WORKERS, change_notes, listen};
 use crate::controllers::Shared;
 use crate::controllers::error::Error;
 use crate::controllers::meta::{Labels, ObjectKey, is_ready, is_terminal};
+use crate::controllers::owners::enqueue_changed;
 use crate::controllers::queue::Queue;
 
 /// Marks objects that this controller made.
@@ -40,12 +41,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
         }
     });
     listen(shared, &queue);
-    let to = Arc::clone(&queue);
-    shared.endpoints.on_change(move |old, new| {
-        if let Some(endpoints) = new.or(old) {
-            to.add(ObjectKey::of(&endpoints.metadata));
-        }
-    });
+    enqueue_changed(&shared.endpoints, &queue);
     shared.when_synced(async move |shared| {
         shared.services.synced().await;
         shared.pods.synced().await;

@@ -11,6 +11,7 @@ use super::{WORKERS, carry_out, legacy, managed, present};
 use crate::controllers::Shared;
 use crate::controllers::error::Error;
 use crate::controllers::meta::{Labels, ObjectKey, controller_reference};
+use crate::controllers::owners::enqueue_changed;
 use crate::controllers::queue::Queue;
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -22,18 +23,8 @@ const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Starts the controller.
 pub(super) fn start(shared: &Arc<Shared>) {
     let queue = Queue::new();
-    let to = Arc::clone(&queue);
-    shared.endpoints.on_change(move |old, new| {
-        if let Some(endpoints) = new.or(old) {
-            to.add(ObjectKey::of(&endpoints.metadata));
-        }
-    });
-    let to = Arc::clone(&queue);
-    shared.services.on_change(move |old, new| {
-        if let Some(service) = new.or(old) {
-            to.add(ObjectKey::of(&service.metadata));
-        }
-    });
+    enqueue_changed(&shared.endpoints, &queue);
+    enqueue_changed(&shared.services, &queue);
     let to = Arc::clone(&queue);
     shared.endpoint_slices.on_change(move |old, new| {
         for slice in old.into_iter().chain(new) {

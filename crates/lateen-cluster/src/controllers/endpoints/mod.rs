@@ -17,6 +17,7 @@ use self::slices::{Common, MANAGER_LABEL, Plan, SERVICE_LABEL, plan};
 use super::Shared;
 use super::error::Error;
 use super::meta::{Labels, ObjectKey, controller_reference, now};
+use super::owners::enqueue_changed;
 use super::queue::Queue;
 
 const WORKERS: usize = 4;
@@ -62,12 +63,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
 
 /// Turns changes of Services and pods into keys of Services.
 fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>) {
-    let to = Arc::clone(queue);
-    shared.services.on_change(move |old, new| {
-        if let Some(service) = new.or(old) {
-            to.add(ObjectKey::of(&service.metadata));
-        }
-    });
+    enqueue_changed(&shared.services, queue);
     let (to, services) = (Arc::clone(queue), Arc::clone(&shared.services));
     shared.pods.on_change(move |old, new| {
         if old.map(|pod| Facts::of(pod)) == new.map(|pod| Facts::of(pod)) {

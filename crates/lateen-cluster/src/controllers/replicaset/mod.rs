@@ -20,7 +20,7 @@ use super::meta::{
     ObjectKey, controller_of, is_active, is_terminal, parse_selector, pod_of_template, selects,
     shortened, until_available,
 };
-use super::owners::enqueue_owners;
+use super::owners::{enqueue_changed, enqueue_owners};
 use super::queue::Queue;
 use super::refused::Refused;
 
@@ -58,12 +58,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
 
 /// Turns changes of ReplicaSets and pods into keys of ReplicaSets.
 fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>) {
-    let to = Arc::clone(queue);
-    shared.replica_sets.on_change(move |old, new| {
-        if let Some(set) = new.or(old) {
-            to.add(ObjectKey::of(&set.metadata));
-        }
-    });
+    enqueue_changed(&shared.replica_sets, queue);
     enqueue_owners(
         &shared.pods,
         &shared.replica_sets,

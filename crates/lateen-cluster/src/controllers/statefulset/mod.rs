@@ -21,7 +21,7 @@ use super::claim::claimed;
 use super::error::Error;
 use super::events::Recorder;
 use super::meta::{ObjectKey, controller_of, parse_selector, selects};
-use super::owners::enqueue_owners;
+use super::owners::{enqueue_changed, enqueue_owners};
 use super::queue::Queue;
 use super::refused::Refused;
 
@@ -56,12 +56,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
 
 /// Turns changes of StatefulSets and pods into keys of StatefulSets.
 fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>) {
-    let to = Arc::clone(queue);
-    shared.stateful_sets.on_change(move |old, new| {
-        if let Some(set) = new.or(old) {
-            to.add(ObjectKey::of(&set.metadata));
-        }
-    });
+    enqueue_changed(&shared.stateful_sets, queue);
     enqueue_owners(
         &shared.pods,
         &shared.stateful_sets,

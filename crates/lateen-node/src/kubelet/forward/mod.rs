@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use lateen_sys::namespace;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::upgrade::{Agreed, Link, Served, upgrade_of};
+use super::upgrade::{Agreed, Link, Served};
 use super::{Body, Query, text};
 use crate::network::PodNetwork;
 use crate::pods::shared::Shared;
@@ -54,7 +54,7 @@ pub(super) fn answer(
     };
     let response = agreed.response();
     tokio::spawn(async move {
-        match agreed.open(upgrade_of(request)).await {
+        match agreed.open(hyper::upgrade::on(request)).await {
             Ok(Link::Spdy(io)) => pairs::serve(io, network).await,
             Ok(Link::WebSocket(socket)) if channels => {
                 channels::serve(*socket, network, ports).await;
