@@ -36,8 +36,12 @@ pub(crate) struct ConnectionInfo {
     pub(crate) local: SocketAddr,
     /// The client wanted to go elsewhere and was redirected here, as the system or a PROXY header says.
     pub(crate) restored: bool,
-    /// Server name of a TLS client hello.
+    /// Server name of a TLS client hello, lower case.
     pub(crate) server_name: String,
+    /// `tls` or `raw_buffer`, as far as the inspectors looked.
+    pub(crate) transport: &'static str,
+    /// The protocols that the client offers, in its order; the one that it was seen to speak in plaintext.
+    pub(crate) protocols: Vec<String>,
     pub(crate) chain: String,
     /// It is for the workload beside the proxy.
     pub(crate) inbound: bool,
@@ -48,6 +52,17 @@ pub(crate) struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
+    /// What filter chains are matched with.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            destination: self.local,
+            source: self.remote,
+            server_name: &self.server_name,
+            transport: self.transport,
+            protocols: &self.protocols,
+        }
+    }
+
     /// The client and where it wanted to go.
     pub(crate) fn ends(&self) -> Ends {
         Ends {
@@ -209,28 +224,14 @@ fn choose(
         }
         Err(InspectError::Broken) => return None,
     };
-    let http: Vec<String> = inspected.http.map(str::to_owned).into_iter().collect();
     let (transport, hello) = match inspected.hello {
         Some(hello) => ("tls", hello),
         None => ("raw_buffer", ClientHello::default()),
     };
-    let protocols = if transport == "tls" {
-        &hello.protocols
-    } else {
-        &http
+    let protocols = match transport {
+        "tls" => hello.protocols,
+        _ => inspected.http.map(str::to_owned).into_iter().collect(),
     };
-    let facts = Facts {
-        destination: ends.destination,
-        source: ends.source,
-        server_name: &hello.server_name,
-        transport,
-        protocols,
-    };
-    let chain = listener
-        .matcher
-        .find(&facts)
-        .and_then(|index| listener.chains.get(index));
-    let chain = chain.or(listener.default_chain.as_ref()).cloned();
     let mut info = ConnectionInfo {
         id,
         remote: ends.source,
@@ -238,11 +239,14 @@ fn choose(
         local: ends.destination,
         restored: ends.destination != direct.destination,
         server_name: hello.server_name,
+        transport,
+        protocols,
         chain: String::new(),
         inbound: listener.inbound,
         tls: None,
         transport_failure: String::new(),
     };
+    let chain = listener.chain_for(&info.facts()).cloned();
     let Some(chain) = chain else {
         listener.stats.here().no_filter_chain_match.inc();
         let mut record = Record::new(Rc::new(info));

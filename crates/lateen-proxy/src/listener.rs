@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
-use crate::config::chain_match::ChainMatcher;
+use crate::config::chain_match::{ChainMatcher, Facts};
 use crate::http::manager::HttpManager;
 use crate::proxy_protocol::Acceptor;
 use crate::stats::{ListenerStats, PerWorker};
@@ -41,6 +41,16 @@ pub(crate) struct Listener {
     pub(crate) default_chain: Option<Arc<FilterChain>>,
     pub(crate) access_log: Vec<AccessLog>,
     pub(crate) stats: Arc<PerWorker<ListenerStats>>,
+}
+
+impl Listener {
+    /// The filter chain for a connection.
+    pub(crate) fn chain_for(&self, facts: &Facts<'_>) -> Option<&Arc<FilterChain>> {
+        let matching = self.matcher.find(facts);
+        matching
+            .and_then(|index| self.chains.get(index))
+            .or(self.default_chain.as_ref())
+    }
 }
 
 /// What looks at the first bytes of a connection.
@@ -136,14 +146,12 @@ impl ListenerSlot {
         self.changed.subscribe()
     }
 
-    /// Whether the current state still has this chain unchanged.
-    pub(crate) fn has_chain(&self, chain: &FilterChain) -> bool {
+    /// Whether the current state would serve a connection with these facts by this chain, unchanged.
+    pub(crate) fn keeps(&self, chain: &FilterChain, facts: &Facts<'_>) -> bool {
         self.current.load().as_ref().is_some_and(|listener| {
             listener
-                .chains
-                .iter()
-                .chain(&listener.default_chain)
-                .any(|other| other.fingerprint == chain.fingerprint)
+                .chain_for(facts)
+                .is_some_and(|other| other.fingerprint == chain.fingerprint)
         })
     }
 }

@@ -239,7 +239,7 @@ enum Event {
     Wake,
 }
 
-/// Runs the codec; drains when the filter chain is replaced or the process ends; ends when idle for too long.
+/// Runs the codec; drains when another filter chain is for the connection now or the process ends; ends when idle for too long.
 /// `shut_down` asks the codec to end after what is in progress.
 async fn drive<C: Future>(
     mut codec: Pin<&mut C>,
@@ -291,7 +291,7 @@ async fn drive<C: Future>(
         };
         // How long it goes on, and whether the proxy wants it to end rather than the connection's own limits.
         let (drain_in, told) = match event {
-            Event::Changed if slot.has_chain(chain) => continue,
+            Event::Changed if slot.keeps(chain, &state.info.facts()) => continue,
             Event::Changed => (CHAIN_DRAIN, true),
             Event::Drain(time) => (time, true),
             Event::UsedUp => (state.manager.limits.drain, false),

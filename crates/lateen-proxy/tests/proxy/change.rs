@@ -65,6 +65,35 @@ fn changes_under_load_fail_no_request() {
 }
 
 #[test]
+fn kept_connections_leave_for_a_chain_that_fits_better() {
+    let upstream = Upstream::start("one");
+    let mut proxy = Proxy::start(1);
+    proxy.cluster("c", &[upstream.address], json!({}));
+    let address = proxy.http(json!([to("c", json!({}))]), json!({}));
+    let plain = http_listener("l", address, json!({}));
+    // What is told when a chain for this destination port appears beside the catch-all.
+    for (port, told) in [(address.port() ^ 1, None), (address.port(), Some("close"))] {
+        let mut client = Client::connect(address);
+        assert_eq!(client.get("/", &[]).unwrap().header("connection"), None);
+        let mut chain = plain["filterChains"][0].clone();
+        chain["name"] = json!("port");
+        chain["filterChainMatch"] = json!({ "destinationPort": port });
+        let mut listener = plain.clone();
+        listener["filterChains"].as_array_mut().unwrap().push(chain);
+        proxy.accept(ResourceType::Listener, &[listener]);
+        let mut answer = client.get("/", &[]).unwrap();
+        if told.is_some() && answer.header("connection").is_none() {
+            // The connection hears of the change in its own time.
+            eventually(|| {
+                answer = client.get("/", &[]).unwrap();
+                answer.header("connection").is_some()
+            });
+        }
+        assert_eq!(answer.header("connection"), told, "{port}");
+    }
+}
+
+#[test]
 fn a_bad_change_leaves_the_good_state() {
     let upstream = Upstream::start("one");
     let mut proxy = Proxy::start(1);
