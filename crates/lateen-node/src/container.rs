@@ -36,6 +36,10 @@ const REPORT: i32 = 4;
 /// Number under which it inherits what stands for the container that a further program is to run in.
 const CONTAINER: i32 = 5;
 
+/// Number under which it inherits the socket that the controlling side of the program's terminal is sent over. The
+/// terminal is opened in the container, so that it has a name there.
+const TERMINAL: i32 = 6;
+
 /// Longest specification that is read, in bytes.
 const LONGEST_SPEC: u64 = 16 * 1024 * 1024;
 

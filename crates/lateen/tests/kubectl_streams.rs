@@ -149,11 +149,12 @@ fn a_terminal_has_a_size_and_a_code(mesh: &Mesh, speech: Speech) {
     // Held until the end: its end would be the terminal's.
     let mut typed = child.stdin.take().expect("input");
     // A size that comes a moment after the shell is waited for.
-    let lines = "until stty size | grep 97; do sleep 0.1; done\nexit 5\n";
+    let lines = "until stty size | grep 97; do sleep 0.1; done\ntty; exit 5\n";
     typed.write_all(lines.as_bytes()).expect("typed");
     let done = child.wait_with_output().expect("an end");
     let shown = String::from_utf8_lossy(&done.stdout);
     assert!(shown.contains("41 97"), "{speech:?} {shown}");
+    assert!(shown.contains("/dev/pts/"), "{speech:?} {shown}");
     assert_eq!(done.status.code(), Some(5), "{speech:?} {shown}");
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +11,10 @@ use std::process::ExitCode;
 use lateen_sys::process::{self, Capability, Forked};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, chdir, execve, setgid, setgroups, setsid, setuid};
+use nix::unistd::{
+    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchown, setgid, setgroups,
+    setsid, setuid,
+};
 
 use super::Report;
 use super::spec::ProgramSpec;
@@ -108,7 +112,8 @@ fn prepare(program: &ProgramSpec) -> io::Result<Execution> {
     // A leader of its own, so that signals to groups stay within the container.
     let _ = setsid();
     if program.terminal {
-        process::take_terminal()?;
+        open_terminal(program)
+            .map_err(|error| io::Error::other(format!("open a terminal: {error}")))?;
     }
     process::raise_open_files();
     let rights: Vec<Capability> = program
@@ -136,6 +141,20 @@ fn prepare(program: &ProgramSpec) -> io::Result<Execution> {
         .map(|(name, value)| c_string(&format!("{name}={value}")))
         .collect::<Result<_, _>>()?;
     Ok((c_string(&path.to_string_lossy())?, arguments, environment))
+}
+
+/// Opens a terminal of the container for the program's standard streams; the node gets the side that controls it.
+fn open_terminal(program: &ProgramSpec) -> io::Result<()> {
+    let node = lateen_sys::spawn::inherited(super::TERMINAL)?;
+    let (controller, terminal) = lateen_sys::pty::open()?;
+    if let Some(user) = program.user {
+        fchown(&terminal, Some(Uid::from_raw(user)), None)?;
+    }
+    lateen_sys::socket::send_with_descriptors(node.as_fd(), b"terminal", &[controller.as_fd()])?;
+    dup2_stdin(&terminal)?;
+    dup2_stdout(&terminal)?;
+    dup2_stderr(&terminal)?;
+    process::take_terminal()
 }
 
 fn become_user(program: &ProgramSpec, keeps_rights: bool) -> io::Result<()> {

@@ -41,6 +41,8 @@ pub(crate) struct Streams {
     pub(crate) input: Stdio,
     pub(crate) output: Stdio,
     pub(crate) error: Stdio,
+    /// Where the controlling side of the program's terminal is sent, which takes the place of all three.
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 /// A process that was started; clones stand for the same one.
@@ -130,6 +132,9 @@ async fn start(
     spawn::inherit(&mut command, report, super::REPORT);
     if let Some(container) = container {
         spawn::inherit(&mut command, container, super::CONTAINER);
+    }
+    if let Some(terminal) = launch.streams.terminal {
+        spawn::inherit(&mut command, terminal, super::TERMINAL);
     }
 
     let (announce, announced) = tokio::sync::oneshot::channel();

@@ -82,6 +82,7 @@ pub(crate) struct ProgramSpec {
     pub(crate) capabilities: Vec<String>,
     /// May a program of the host stand in for one that is called by the path that it has in an image?
     pub(crate) stand_in: bool,
-    /// Make the terminal on standard input the controlling one?
+    /// Open a terminal in the container, make it the controlling one and its standard streams, and send the other side
+    /// over [`TERMINAL`](super::TERMINAL)?
     pub(crate) terminal: bool,
 }

@@ -113,11 +113,12 @@ async fn serve(link: Link, run: &Run, wish: Wish, program: Program) -> io::Resul
                 terminal: wish.terminal,
                 user: run.program.user,
             };
-            let (streams, ends) = wanted.open()?;
-            match exec::start(run, command, streams, wish.terminal).await {
+            let (streams, mut ends) = wanted.open()?;
+            match exec::start(run, command, streams).await {
                 Ok(running) => {
                     // Ends the program when the client is gone.
                     let running = KillOnDrop(running);
+                    ends.take_terminal()?;
                     let source = Source::Pipes {
                         output: ends.output,
                         error: ends.error,

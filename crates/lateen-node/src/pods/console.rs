@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lateen_sys::socket::{message_pair, receive_with_descriptors};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Uid, fchown};
 use parking_lot::Mutex;
@@ -52,6 +53,35 @@ pub(crate) struct Ends {
     pub(crate) output: Option<pipe::Receiver>,
     pub(crate) error: Option<pipe::Receiver>,
     pub(crate) terminal: Option<File>,
+    /// Where the controlling side of a terminal comes from, once the program runs.
+    opened: Option<OwnedFd>,
+}
+
+impl Ends {
+    /// Takes the terminal that the program has opened, if it was to: call it when the program runs.
+    ///
+    /// # Errors
+    /// When there is none, or the node is out of descriptors.
+    pub(crate) fn take_terminal(&mut self) -> io::Result<()> {
+        let Some(socket) = self.opened.take() else {
+            return Ok(());
+        };
+        let (_, sent) = receive_with_descriptors(socket.as_fd(), &mut [0; 16])?;
+        let controller = sent.into_iter().next();
+        let controller =
+            File::from(controller.ok_or_else(|| io::Error::other("no terminal was opened"))?);
+        fcntl(
+            &controller,
+            FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK),
+        )?;
+        let end = |file: &File| Ok::<_, io::Error>(OwnedFd::from(file.try_clone()?));
+        let input = pipe::Sender::from_owned_fd_unchecked(end(&controller)?)?;
+        let output = pipe::Receiver::from_owned_fd_unchecked(end(&controller)?)?;
+        self.input = Some(Input::new(input));
+        self.output = Some(output);
+        self.terminal = Some(controller);
+        Ok(())
+    }
 }
 
 /// Which streams a program gets; those that it does not get lead nowhere.
@@ -70,17 +100,21 @@ impl Wanted {
     /// Makes the streams: the program's ends, and the node's.
     ///
     /// # Errors
-    /// When the node is out of descriptors or terminals.
+    /// When the node is out of descriptors.
     pub(crate) fn open(self) -> io::Result<(Streams, Ends)> {
-        if self.terminal {
-            return self.open_terminal();
-        }
         let mut ends = Ends::default();
         let mut streams = Streams {
             input: Stdio::null(),
             output: Stdio::null(),
             error: Stdio::null(),
+            terminal: None,
         };
+        if self.terminal {
+            let (ours, theirs) = message_pair()?;
+            streams.terminal = Some(theirs);
+            ends.opened = Some(ours);
+            return Ok((streams, ends));
+        }
         if self.input {
             let (reader, writer) = io::pipe()?;
             self.give(&reader)?;
@@ -98,30 +132,6 @@ impl Wanted {
                 *end = Some(pipe::Receiver::from_owned_fd(reader.into())?);
             }
         }
-        Ok((streams, ends))
-    }
-
-    fn open_terminal(self) -> io::Result<(Streams, Ends)> {
-        let (controller, program) = lateen_sys::pty::open()?;
-        fcntl(
-            &controller,
-            FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK),
-        )?;
-        self.give(&program)?;
-        let end = |file: &File| Ok::<_, io::Error>(OwnedFd::from(file.try_clone()?));
-        let input = pipe::Sender::from_owned_fd_unchecked(end(&controller)?)?;
-        let output = pipe::Receiver::from_owned_fd_unchecked(end(&controller)?)?;
-        let ends = Ends {
-            input: Some(Input::new(input)),
-            output: Some(output),
-            error: None,
-            terminal: Some(controller),
-        };
-        let streams = Streams {
-            input: program.try_clone()?.into(),
-            output: program.try_clone()?.into(),
-            error: program.into(),
-        };
         Ok((streams, ends))
     }
 

@@ -21,11 +21,10 @@ pub(crate) async fn start(
     run: &Run,
     command: Vec<String>,
     streams: Streams,
-    terminal: bool,
 ) -> io::Result<Running> {
     let program = ProgramSpec {
         command,
-        terminal,
+        terminal: streams.terminal.is_some(),
         ..run.program.clone()
     };
     launch_into(
@@ -52,8 +51,9 @@ pub(crate) async fn output(run: &Run, command: Vec<String>) -> io::Result<(i32, 
         input: Stdio::null(),
         output: writer.into(),
         error: error.into(),
+        terminal: None,
     };
-    let running = start(run, command, streams, false).await?;
+    let running = start(run, command, streams).await?;
     let running = KillOnDrop(running);
     let mut output = Vec::new();
     let reader = pipe::Receiver::from_owned_fd(reader.into())?;

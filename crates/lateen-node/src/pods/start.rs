@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::console::{Console, Followers, Wanted};
+use super::console::{Console, Ends, Followers, Wanted};
 use super::security::Security;
 use super::shared::Shared;
 use super::supervise::Run;
 use super::{environment, volumes};
-use crate::container::{
-    Base, Bind, EXECUTABLE, Launch, ProgramSpec, RootSpec, Spec, Streams, launch,
-};
+use crate::container::{Base, Bind, EXECUTABLE, Launch, ProgramSpec, RootSpec, Spec, launch};
 use crate::events::Severity;
 use crate::images::{News, Program};
 use crate::logs;
@@ -181,7 +179,7 @@ pub(super) async fn start(
         waiting: "RunContainerError",
         ran: true,
     };
-    let (streams, console) = open_streams(shared, container, security.user).map_err(failed)?;
+    let (streams, ends) = wanted(container, security.user).open().map_err(failed)?;
     context.events.pod(
         &pod,
         Some(&path),
@@ -199,6 +197,7 @@ pub(super) async fn start(
         streams,
     };
     let running = launch(namespace, order).await.map_err(failed)?;
+    let console = follow(shared, container, ends).map_err(failed)?;
     context.events.pod(
         &pod,
         Some(&path),
@@ -217,20 +216,20 @@ pub(super) async fn start(
     })
 }
 
-/// Makes the run's streams, whose output goes to its log and to those who attach.
-fn open_streams(
-    shared: &Arc<Shared>,
-    container: &Container,
-    user: Option<u32>,
-) -> io::Result<(Streams, Console)> {
-    let wanted = Wanted {
+/// The streams that a container asks for.
+fn wanted(container: &Container, user: Option<u32>) -> Wanted {
+    Wanted {
         input: container.stdin.unwrap_or(false),
         output: true,
         error: true,
         terminal: container.tty.unwrap_or(false),
         user,
-    };
-    let (streams, ends) = wanted.open()?;
+    }
+}
+
+/// Lets the output of a container that was started go to its log and to those who attach.
+fn follow(shared: &Arc<Shared>, container: &Container, mut ends: Ends) -> io::Result<Console> {
+    ends.take_terminal()?;
     let path = shared.log(&container.name);
     shared.forget_old_logs(&container.name);
     let followers = Arc::new(Followers::new());
@@ -247,5 +246,5 @@ fn open_streams(
         terminal: ends.terminal,
         followers,
     };
-    Ok((streams, console))
+    Ok(console)
 }

@@ -443,7 +443,7 @@ async fn a_program_runs_in_a_running_container(mesh: &Mesh) -> Result<(), String
 
     let params = AttachParams::default().stderr(false).tty(true);
     let mut process = api
-        .exec("web", ["tty", "-s"], &params)
+        .exec("web", ["sh", "-c", "test -c $(tty)"], &params)
         .await
         .map_err(|error| text(&error))?;
     let status = process
