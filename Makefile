@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help demo build test lint format oracles oracle-istiod bench clean
+.PHONY: help demo build test lint format oracles oracle-istiod oracle-scenarios bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,9 @@ oracles: ## Judge the project by the originals and by ../shared
 
 oracle-istiod: ## Lateen as the proxy of a real istiod on a real Kubernetes; as root, by hand
 	@conformance/istiod-proxy/run.sh ../shared
+
+oracle-scenarios: ## The documents' sessions on a real Istio on a real Kubernetes; as root, by hand
+	@conformance/istio-scenarios/run.sh ../shared
 
 bench: ## Measure the proxy beside Envoy, HAProxy and nginx (about ten minutes, and a release build before)
 	@scripts/setup.sh bench

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "node"))
+from workloads import Catalogue, manifests  # noqa: E402
+
 IMAGE = "oracle.local/proxyv2:1"
 PATIENCE = 90  # seconds for anything to become so
 
@@ -23,55 +26,6 @@ def kubectl(*arguments, text=None):
         raise SystemExit(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
-
-class Catalogue:
-    """What runs for an image, as `lateen up` decides it."""
-
-    def __init__(self, path):
-        self.rows = yaml.safe_load(Path(path).read_text())
-
-    def words(self, image, command, args):
-        name = re.sub(r"^docker\.io/|^library/", "", image)
-        if ":" not in name.rsplit("/", 1)[-1]:
-            name += ":latest"
-        for row in self.rows:
-            for pattern in row["images"]:
-                match = re.fullmatch(pattern, name)
-                if not match:
-                    continue
-                expand = lambda word: re.sub(r"\$\{?(\d+)\}?", lambda group: match[int(group[1])], word)
-                entry = [expand(word) for word in row.get("entrypoint", [])]
-                if command:
-                    known = row.get("programs", {}).get(command[0])
-                    entry, args = (known or command[:1]) + command[1:], args
-                elif not args:
-                    args = [expand(word) for word in row.get("args", [])]
-                return entry + args
-        raise SystemExit(f"no row of the catalogue for image {image}")
-
-
-def manifests(folder, catalogue, names=("*.yaml",)):
-    """The documents of a folder, with images that the node has, in versions that Kubernetes still serves."""
-    for path in sorted(path for name in names for path in Path(folder).glob(name)):
-        for document in yaml.safe_load_all(path.read_text()):
-            if not document:
-                continue
-            template = document.get("spec", {}).get("template")
-            if document["apiVersion"] == "extensions/v1beta1":
-                document["apiVersion"] = "apps/v1"
-                document["spec"].setdefault("selector", {"matchLabels": template["metadata"]["labels"]})
-            if document["kind"] == "Pod":
-                template = document
-            for container in (template or {}).get("spec", {}).get("containers", []):
-                words = catalogue.words(container["image"], container.get("command", []), container.get("args", []))
-                words[0] = f"/usr/local/bin/{words[0]}" if "/" not in words[0] else words[0]
-                container.update(image=IMAGE, imagePullPolicy="Never", command=words[:1], args=words[1:])
-                # The image has one user beside root, and the samples need no place to write.
-                container.pop("volumeMounts", None)
-                container.pop("securityContext", None)
-            if template:
-                template["spec"].pop("volumes", None)
-            yield document
 
 
 def apply(documents):
@@ -141,7 +95,7 @@ def rejects():
 
 
 def sticky_header(seeds, catalogue):
-    apply(manifests(seeds / "000-001-sticky-header/kube", catalogue))
+    apply(manifests(seeds / "000-001-sticky-header/kube", catalogue, IMAGE))
     ready("default")
 
     def hit(target, user):
@@ -179,10 +133,10 @@ def strict(namespace):
 def bookinfo(seeds, catalogue):
     platform = seeds / "istio-samples/1.1.2/bookinfo/platform/kube"
     lab = seeds / "004-learn-istio"
-    apply(manifests(platform, catalogue, ["bookinfo.yaml"]))
+    apply(manifests(platform, catalogue, IMAGE, ["bookinfo.yaml"]))
     kubectl("delete", "virtualservice,gateway", "--all")
     ready("default")
-    step = lambda number: apply(manifests(lab, catalogue, [f"{number}-*.yaml"]))
+    step = lambda number: apply(manifests(lab, catalogue, IMAGE, [f"{number}-*.yaml"]))
 
     def page(*more):
         status, body = get("/productpage", *more)

@@ -8,27 +8,15 @@ action=${2:-all}
 cluster=${LATEEN_ORACLE_CLUSTER:-${TMPDIR:-/tmp}/lateen-istiod-proxy}
 kube() { "$shared/oracles/kube.sh" "$@"; }
 
-# A root folder with the proxy under the name of Istio's agent, and what it runs: nft for the redirect rules.
-image() {
-  local root=$1 lateen=$2 lib program
-  rm -rf "$root"
-  mkdir -p "$root"/{bin,usr/local/bin,usr/sbin,etc/istio/proxy,etc/ssl/certs,var/run/secrets,tmp,proc,sys,dev,run}
-  objcopy --strip-debug "$lateen" "$root/usr/local/bin/pilot-agent"
-  ln -s pilot-agent "$root/usr/local/bin/lateen"
-  cp "$(readlink -f "$(command -v nft)")" "$root/usr/sbin/nft"
-  cp /bin/bash "$root/bin/"; cp /usr/bin/curl "$root/bin/"
-  for program in "$root/usr/local/bin/pilot-agent" "$root/usr/sbin/nft" /bin/bash /usr/bin/curl; do
-    ldd "$program" | grep -oE '/[^ ]+\.so[^ ]*' || true
-  done | sort -u | while read -r lib; do mkdir -p "$root$(dirname "$lib")"; cp -L "$lib" "$root$lib"; done
-  printf 'root:x:0:0:root:/root:/bin/bash\nistio-proxy:x:1337:1337::/:/bin/bash\n' > "$root/etc/passwd"
-  printf 'root:x:0:\nistio-proxy:x:1337:\n' > "$root/etc/group"
-  chmod 1777 "$root/tmp"
-}
+. "$here/../node/root.sh"
 
 up() {
   cargo build --quiet --package lateen
   kube up "$cluster" --node
-  image "$cluster/root" "$here/../../target/debug/lateen"
+  # The proxy under the name of Istio's agent, and what it runs: nft for the redirect rules.
+  root_folder "$cluster/root" "$here/../../target/debug/lateen" nft bash curl
+  mv "$cluster/root/usr/local/bin/lateen" "$cluster/root/usr/local/bin/pilot-agent"
+  ln -s pilot-agent "$cluster/root/usr/local/bin/lateen"
   kube image "$cluster" oracle.local/proxyv2:1 "$cluster/root" /usr/local/bin/pilot-agent
   "$shared/oracles/istio.sh" up "$cluster"
 }

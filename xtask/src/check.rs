@@ -1,4 +1,4 @@
-//! Dependency directions and file lengths.
+//! Dependency directions, file lengths, and tables that are generated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,6 +63,7 @@ const MARKS: [&str; 3] = [
 pub(crate) fn run() -> Result<bool> {
     let root = workspace()?;
     let mut failures = dependencies(&root)?;
+    crate::scenarios::check(&root, &mut failures)?;
     let mut warnings = Vec::new();
     for path in sources(&root)? {
         let text =
@@ -103,7 +104,7 @@ pub(crate) fn run() -> Result<bool> {
     Ok(failures.is_empty())
 }
 
-fn workspace() -> Result<PathBuf> {
+pub(crate) fn workspace() -> Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = manifest.parent().context("xtask lies in the workspace")?;
     Ok(root.to_owned())

@@ -1,9 +1,10 @@
-//! Repository chores: `cargo xtask golden|corpora|check`.
+//! Repository chores: `cargo xtask golden|corpora|scenarios|check`.
 
 mod check;
 mod corpora;
 mod golden;
 mod manifests;
+mod scenarios;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -44,7 +45,9 @@ enum Chore {
         #[arg(long)]
         failures: Option<String>,
     },
-    /// Checks dependency directions and file lengths.
+    /// Writes the tables of `docs/scenarios.md` from the tests.
+    Scenarios,
+    /// Checks dependency directions, file lengths and generated tables.
     Check,
 }
 
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
             },
         ),
         Chore::Corpora { folder, failures } => corpora::run(&folder, failures.as_deref()),
+        Chore::Scenarios => scenarios::run(),
         Chore::Check => check::run(),
     };
     match done {

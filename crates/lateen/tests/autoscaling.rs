@@ -53,6 +53,8 @@ fn places(mesh: &Mesh, users: usize) -> Vec<String> {
     (0..users).map(place).collect()
 }
 
+/// F32: CPU scales a backend out to the maximum, never above, and back to the minimum; also without a request for
+/// CPU.
 #[test]
 fn a_burn_scales_out_and_its_end_back_while_users_stay() {
     let files = [sample("backends.yaml"), sample("routes.yaml")];

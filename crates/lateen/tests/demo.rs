@@ -75,6 +75,7 @@ fn check(arguments: &[&str], within: Duration, expected: &[&str]) -> String {
 /// Several times what tours take on a quiet machine.
 const LONG: Duration = Duration::from_secs(150);
 
+/// F31: a user who calls within the idle time keeps the replica, and is free after it; several gateways agree.
 #[test]
 fn the_tour_of_sticky_sessions_shows_what_it_claims() {
     let printed = check(

@@ -52,6 +52,7 @@ spec:
   outboundTrafficPolicy: {mode: REGISTRY_ONLY}
 ";
 
+/// F97: a ServiceEntry names what is outside, with a timeout for it; with REGISTRY_ONLY nothing else is reached.
 #[test]
 fn pods_reach_the_outside_as_policies_allow() {
     let host = Host::make();

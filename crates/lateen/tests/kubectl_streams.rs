@@ -61,9 +61,10 @@ fn run(mesh: &Mesh, speech: Speech, arguments: &[&str], input: Option<&str>) -> 
     finish(command, input)
 }
 
+/// F114: programs run in a named container, for old and new kubectl, with their input, outputs and exit code.
 fn programs_run(mesh: &Mesh, speech: Speech) {
     let check = |command: &[&str], input: Option<&str>, code: i32, stdout: &str, stderr: &str| {
-        let all = [&["exec", "-i", "web", "--"], command].concat();
+        let all = [&["exec", "-i", "web", "-c", "web", "--"], command].concat();
         let done = run(mesh, speech, &all, input);
         assert_eq!(
             (done.code, done.stdout.as_str()),

@@ -127,6 +127,9 @@ fn scale(mesh: &Mesh, replicas: usize) -> BTreeSet<String> {
     })
 }
 
+/// F31: a user who calls within the idle time keeps the replica, and is free after it; several gateways agree.
+///
+/// F33: who has a session does not move when replicas come; when one goes, only its users do.
 #[test]
 fn ten_thousand_users_stay_while_replicas_come_and_go() {
     let sample = |name: &str| -> PathBuf {

@@ -67,6 +67,9 @@ fn the_original_manifests_work_for_root() {
 }
 
 /// The scenario names no CPU request, which on Kubernetes would leave its autoscaler without a say.
+///
+/// F32: CPU scales a backend out to the maximum, never above, and back to the minimum; also without a request for
+/// CPU.
 #[test]
 fn the_original_autoscaler_acts_without_a_cpu_request() {
     let scenario = original();

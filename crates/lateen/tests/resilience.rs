@@ -46,6 +46,34 @@ spec:
     readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 "#;
 
+/// A Gateway beside that of the store, and a route for a header.
+const SECOND_GATEWAY: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: second}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: second}
+spec:
+  hosts: ["*"]
+  gateways: [second]
+  http:
+  - match: [{headers: {target: {exact: httpbin}}}]
+    route: [{destination: {host: httpbin, port: {number: 8000}}}]
+"#;
+
+/// Only mutual TLS is accepted.
+const STRICT: &str = r#"
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+"#;
+
 struct Lab {
     mesh: Mesh,
 }
@@ -98,6 +126,7 @@ impl Lab {
         self.mesh.kubectl(&arguments)
     }
 
+    /// F07: a VirtualService without gateways does not touch what comes in at the gateway.
     fn rules_of_a_service_do_not_touch_the_gateways_f07(&self) {
         self.mesh.apply(
             STORE,
@@ -109,6 +138,7 @@ impl Lab {
         self.becomes("http://productpage.bookinfo:9080/productpage", "200");
     }
 
+    /// F22: subsets without pods are legal; traffic to them, and to subsets that no rule names, gets 503.
     fn subsets_without_pods_are_legal_and_answer_503_f22(&self) {
         let url = "http://ratings.bookinfo:9080/ratings/0";
         self.becomes(url, "200");
@@ -123,6 +153,7 @@ impl Lab {
         self.becomes(url, "200");
     }
 
+    /// F61: there is no timeout by default: an answer after 16 seconds arrives.
     fn long_answers_are_waited_for_f61(&self) {
         self.mesh.apply(HTTPBIN, SLOW);
         let wait = [
@@ -141,6 +172,8 @@ impl Lab {
         assert!(time.parse::<f64>().expect("seconds") >= 16.0, "{said}");
     }
 
+    /// F62: a pod that dies under load costs at most the request that it was answering; the default retries hide
+    /// the rest.
     fn a_pod_that_dies_costs_at_most_what_it_was_answering_f62(&self) {
         let load = "for i in $(seq 300); do curl -s -o /dev/null -w '%{http_code}\\n' http://httpbin:8000/get; done | sort | uniq -c";
         std::thread::scope(|scope| {
@@ -172,6 +205,7 @@ impl Lab {
         });
     }
 
+    /// F71: one bad answer ejects an endpoint; with nobody left 503 `no healthy upstream`.
     fn outliers_are_ejected_f71(&self) {
         let both = [
             "-n",
@@ -203,6 +237,7 @@ impl Lab {
         self.becomes("http://httpbin:8000/get", "200");
     }
 
+    /// F91: `lateen inject` adds one sidecar, which a labelled namespace leaves the only one.
     fn a_sidecar_can_be_injected_by_hand_f91(&self) {
         let pod = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "by-hand", "labels": {"app": "by-hand"}},
             "spec": {"terminationGracePeriodSeconds": 0,
@@ -230,6 +265,7 @@ impl Lab {
         }
     }
 
+    /// F95: one request id from the gateway through the applications to the last service.
     fn one_request_id_leads_through_the_store_f95(&self) {
         let ids = |log: &str| -> BTreeSet<String> {
             let words = log.split(['"', ' ']);
@@ -253,6 +289,7 @@ impl Lab {
         );
     }
 
+    /// F119: a Service that becomes a NodePort is served on the node's address.
     fn a_service_can_become_a_node_port_f119(&self) {
         let ports = r#"{"spec": {"type": "NodePort", "ports": [{"port": 9080, "name": "http", "nodePort": 30306}]}}"#;
         self.mesh
@@ -276,6 +313,55 @@ impl Lab {
                 }
             },
         );
+    }
+
+    /// F08: several Gateways share a port and every host; their routes are looked through together.
+    fn gateways_share_a_port_and_every_host_f08(&self) {
+        self.mesh.apply(HTTPBIN, SECOND_GATEWAY);
+        let url = format!("{}/status/418", self.mesh.gateway());
+        let teapot = |arguments: &[&str]| self.mesh.curl(&[arguments, &[&url]].concat()).status;
+        eventually(
+            "the second gateway",
+            Duration::from_secs(20),
+            || match teapot(&["-H", "target: httpbin"]) {
+                418 => Ok(()),
+                other => Err(other.to_string()),
+            },
+        );
+        assert_eq!((self.page(), teapot(&[])), (200, 404));
+        let both = ["delete", "gateway/second", "virtualservice/second"];
+        self.mesh.kubectl(&[&["-n", HTTPBIN][..], &both].concat());
+        assert_eq!(self.page(), 200);
+    }
+
+    /// F96: mutual TLS is on by itself: where nothing else is accepted, calls go on, with and without a DestinationRule, and
+    /// those without a sidecar are refused.
+    fn mutual_tls_needs_no_rule_f96(&self) {
+        let url = "http://httpbin:8000/get";
+        let outside = format!("curl -s -o /dev/null -w '%{{http_code}}' {url}");
+        assert_eq!(self.mesh.in_pod(HTTPBIN, false, &outside).trim(), "200");
+        self.mesh.apply(HTTPBIN, STRICT);
+        eventually(
+            "plain text is refused",
+            Duration::from_secs(20),
+            || match self.mesh.in_pod(HTTPBIN, false, &outside).trim() {
+                "000" => Ok(()),
+                other => Err(other.to_owned()),
+            },
+        );
+        assert_eq!(self.code(url), "200", "without a rule");
+        self.mesh.apply(
+            HTTPBIN,
+            r#"{"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "httpbin"},
+                "spec": {"host": "httpbin", "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}}"#,
+        );
+        assert_eq!(self.code(url), "200", "with a rule");
+        let both = [
+            "delete",
+            "destinationrule/httpbin",
+            "peerauthentication/default",
+        ];
+        self.mesh.kubectl(&[&["-n", HTTPBIN][..], &both].concat());
     }
 
     fn forget(&self, service: &str) {
@@ -315,6 +401,8 @@ fn failures_and_defaults_are_as_the_lab_says() {
     let lab = Lab::start();
     lab.rules_of_a_service_do_not_touch_the_gateways_f07();
     lab.subsets_without_pods_are_legal_and_answer_503_f22();
+    lab.gateways_share_a_port_and_every_host_f08();
+    lab.mutual_tls_needs_no_rule_f96();
     lab.one_request_id_leads_through_the_store_f95();
     lab.a_service_can_become_a_node_port_f119();
     lab.a_sidecar_can_be_injected_by_hand_f91();

@@ -66,6 +66,7 @@ fn condition(mesh: &Mesh, status: &str) {
     ]);
 }
 
+/// F31: a user who calls within the idle time keeps the replica, and is free after it; several gateways agree.
 #[test]
 fn gateways_agree_on_every_user_while_replicas_come_and_go() {
     let files = [

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::rows;
+
 use super::eventually;
 use super::forward::{Forward, Speech};
 use super::mesh::{Answer, Mesh, finish};
@@ -29,15 +31,16 @@ impl Canary<'_> {
     pub fn run(&self) {
         self.apply(&self.workloads);
         self.apply(&self.gateway);
-        self.one_host_and_two_paths_are_served_f02_f12_f13();
-        self.a_service_is_reached_by_port_forward_f118();
-        self.apply(&self.tenth);
-        self.rolled_out("flaskfrontend-v2");
-        self.weights_divide_requests_of_one_connection_f40();
-        self.calls_inside_the_mesh_are_not_weighted_f06();
-        self.weights_change_under_load_f41_f98();
+        rows!(self;
+            one_host_and_two_paths_are_served_f02_f12_f13,
+            a_service_is_reached_by_port_forward_f118,
+            weights_divide_requests_of_one_connection_f40,
+            calls_inside_the_mesh_are_not_weighted_f06,
+            weights_change_under_load_f41_f98,
+        );
     }
 
+    /// F02, F12, F13: one host, also with a port, and two paths; others get 404 from the gateway.
     fn one_host_and_two_paths_are_served_f02_f12_f13(&self) {
         for name in ["flaskfrontend", "flaskbackend"] {
             self.rolled_out(name);
@@ -85,6 +88,7 @@ impl Canary<'_> {
         );
     }
 
+    /// F118: a service is reached by port-forward, by old and new kubectl.
     fn a_service_is_reached_by_port_forward_f118(&self) {
         for speech in Speech::BOTH {
             let target = "svc/flaskfrontend";
@@ -98,7 +102,10 @@ impl Canary<'_> {
         }
     }
 
+    /// F40: one request in ten, also on one connection.
     fn weights_divide_requests_of_one_connection_f40(&self) {
+        self.apply(&self.tenth);
+        self.rolled_out("flaskfrontend-v2");
         eventually(
             "the second version",
             Duration::from_secs(20),
@@ -113,6 +120,7 @@ impl Canary<'_> {
         assert!((52..=148).contains(&second), "{second} of 1000 at a tenth");
     }
 
+    /// F06: rules bound to the gateway leave calls inside the mesh alone.
     fn calls_inside_the_mesh_are_not_weighted_f06(&self) {
         let script = "curl -s 'http://flaskfrontend:5000/home?[1-100]'";
         let printed = self.mesh.in_pod(self.namespace, true, script);
@@ -123,6 +131,7 @@ impl Canary<'_> {
         );
     }
 
+    /// F41, F98: other weights while requests go on: none fails.
     fn weights_change_under_load_f41_f98(&self) {
         let url = format!("{}/home", self.mesh.gateway());
         let mut load = Command::new("hey");

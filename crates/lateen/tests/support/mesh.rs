@@ -13,7 +13,11 @@ use tempfile::TempDir;
 use super::account::{Account, public_binary};
 use super::eventually;
 
-/// A running mesh; ends with the value.
+/// Names the configuration file of a mesh that runs on a Kubernetes already, and that the tests use in the place of one
+/// that they bring up: the original, to compare with.
+const RUNNING: &str = "LATEEN_TEST_KUBECONFIG";
+
+/// A running mesh; ends with the value, if it was brought up for it.
 pub struct Mesh {
     pub account: Account,
     binary: PathBuf,
@@ -59,8 +63,41 @@ impl Mesh {
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             _folder: folder,
         };
-        mesh.start(files);
+        match std::env::var(RUNNING) {
+            Ok(kubeconfig) => mesh.join(&kubeconfig, files),
+            Err(_) => mesh.start(files),
+        }
         mesh
+    }
+
+    /// Takes the mesh of a Kubernetes that runs already.
+    fn join(&mut self, kubeconfig: &str, files: &[&Path]) {
+        self.status = serde_json::json!({ "kubeconfig": kubeconfig });
+        for file in files {
+            self.apply("default", &fs::read_to_string(file).expect("a manifest"));
+        }
+        self.kubectl(&[
+            "wait",
+            "--for=condition=Ready",
+            "pod",
+            "--all",
+            "-A",
+            "--timeout=60s",
+        ]);
+        let address = "jsonpath={.status.loadBalancer.ingress[0].ip}";
+        let service = [
+            "-n",
+            "istio-system",
+            "get",
+            "service",
+            "istio-ingressgateway",
+        ];
+        let address = self.kubectl(&[&service[..], &["-o", address]].concat());
+        self.status["gateways"] = serde_json::json!([{ "urls": [format!("http://{address}")] }]);
+    }
+
+    fn is_joined() -> bool {
+        std::env::var_os(RUNNING).is_some()
     }
 
     /// Starts the mesh from its state folder.
@@ -189,6 +226,9 @@ impl Mesh {
 
     /// Ends the mesh, which must succeed.
     pub fn down(&self) {
+        if Self::is_joined() {
+            return;
+        }
         let done = self.lateen(&["down"]);
         assert_eq!(done.code, 0, "lateen down: {done:?}\n{}", self.log());
     }
@@ -226,6 +266,9 @@ const WAIT_FOR_SIDECAR: &str =
 
 impl Drop for Mesh {
     fn drop(&mut self) {
+        if Self::is_joined() {
+            return;
+        }
         let _ = self.lateen(&["down"]);
         if std::thread::panicking() {
             eprintln!("--- log of the mesh\n{}", self.log());

@@ -12,6 +12,7 @@ pub mod forward;
 pub mod image;
 pub mod lab;
 pub mod mesh;
+pub mod rows;
 pub mod session;
 
 use std::time::{Duration, Instant};

@@ -9,6 +9,7 @@ use super::super::eventually;
 use super::{Lab, SECONDS, Step, near};
 
 impl Lab<'_> {
+    /// F03, F44, F46: TCP at a port of the gateway, to one version; answers before, the end after the client closes.
     pub(super) fn tcp_goes_to_one_version_f44_f46(&self) {
         self.apply(Step::Echo);
         eventually("an echo", SECONDS(15), || self.say(1).map(|_| ()));
@@ -33,6 +34,7 @@ impl Lab<'_> {
         assert_eq!(rest, b"");
     }
 
+    /// F45: TCP by weight, connection by connection.
     pub(super) fn tcp_is_divided_by_connection_f45(&self) {
         self.apply(Step::EchoShift);
         eventually("the other version", SECONDS(15), || match self.say(1)? {

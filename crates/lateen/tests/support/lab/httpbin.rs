@@ -16,6 +16,7 @@ const PENDING: [&str; 6] = [
 ];
 
 impl Lab<'_> {
+    /// F70, F72, F73: limits of connections and waiting requests; the counters match the 503s.
     pub(super) fn limits_open_the_circuit_f70_f72_f73(&self) {
         self.apply(Step::Breaker);
         eventually("the circuit opens", SECONDS(20), || {
@@ -51,6 +52,7 @@ impl Lab<'_> {
         assert_eq!(self.overflow() - before, all_refused + refused);
     }
 
+    /// F80, F105: all requests in one version's access log.
     pub(super) fn all_requests_are_logged_by_one_version_f80_f105(&self) {
         // A deployment of the original that has v1's labels, and no log.
         self.mesh.kubectl_with(
@@ -92,6 +94,8 @@ impl Lab<'_> {
         );
     }
 
+    /// F81: a copy of each request to the other version, whose answers are dropped. The copy's host has no
+    /// `-shadow`, as in Istio now.
     pub(super) fn copies_reach_the_other_version_f81(&self) {
         self.apply(Step::Mirror);
         eventually("copies reach v2", SECONDS(20), || {
@@ -117,6 +121,7 @@ impl Lab<'_> {
         });
     }
 
+    /// F94: headers that the mesh adds.
     pub(super) fn headers_are_added_on_the_way_f94(&self) {
         let printed = self.sleep("curl -s -i http://httpbin:8000/headers");
         let (head, body) = printed.split_once("\r\n\r\n").expect("head and body");

@@ -10,6 +10,8 @@ mod store;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::rows;
+
 use super::eventually;
 use super::mesh::Mesh;
 
@@ -69,25 +71,27 @@ pub struct Lab<'a> {
 impl Lab<'_> {
     /// All rows, in the order of the lab: each begins with what the one before left.
     pub fn run(&self) {
-        self.pods_are_ready();
-        self.nothing_answers_before_the_gateway_f04();
-        self.paths_are_routed_f12_f13();
-        self.pages_are_served_by_every_address_f92_f93();
-        self.every_version_answers_without_rules_f23();
-        self.one_version_alone_f24();
-        self.the_user_decides_f14_f15();
-        self.a_delay_meets_the_pages_timeouts_f50();
-        self.an_abort_leaves_reviews_without_stars_f51();
-        self.weights_divide_visits_f42();
-        self.all_visits_move_f43();
-        self.slow_ratings_delay_the_page_f52();
-        self.a_timeout_ends_slow_calls_f60();
-        self.tcp_goes_to_one_version_f44_f46();
-        self.tcp_is_divided_by_connection_f45();
-        self.limits_open_the_circuit_f70_f72_f73();
-        self.all_requests_are_logged_by_one_version_f80_f105();
-        self.copies_reach_the_other_version_f81();
-        self.headers_are_added_on_the_way_f94();
+        rows!(self;
+            pods_are_ready,
+            nothing_answers_before_the_gateway_f04,
+            paths_are_routed_f12_f13,
+            pages_are_served_by_every_address_f92_f93,
+            every_version_answers_without_rules_f23,
+            one_version_alone_f24,
+            the_user_decides_f14_f15,
+            a_delay_meets_the_pages_timeouts_f50,
+            an_abort_leaves_reviews_without_stars_f51,
+            weights_divide_visits_f42,
+            all_visits_move_f43,
+            slow_ratings_delay_the_page_f52,
+            a_timeout_ends_slow_calls_f60,
+            tcp_goes_to_one_version_f44_f46,
+            tcp_is_divided_by_connection_f45,
+            limits_open_the_circuit_f70_f72_f73,
+            all_requests_are_logged_by_one_version_f80_f105,
+            copies_reach_the_other_version_f81,
+            headers_are_added_on_the_way_f94,
+        );
     }
 
     fn namespace(&self, step: Step) -> &'static str {

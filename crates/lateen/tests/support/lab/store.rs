@@ -24,6 +24,7 @@ struct Visitor(Option<String>);
 const STRANGER: Visitor = Visitor(None);
 
 impl Lab<'_> {
+    /// F04: nothing listens before there is a Gateway.
     pub(super) fn nothing_answers_before_the_gateway_f04(&self) {
         let answer = self.get("/productpage", &STRANGER);
         assert_eq!(answer.status, 0, "{answer:?}");
@@ -38,6 +39,7 @@ impl Lab<'_> {
         });
     }
 
+    /// F12, F13: exact and prefix paths, queries ignored; others get 404 from the gateway.
     pub(super) fn paths_are_routed_f12_f13(&self) {
         for (path, status, body) in [
             ("/productpage", 200, "Simple Bookstore App"),
@@ -57,6 +59,7 @@ impl Lab<'_> {
         }
     }
 
+    /// F92, F93: the page by pod address, service address and name.
     pub(super) fn pages_are_served_by_every_address_f92_f93(&self) {
         let namespace = self.scenario.store;
         let read = |kind: &str, path: &str| {
@@ -89,6 +92,7 @@ impl Lab<'_> {
         }
     }
 
+    /// F23: without rules every version answers.
     pub(super) fn every_version_answers_without_rules_f23(&self) {
         let shown = self.visits(60, &STRANGER);
         for wanted in [Shown::Plain, Shown::Black, Shown::Red] {
@@ -97,12 +101,14 @@ impl Lab<'_> {
         }
     }
 
+    /// F24: one subset alone.
     pub(super) fn one_version_alone_f24(&self) {
         self.apply(Step::AllV1);
         self.until_always(12, Shown::Plain, &STRANGER);
         self.always(50, Shown::Plain, &STRANGER);
     }
 
+    /// F14, F15: the header `end-user` chooses, case-sensitively; the first rule that matches wins.
     pub(super) fn the_user_decides_f14_f15(&self) {
         self.apply(Step::Jason);
         let jason = self.sign_in("jason");
@@ -114,6 +120,7 @@ impl Lab<'_> {
         }
     }
 
+    /// F50, F63: a delay for one user meets the page's timeouts: an error after twice three seconds.
     pub(super) fn a_delay_meets_the_pages_timeouts_f50(&self) {
         self.apply(Step::Delay);
         let jason = self.sign_in("jason");
@@ -127,6 +134,7 @@ impl Lab<'_> {
         assert!(took < SECONDS(2), "{took:?}");
     }
 
+    /// F51, F53: an abort for one user, in the sidecar of the caller: the service behind it sees nothing.
     pub(super) fn an_abort_leaves_reviews_without_stars_f51(&self) {
         self.apply(Step::Abort);
         let jason = self.sign_in("jason");
@@ -139,6 +147,7 @@ impl Lab<'_> {
         self.always(5, Shown::Plain, &STRANGER);
     }
 
+    /// F42, F43: half of the visits, then all.
     pub(super) fn weights_divide_visits_f42(&self) {
         self.apply(Step::Half);
         self.until(Shown::Red, &STRANGER);
@@ -149,12 +158,14 @@ impl Lab<'_> {
         near(red, 400, 0.5, "red stars");
     }
 
+    /// F42, F43: half of the visits, then all.
     pub(super) fn all_visits_move_f43(&self) {
         self.apply(Step::AllV3);
         self.until_always(12, Shown::Red, &STRANGER);
         self.always(50, Shown::Red, &STRANGER);
     }
 
+    /// F52: a delay for everyone.
     pub(super) fn slow_ratings_delay_the_page_f52(&self) {
         self.apply(Step::SlowRatings);
         eventually("slow black stars", SECONDS(15), || {
@@ -168,6 +179,7 @@ impl Lab<'_> {
         });
     }
 
+    /// F60, F63: a timeout: 504 after half a second, the page after two tries.
     pub(super) fn a_timeout_ends_slow_calls_f60(&self) {
         self.apply(Step::Impatient);
         self.until(Shown::Failed, &STRANGER);

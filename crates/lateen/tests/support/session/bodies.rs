@@ -6,6 +6,8 @@ use super::{SECONDS, Session};
 
 impl Session<'_> {
     /// The scenario's own rules look at headers; a policy fills these from bodies.
+    ///
+    /// F11: a field of the body chooses the service, and the user's name in it the replica.
     pub(super) fn bodies_choose_backend_and_replica_f11(&self) {
         let post = |headers: &[&str], body: &str| {
             let url = format!("{}/hit_backend", self.mesh.gateway());

@@ -7,6 +7,7 @@ use super::super::mesh::finish;
 use super::{SECONDS, Session};
 
 impl Session<'_> {
+    /// F01: a Gateway opens a port; without it nothing listens, with it and no route the answer is 404.
     pub(super) fn gateway_without_and_with_routes_f01(&self) {
         let gateway = self.kubectl(&["get", "gateway", self.scenario.gateway, "-o", "json"]);
         self.kubectl(&["delete", "gateway", self.scenario.gateway]);
@@ -29,6 +30,7 @@ impl Session<'_> {
         });
     }
 
+    /// F98: configuration changes under load, new subsets among them, fail no request.
     pub(super) fn config_changes_lose_no_request_f98(&self) {
         self.mesh.apply(
             self.scenario.namespace,

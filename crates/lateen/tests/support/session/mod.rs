@@ -11,6 +11,8 @@ mod routing;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::rows;
+
 use super::mesh::{Answer, Mesh};
 
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
@@ -41,22 +43,24 @@ pub struct Session<'a> {
 impl Session<'_> {
     /// All rows, in an order in which each leaves the mesh as it found it.
     pub fn run(&self) {
-        self.gateway_address_is_discoverable_f05();
-        self.header_chooses_the_backend_f10_f01();
-        self.unmatched_requests_get_404_from_the_proxy_f13();
-        self.method_and_path_do_not_matter_f16_f20_f25();
-        self.users_stick_to_replicas_f30();
-        self.pods_have_the_expected_containers_f90();
-        self.programs_run_in_containers();
-        self.addresses_work_from_everywhere_f92_f93();
-        self.headers_on_the_path_f94();
-        self.tables_yaml_and_jsonpath_f111_f112_f113();
-        self.apply_says_what_it_did_f110();
-        self.uri_match_and_first_match_f12_f15();
-        self.subsets_and_gateway_binding_f21_f06();
-        self.gateway_without_and_with_routes_f01();
-        self.bodies_choose_backend_and_replica_f11();
-        self.config_changes_lose_no_request_f98();
+        rows!(self;
+            gateway_address_is_discoverable_f05,
+            header_chooses_the_backend_f10_f01,
+            unmatched_requests_get_404_from_the_proxy_f13,
+            method_and_path_do_not_matter_f16_f20_f25,
+            users_stick_to_replicas_f30,
+            pods_have_the_expected_containers_f90,
+            programs_run_in_containers,
+            addresses_work_from_everywhere_f92_f93,
+            headers_on_the_path_f94,
+            tables_yaml_and_jsonpath_f111_f112_f113,
+            apply_says_what_it_did_f110,
+            uri_match_and_first_match_f12_f15,
+            subsets_and_gateway_binding_f21_f06,
+            gateway_without_and_with_routes_f01,
+            bodies_choose_backend_and_replica_f11,
+            config_changes_lose_no_request_f98,
+        );
     }
 
     fn ns<'b>(&'b self, arguments: &[&'b str]) -> Vec<&'b str> {

@@ -4,6 +4,7 @@ use super::super::eventually;
 use super::{SECONDS, Session};
 
 impl Session<'_> {
+    /// F05: the gateway's address and ports are found by the usual jsonpath queries; node ports work from the host.
     pub(super) fn gateway_address_is_discoverable_f05(&self) {
         let of_gateway = |path: &str| {
             let path = format!("jsonpath={path}");
@@ -61,7 +62,7 @@ impl Session<'_> {
                 "{done:?}"
             );
         };
-        check(&["true"], None, 0, "");
+        check(&["sh", "-c", "true"], None, 0, "");
         check(
             &["sh", "-c", "echo out; echo err >&2; exit 3"],
             None,
@@ -78,6 +79,7 @@ impl Session<'_> {
         );
     }
 
+    /// F90: a labelled namespace injects sidecars into new pods and leaves old ones alone.
     pub(super) fn pods_have_the_expected_containers_f90(&self) {
         let expected = format!("{0}/{0}", self.scenario.containers);
         for line in self.kubectl(&["get", "pods", "--no-headers"]).lines() {
@@ -113,6 +115,7 @@ impl Session<'_> {
             .kubectl(&["delete", "namespace", "labelled", "--wait=false"]);
     }
 
+    /// F92, F93: pod addresses, service addresses and DNS names, from pods with and without a sidecar.
     pub(super) fn addresses_work_from_everywhere_f92_f93(&self) {
         let address = |kind: &str, path: &str| {
             let path = format!("jsonpath={path}");
@@ -155,6 +158,7 @@ impl Session<'_> {
         }
     }
 
+    /// F94: headers that the mesh adds on the way and to answers.
     pub(super) fn headers_on_the_path_f94(&self) {
         let answer = self.hit("backend-1", Some("ann"));
         assert_eq!(answer.header("server"), Some("istio-envoy"));
@@ -176,6 +180,7 @@ impl Session<'_> {
         assert_traced(&printed, self.scenario.containers == 2);
     }
 
+    /// F111, F112, F113: tables, YAML and jsonpath.
     pub(super) fn tables_yaml_and_jsonpath_f111_f112_f113(&self) {
         let gateways = self.kubectl(&["get", "gateway"]);
         assert_eq!(columns(&gateways), ["NAME", "AGE"]);
@@ -246,6 +251,7 @@ impl Session<'_> {
         assert!(!names.ends_with('\n'));
     }
 
+    /// F110: apply of multi-document files says created, configured, unchanged.
     pub(super) fn apply_says_what_it_did_f110(&self) {
         let text = "# a comment\n\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: one # at a line's end\ndata: {a: b}\n---\nkind: ConfigMap\napiVersion: v1\nmetadata: {name: two}\n---\n";
         assert_eq!(

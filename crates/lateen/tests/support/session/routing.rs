@@ -6,6 +6,7 @@ use super::super::eventually;
 use super::{SECONDS, Session};
 
 impl Session<'_> {
+    /// F10: a header value chooses the service.
     pub(super) fn header_chooses_the_backend_f10_f01(&self) {
         for backend in ["backend-1", "backend-2", "backend-3"] {
             for _ in 0..20 {
@@ -18,6 +19,7 @@ impl Session<'_> {
         }
     }
 
+    /// F13: what no rule matches gets 404 from the proxy, and no application sees it.
     pub(super) fn unmatched_requests_get_404_from_the_proxy_f13(&self) {
         let gateway = self.mesh.gateway();
         for arguments in [
@@ -42,6 +44,7 @@ impl Session<'_> {
         }
     }
 
+    /// F16, F20, F25: rules without a path match any; short and full host names; service ports without a name.
     pub(super) fn method_and_path_do_not_matter_f16_f20_f25(&self) {
         let url = format!("{}/x", self.mesh.gateway());
         let answer = self.mesh.curl(&["-H", "target: backend-1", &url]);
@@ -57,6 +60,7 @@ impl Session<'_> {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
+    /// F30: a user stays on one replica, with 2, 3 and 5 replicas.
     pub(super) fn users_stick_to_replicas_f30(&self) {
         // They would undo what is scaled by hand; `apply` makes them again later.
         self.kubectl(&["delete", "horizontalpodautoscaler", "--all"]);
@@ -135,6 +139,7 @@ impl Session<'_> {
         );
     }
 
+    /// F12, F15: path and method matches; the first rule that matches wins.
     pub(super) fn uri_match_and_first_match_f12_f15(&self) {
         let path = |name: &str| format!("{}{name}", self.mesh.gateway());
         self.mesh.apply(
@@ -183,6 +188,7 @@ impl Session<'_> {
         self.kubectl(&["delete", "virtualservice", "uris"]);
     }
 
+    /// F06, F21: weights and subsets at the gateway do not touch traffic inside the mesh.
     pub(super) fn subsets_and_gateway_binding_f21_f06(&self) {
         let mut manifests = "apiVersion: v1\nkind: Service\nmetadata: {name: shades}\nspec: {selector: {app: shades}, ports: [{name: http, port: 8080}]}\n".to_owned();
         for version in ["v1", "v2"] {
