@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::RequestView;
 use crate::balance::subset::Labels;
@@ -40,8 +40,8 @@ pub struct VirtualHost {
 pub struct Route {
     /// Name, for the access log; empty when it has none.
     pub name: String,
-    /// Operation name for tracing (`x-envoy-decorator-operation`); empty when it has none.
-    pub operation: String,
+    /// Operation name for tracing that others are told (`x-envoy-decorator-operation`).
+    pub operation: Option<HeaderValue>,
     /// Header changes of this route.
     pub mutations: Mutations,
     /// What it says about filters.

@@ -89,8 +89,8 @@ pub fn request(arguments: &[String]) -> Result<(), ToolError> {
     let authority = format!("127.0.0.1:{port}");
     let (status, body) = exchange(method, &authority, &path, REQUEST_TIME)
         .map_err(|error| ToolError::Request(format!("{method} {path}: {error}")))?;
-    // A closed pipe is the reader's wish.
-    let _ = std::io::stdout().write_all(&body);
+    // The agent ends what it prints with a line end of its own. A closed pipe is the reader's wish.
+    let _ = std::io::stdout().write_all(&[&body, &b"\n"[..]].concat());
     if (200..300).contains(&status) {
         Ok(())
     } else {

@@ -21,6 +21,7 @@ use super::telemetry::Telemetry;
 use super::{access_log, aggregated, flag, limit};
 use crate::http::client_certificate::{Details, ForwardMode};
 use crate::http::codec;
+use crate::http::decorator::Side;
 use crate::http::manager::{
     ClientLimits, Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader, Underscores,
 };
@@ -172,7 +173,10 @@ pub(crate) fn compile(
         filters,
         suppress_envoy_headers,
     } = filters::compile(remaining)?;
-    let tracing = message.tracing.take().is_some();
+    let tracing = message.tracing.take().map(|_| match context.outbound {
+        true => Side::Client,
+        false => Side::Server,
+    });
     let manager = HttpManager {
         codec,
         routes,

@@ -44,6 +44,8 @@ pub(crate) struct Context<'s> {
     pub(crate) node_ip: Option<IpAddr>,
     /// Traffic comes in for the workload beside the proxy.
     pub(crate) inbound: bool,
+    /// Traffic goes out from the workload beside the proxy, or through a gateway.
+    pub(crate) outbound: bool,
     /// Clusters that wait for their endpoints.
     warming: Option<&'s HashMap<String, ClusterSpec>>,
 }
@@ -55,6 +57,7 @@ impl<'s> Context<'s> {
             logs: &shared.names.logs,
             node_ip: shared.node_ip,
             inbound: false,
+            outbound: false,
             warming: None,
         }
     }
@@ -71,6 +74,7 @@ impl<'s> Context<'s> {
     pub(crate) fn of_direction(&self, direction: i32) -> Self {
         Self {
             inbound: direction == i32::from(TrafficDirection::Inbound),
+            outbound: direction == i32::from(TrafficDirection::Outbound),
             ..*self
         }
     }

@@ -131,6 +131,12 @@ impl Exchange {
         };
         let decision = table.decide(&self.head.view(), fastrand::u64(..));
         let found = Found::new(&decision);
+        let told = manager.tracing.and_then(|side| {
+            let operation = found
+                .as_ref()
+                .and_then(|found| found.route.operation.as_ref());
+            side.on_request(&mut self.head.headers, operation)
+        });
         let mut passed = Passed::default();
         let levels = found
             .as_ref()
@@ -166,6 +172,9 @@ impl Exchange {
         manager
             .filters
             .on_response(self, levels, &mut passed, headers);
+        if let Some(side) = manager.tracing {
+            side.on_response(headers, told);
+        }
         answer
     }
 

@@ -44,7 +44,7 @@ pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInf
         info.tls.as_ref(),
     );
     request_id(headers, manager);
-    if manager.tracing {
+    if manager.tracing.is_some() {
         trace(headers);
     }
     // The scheme that a trusted hop saw is what routes and redirects go by.
@@ -169,7 +169,11 @@ fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
     // Version 4, variant 1; the version digit is where the trace decision is kept.
     id.replace_range(
         TRACE_DIGIT.0..=TRACE_DIGIT.0,
-        if manager.tracing { TRACE_DIGIT.1 } else { "4" },
+        if manager.tracing.is_some() {
+            TRACE_DIGIT.1
+        } else {
+            "4"
+        },
     );
     let variant = char::from(b"89ab"[fastrand::usize(0..4)]).to_string();
     id.replace_range(19..20, &variant);

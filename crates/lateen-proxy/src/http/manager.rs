@@ -9,6 +9,7 @@ use lateen_route::RouteTable;
 use lateen_route::body_fields::BodyFields;
 
 use super::client_certificate::{Details, ForwardMode};
+use super::decorator::Side;
 use super::filter::HttpFilters;
 use crate::access_log::AccessLog;
 use crate::shared::RouteSlot;
@@ -33,7 +34,7 @@ pub(crate) struct HttpManager {
     pub(crate) escaped_slashes: EscapedSlashes,
     pub(crate) strip_trailing_dot: bool,
     /// Trace context is passed on, and started when there is none.
-    pub(crate) tracing: bool,
+    pub(crate) tracing: Option<Side>,
     /// What happens to `x-forwarded-client-cert`.
     pub(crate) forward_client_cert: ForwardMode,
     /// What it tells.

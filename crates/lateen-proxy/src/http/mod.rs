@@ -10,6 +10,7 @@ pub(crate) mod body;
 pub(crate) mod client_certificate;
 pub(crate) mod codec;
 pub(crate) mod connection;
+pub(crate) mod decorator;
 mod exchange;
 pub(crate) mod filter;
 pub(crate) mod finish;

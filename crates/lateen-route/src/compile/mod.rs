@@ -5,6 +5,7 @@ mod action;
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use lateen_xds::pb::envoy::config::route::v3 as pb;
 use lateen_xds::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use lateen_xds::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
@@ -175,8 +176,11 @@ fn route(mut message: pb::Route) -> Result<Route, Invalid> {
     let operation = message
         .decorator
         .take()
-        .map(|decorator| decorator.operation)
-        .unwrap_or_default();
+        .filter(|decorator| decorator.propagate.is_none_or(|propagate| propagate.value))
+        .filter(|decorator| !decorator.operation.is_empty())
+        .map(|decorator| HeaderValue::from_str(&decorator.operation))
+        .transpose()
+        .map_err(|_| Invalid::new("decorator.operation", "is no header value"))?;
     let mutations = mutations!(message);
     let filters = PerFilter::compile(std::mem::take(&mut message.typed_per_filter_config))?;
     let matcher = message

@@ -75,7 +75,7 @@ impl Session<'_> {
             &["pilot-agent", "request", "GET", "ready"],
             None,
             0,
-            "LIVE\n",
+            "LIVE\n\n",
         );
     }
 
