@@ -107,6 +107,24 @@ fn the_book_store_works_as_its_readme_shows() {
 }
 
 #[test]
+fn traffic_is_managed_as_the_document_says() {
+    check(
+        "docs/traffic-management.md",
+        &[
+            "edge ",
+            "200 weights\n403 authority\n200 method\n200 browser\n200 users or query\n200 weights\n200 users or query\n204 pattern\ncaller\n",
+            "/get\n{\"a\":\"b\"}\n{\"version\":\"7\"}\n[\"by the mesh\",null]\n504 timeout\n503 retries\n3\n418\n200 delay\n",
+            "access-control-allow-origin: https://shop.example.com",
+            "5 glyphicon-star\"",
+            "9 glyphicon-star\"",
+            "1-0-percent: 0 of 50",
+            "5-100-percent: 50 of 50",
+            "20 two hello",
+        ],
+    );
+}
+
+#[test]
 fn the_canary_works_as_its_readme_shows() {
     let expected = ["HTTP/1.1 200 OK", "testing v1", "404", "testing v2"];
     check("samples/canary/README.md", &expected);
