@@ -63,6 +63,7 @@ test | oracles)
   debian hey hey
   debian dig dnsutils
   debian jq jq
+  debian busybox busybox
   debian redis-server redis-server
   debian docker-registry docker-registry
   debian python3 python3

@@ -18,7 +18,7 @@ up() {
   kube up "$cluster" --node > /dev/null
   "$shared/oracles/istio.sh" images "$cluster"
   root_folder "$cluster/workloads" "$here/../../target/debug/lateen" \
-    bash curl getent grep env cat ls seq sleep true head tail sort date
+    bash curl dig getent grep env cat ls seq sleep true head tail sort date
   cp "$cache/bin/fortio" "$cluster/workloads/usr/bin/"
   ln -s ../../bin/fortio "$cluster/workloads/usr/local/bin/fortio"
   kube image "$cluster" oracle.local/workloads:1 "$cluster/workloads" /usr/local/bin/lateen

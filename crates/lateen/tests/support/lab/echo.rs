@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::super::eventually;
+use super::super::mesh::finish;
 use super::{Lab, SECONDS, Step, near};
 
 impl Lab<'_> {
@@ -32,6 +34,13 @@ impl Lab<'_> {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).expect("an end");
         assert_eq!(rest, b"");
+        // As the lab's own client does, which half-closes after a while and waits for the end.
+        let mut client = Command::new("sh");
+        let script = "(date; sleep 0.2) | timeout 10 busybox nc $0 $1";
+        client.args(["-c", script]).args(self.address().split(':'));
+        let said = finish(client, None);
+        let date = said.stdout.strip_prefix("one ").unwrap_or_default();
+        assert!(said.code == 0 && date.lines().count() == 1, "{said:?}");
     }
 
     /// F45: TCP by weight, connection by connection.
@@ -71,6 +80,13 @@ impl Lab<'_> {
     }
 
     fn connect(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(SECONDS(10)))?;
+        Ok(stream)
+    }
+
+    /// Address and port of TCP at the gateway.
+    fn address(&self) -> &'static str {
         let read = |path: &str| {
             let path = format!("jsonpath={path}");
             let service = [
@@ -85,15 +101,12 @@ impl Lab<'_> {
             self.mesh.kubectl(&service)
         };
         static ADDRESS: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-        let address = ADDRESS.get_or_init(|| {
+        ADDRESS.get_or_init(|| {
             format!(
                 "{}:{}",
                 read("{.status.loadBalancer.ingress[0].ip}"),
                 read("{.spec.ports[?(@.name==\"tcp\")].port}")
             )
-        });
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(SECONDS(10)))?;
-        Ok(stream)
+        })
     }
 }

@@ -81,12 +81,21 @@ impl Lab<'_> {
         let script = [&pod, &service, "productpage", &full]
             .map(|host| format!("curl -s http://{host}:9080 | grep title\n"))
             .concat();
+        let server = ["-n", "kube-system", "get", "service", "kube-dns"];
+        let address = ["-o", "jsonpath={.spec.clusterIP}"];
+        let server = self.mesh.kubectl(&[&server[..], &address].concat());
+        let script = format!("{script}dig +short {full} @{server}\n");
         for injected in [false, true] {
             let printed = self.mesh.in_pod(namespace, injected, &script);
             let page = "<title>Simple Bookstore App</title>";
             assert_eq!(
                 printed.matches(page).count(),
                 4,
+                "injected {injected}: {printed}"
+            );
+            assert_eq!(
+                printed.trim().lines().next_back(),
+                Some(service.as_str()),
                 "injected {injected}: {printed}"
             );
         }
