@@ -27,7 +27,7 @@ pub(crate) enum Command {
     )]
     Up(UpArguments),
     /// End the mesh; its state folder stays, and the next `up` continues from it
-    Down(StateArguments),
+    Down(DownArguments),
     /// What runs and how to reach it
     Status(StatusArguments),
     /// A guided tour of one scenario, ending with the mesh up
@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// The process inside the mesh's namespaces
     #[command(hide = true, disable_help_flag = true)]
     Inside(Forwarded),
+    /// Remove a folder inside the mesh's namespaces
+    #[command(hide = true, disable_help_flag = true)]
+    Purge(Forwarded),
     /// Set up a container and run its program
     #[command(hide = true, disable_help_flag = true)]
     Container(Forwarded),
@@ -90,6 +93,15 @@ pub(crate) struct StateArguments {
     /// Folder of the mesh's state [default: $XDG_STATE_HOME/lateen or ~/.local/state/lateen]
     #[arg(long, value_name = "DIR", env = "LATEEN_STATE")]
     pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArguments {
+    /// Remove the state folder, too: the next `up` starts afresh
+    #[arg(long)]
+    pub(crate) purge: bool,
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
 }
 
 #[derive(Debug, Args)]

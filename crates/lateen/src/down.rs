@@ -6,10 +6,10 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cli::StateArguments;
+use crate::cli::DownArguments;
 use crate::exit::{CommandError, Result};
-use crate::print;
 use crate::state::StateDir;
+use crate::{print, purge};
 
 /// How long the mesh may take to end its pods, after which it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -18,8 +18,16 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// `lateen down`. That nothing runs is not an error: it is what was asked for.
-pub(crate) fn run(arguments: StateArguments) -> Result<()> {
-    let state = StateDir::new(arguments.state);
+pub(crate) fn run(arguments: DownArguments) -> Result<()> {
+    let state = StateDir::new(arguments.state.state);
+    end(&state)?;
+    if arguments.purge {
+        purge::run(&state)?;
+    }
+    Ok(())
+}
+
+fn end(state: &StateDir) -> Result<()> {
     let Some(info) = state.running().map_err(CommandError::unavailable)? else {
         print::note(&format!(
             "no mesh is running from {}",
@@ -28,12 +36,12 @@ pub(crate) fn run(arguments: StateArguments) -> Result<()> {
         return Ok(());
     };
     ask(info.pid, Signal::SIGTERM)?;
-    if gone(&state, STOP_WITHIN) {
+    if gone(state, STOP_WITHIN) {
         print::step("down", "the mesh ended");
         return Ok(());
     }
     ask(info.pid, Signal::SIGKILL)?;
-    if !gone(&state, KILLED_WITHIN) {
+    if !gone(state, KILLED_WITHIN) {
         return Err(CommandError::unavailable(format!(
             "process {} does not end",
             info.pid

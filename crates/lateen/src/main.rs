@@ -16,6 +16,7 @@ mod log;
 mod manifests;
 mod pilot_agent;
 mod print;
+mod purge;
 mod state;
 mod status;
 mod up;
@@ -85,6 +86,7 @@ fn run(command: Command) -> Result<ExitCode> {
             lateen_samples::run(&name, &arguments).map_err(|error| failed(&error))
         }
         Command::Inside(_) => up::run_inside(),
+        Command::Purge(_) => purge::run_inside(),
         // Its exit code is that of the container's program.
         Command::Container(_) => return Ok(lateen_node::container::main()),
         Command::Init(forwarded) => return Ok(lateen_node::redirect::main(&forwarded.arguments)),

@@ -118,6 +118,35 @@ impl StateDir {
         self.root.join("lateen.log")
     }
 
+    /// What a new inside process is to do, until it has read it.
+    pub(crate) fn task(&self) -> PathBuf {
+        self.root.join("task.json")
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// Has a mesh been started from here?
+    pub(crate) fn exists(&self) -> bool {
+        self.lock_file().exists()
+    }
+
+    /// Everything that a mesh puts here, the lock last.
+    pub(crate) fn content(&self) -> [PathBuf; 9] {
+        [
+            self.cluster(),
+            self.node(),
+            self.log(),
+            self.task(),
+            self.info(),
+            self.xds_socket(),
+            self.kubelet_socket(),
+            self.kubeconfig(),
+            self.lock_file(),
+        ]
+    }
+
     /// Makes the folder, for its owner alone.
     pub(crate) fn create(&self) -> Result<(), StateError> {
         DirBuilder::new()
@@ -132,7 +161,7 @@ impl StateDir {
 
     /// Takes the folder for the life of the returned lock.
     pub(crate) fn lock(&self) -> Result<Flock<File>, StateError> {
-        let path = self.root.join("lock");
+        let path = self.lock_file();
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -156,7 +185,7 @@ impl StateDir {
 
     /// Whether a mesh runs from this folder.
     pub(crate) fn is_running(&self) -> bool {
-        self.root.join("lock").exists() && matches!(self.lock(), Err(StateError::Running { .. }))
+        self.exists() && matches!(self.lock(), Err(StateError::Running { .. }))
     }
 
     /// What the running mesh wrote about itself; `None` when nothing runs.

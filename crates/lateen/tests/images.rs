@@ -242,6 +242,17 @@ fn has_several_users(mesh: &Mesh) -> bool {
     !mode.contains("alone")
 }
 
+/// Whose files the containers left does not matter: a purge leaves nothing but what is not the mesh's.
+fn a_purge_leaves_nothing_of_the_mesh(mesh: &Mesh) {
+    let foreign = mesh.state().join("foreign");
+    fs::write(&foreign, "").expect("written");
+    let done = mesh.lateen(&["down", "--purge"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let left = fs::read_dir(mesh.state()).expect("the folder");
+    let left: Vec<_> = left.map(|entry| entry.expect("an entry").path()).collect();
+    assert_eq!(left, [foreign]);
+}
+
 #[test]
 fn loaded_images_run_in_the_mesh_of_an_ordinary_user() {
     let mesh = Mesh::up(Account::ordinary(), &[]);
@@ -249,6 +260,7 @@ fn loaded_images_run_in_the_mesh_of_an_ordinary_user() {
     images_run_as_they_say(&mesh, several);
     hostile_images_reach_nothing(&mesh);
     mesh.down();
+    a_purge_leaves_nothing_of_the_mesh(&mesh);
 }
 
 #[test]
@@ -256,7 +268,7 @@ fn loaded_images_run_in_the_mesh_of_a_user_who_is_alone() {
     let mesh = Mesh::up(Account::alone(), &[]);
     assert!(!has_several_users(&mesh), "{}", mesh.status);
     images_run_as_they_say(&mesh, false);
-    mesh.down();
+    a_purge_leaves_nothing_of_the_mesh(&mesh);
 }
 
 #[test]

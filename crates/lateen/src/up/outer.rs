@@ -55,7 +55,7 @@ fn bring_up(
         api_address: arguments.api_address,
         manifests,
     };
-    let task_file = state.root().join("task.json");
+    let task_file = state.task();
     let text = serde_json::to_vec(&task).map_err(|error| start_error(&error))?;
     write_private(&task_file, &text).map_err(state_error)?;
 
