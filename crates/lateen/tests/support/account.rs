@@ -1,6 +1,6 @@
 //! Who runs a mesh: the tests' own user, or an ordinary one made for them.
 
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -115,8 +115,11 @@ impl Drop for OrdinaryUser {
 /// Copies the binary to where every user can run it: the checkout may lie in a private folder.
 pub fn public_binary(folder: &Path) -> PathBuf {
     let copy = folder.join("lateen");
-    std::fs::copy(env!("CARGO_BIN_EXE_lateen"), &copy).expect("the binary copied");
-    std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).expect("made executable");
+    // By another process: a child that a test beside this one starts would inherit a file that is open for writing, and
+    // what is open for writing cannot be run.
+    run(Command::new("install")
+        .args(["-m", "755", env!("CARGO_BIN_EXE_lateen")])
+        .arg(&copy));
     copy
 }
 
