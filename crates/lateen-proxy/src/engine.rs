@@ -91,6 +91,7 @@ impl Engine {
             workers: senders,
             dump: Mutex::default(),
             updates: Default::default(),
+            worked: Default::default(),
             live: Default::default(),
             draining: watch::Sender::new(false),
             leaving: watch::Sender::new(Leaving::Nobody),

@@ -29,6 +29,7 @@ mod http1;
 mod listener;
 mod log_filter;
 pub mod logging;
+mod memory;
 mod net;
 mod outlier;
 mod pool;

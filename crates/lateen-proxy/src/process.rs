@@ -14,6 +14,7 @@ use crate::agent::{
     AgentState, CertificateConfig, DrainConfig, Probes, Scrape, SecureDiscovery, identity,
 };
 use crate::engine::{Engine, EngineConfig};
+use crate::memory;
 
 /// Longest time to wait for connections without a limit of their own.
 const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -97,6 +98,8 @@ pub enum RunError {
 /// # Errors
 /// When it cannot start. A control plane that is not reachable is no error: the proxy tries again for ever.
 pub fn run(config: ProxyConfig) -> Result<(), RunError> {
+    // Refused by no kernel that has them; without them there is nothing to avoid.
+    let _ = lateen_sys::memory::avoid_huge_pages();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -152,6 +155,10 @@ async fn serve(config: ProxyConfig) -> Result<(), RunError> {
         client = client.secure(identity::security(secure));
     }
     tasks.spawn(client.run());
+    let shared = engine.shared.clone();
+    tasks.spawn(async move {
+        memory::when_quiet(&shared.worked, memory::QUIET, memory::give_back).await
+    });
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

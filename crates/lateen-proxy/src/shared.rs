@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_route::RouteTable;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::access_log::LogFiles;
 use crate::cluster::{Cluster, ClusterShared};
@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Vec<mpsc::UnboundedSender<Command>>,
     pub(crate) dump: Mutex<Dump>,
     pub(crate) updates: Updates,
+    /// Told of work that is no request and takes memory for a while: new configuration, large dumps.
+    pub(crate) worked: Notify,
     /// Becomes true when the first complete configuration is in effect, and stays so.
     pub(crate) live: AtomicBool,
     /// Becomes true when the process drains.

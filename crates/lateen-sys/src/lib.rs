@@ -7,12 +7,14 @@
 //!   descriptor passing over Unix sockets.
 //! * [`namespace`]: joining and leaving namespaces, identity maps of a user namespace.
 //! * [`allocation`]: an allocator that counts, for tests of how much memory something takes.
+//! * [`memory`]: giving back what the process does not need.
 //! * [`mount`]: bind mounts, tmpfs, read-only trees, changing the root.
 //! * [`process`]: fork, death of the parent, capabilities, limits.
 //! * [`pty`]: pseudo terminals.
 //! * [`spawn`]: descriptors that a child process inherits.
 
 pub mod allocation;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod process;

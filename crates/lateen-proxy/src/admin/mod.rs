@@ -204,7 +204,10 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
             };
             reply(status, TEXT, format!("{}\n", state(shared)))
         }
-        "/server_info" => reply(StatusCode::OK, JSON, server_info(control)),
+        "/server_info" => {
+            shared.worked.notify_one();
+            reply(StatusCode::OK, JSON, server_info(control))
+        }
         "/stats/prometheus" => stats_reply(TEXT, metrics::prometheus(shared, &query)),
         "/stats" => match query.get("format") {
             Some("prometheus") => stats_reply(TEXT, metrics::prometheus(shared, &query)),
@@ -215,10 +218,13 @@ fn answer(control: &Control, role: Role, request: &Request<Incoming>) -> Respons
                 reply(StatusCode::BAD_REQUEST, TEXT, usage.to_owned())
             }
         },
-        "/config_dump" => match dump::config_dump(control, &query) {
-            Ok(text) => reply(StatusCode::OK, JSON, text),
-            Err((status, text)) => reply(status, TEXT, text),
-        },
+        "/config_dump" => {
+            shared.worked.notify_one();
+            match dump::config_dump(control, &query) {
+                Ok(text) => reply(StatusCode::OK, JSON, text),
+                Err((status, text)) => reply(status, TEXT, text),
+            }
+        }
         "/certs" => reply(StatusCode::OK, JSON, secrets::certificates(shared)),
         "/clusters" if json => reply(StatusCode::OK, JSON, clusters::json(shared)),
         "/clusters" => reply(StatusCode::OK, TEXT, clusters::text(shared)),

@@ -647,6 +647,7 @@ impl Store {
         self.seen.insert(update.kind);
         self.record(update, &rejections);
         self.settle();
+        self.shared.worked.notify_one();
         rejections
     }
 

@@ -4,7 +4,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost_reflect::{DynamicMessage, MapKey, ReflectMessage as _, Value};
 
 use super::opaque::message_name;
-use super::{JsonError, MAX_DEPTH, POOL};
+use super::{JsonError, MAX_DEPTH, pool};
 
 /// A field that is set somewhere in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ fn walk_any(
         return Err(JsonError::TooDeep(type_url.to_owned()));
     }
     let name = message_name(type_url);
-    let Some(descriptor) = POOL.get_message_by_name(name) else {
+    let Some(descriptor) = pool().get_message_by_name(name) else {
         return Ok(());
     };
     let message =

@@ -4,17 +4,18 @@
 //! descriptors lack appears as `{"@type": .., "@value": base64}` and is read back as it was.
 //!
 //! The descriptors are those of `envoy-types`, kept in `descriptors.bin.gz` (see `examples/descriptors.rs`), and are
-//! unpacked on first use: a process that never prints xDS does not pay for them.
+//! unpacked on first use: a process that never prints xDS does not pay for them, and one that does so now and then can
+//! forget them meanwhile.
 
 mod extra;
 mod fields;
 mod opaque;
 
 use std::io::Read as _;
-use std::sync::LazyLock;
 
 use envoy_types::pb::google::protobuf::Any;
 use flate2::read::GzDecoder;
+use parking_lot::RwLock;
 use prost::{Message, Name};
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage as _,
@@ -30,7 +31,17 @@ pub const DESCRIPTORS_VERSION: &str = "0.7.7";
 /// How deep `Any` may nest in `Any`. Envoy's own configuration stays below ten.
 const MAX_DEPTH: usize = 32;
 
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+static POOL: RwLock<Option<DescriptorPool>> = RwLock::new(None);
+
+/// The descriptors of every message that xDS may carry.
+fn pool() -> DescriptorPool {
+    if let Some(pool) = &*POOL.read() {
+        return pool.clone();
+    }
+    POOL.write().get_or_insert_with(unpacked).clone()
+}
+
+fn unpacked() -> DescriptorPool {
     let mut encoded = Vec::new();
     GzDecoder::new(&include_bytes!("descriptors.bin.gz")[..])
         .read_to_end(&mut encoded)
@@ -39,7 +50,12 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         DescriptorPool::decode(encoded.as_slice()).expect("the embedded descriptors are valid");
     extra::add_to(&mut pool);
     pool
-});
+}
+
+/// Frees the descriptors, some 20 MB, until they are needed again, when unpacking them takes some 50 ms.
+pub fn forget_descriptors() {
+    POOL.write().take();
+}
 
 /// How fields are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +94,6 @@ pub enum JsonError {
     /// Messages nest deeper than any real configuration.
     #[error("{0} nests too deep")]
     TooDeep(String),
-}
-
-/// The descriptors of every message that xDS may carry.
-pub fn pool() -> &'static DescriptorPool {
-    &POOL
 }
 
 /// The JSON form of an `Any`: the fields of its message and `"@type"`.
@@ -133,7 +144,8 @@ pub fn to_message<M: Message + Name + Default>(value: &Value) -> Result<M, JsonE
 }
 
 fn descriptor(full_name: &str) -> Result<MessageDescriptor, JsonError> {
-    POOL.get_message_by_name(full_name)
+    pool()
+        .get_message_by_name(full_name)
         .ok_or_else(|| JsonError::UnknownType(full_name.to_owned()))
 }
 

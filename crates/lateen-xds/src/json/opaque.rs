@@ -11,7 +11,7 @@ use prost::Message as _;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use serde_json::{Value as Json, json};
 
-use super::{JsonError, MAX_DEPTH, POOL};
+use super::{JsonError, MAX_DEPTH, pool};
 
 const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
 /// Keys of the stand-in. No configuration has keys like these.
@@ -77,7 +77,7 @@ fn each_child(value: &mut Json, action: fn(&mut Json)) {
 }
 
 fn known(type_url: &str) -> bool {
-    POOL.get_message_by_name(message_name(type_url)).is_some()
+    pool().get_message_by_name(message_name(type_url)).is_some()
 }
 
 /// The message name in a type URL: what follows the last slash.
@@ -151,7 +151,7 @@ fn change_any(
         any = other;
     } else {
         let name = message_name(&any.type_url);
-        let Some(descriptor) = POOL.get_message_by_name(name) else {
+        let Some(descriptor) = pool().get_message_by_name(name) else {
             return Ok(false);
         };
         let mut inner = DynamicMessage::decode(descriptor, any.value.as_slice())

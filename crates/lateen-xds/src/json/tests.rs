@@ -59,6 +59,14 @@ fn any_is_expanded_in_both_namings_and_read_back() {
 }
 
 #[test]
+fn forgotten_descriptors_come_back() {
+    let any = pack_any(cluster(Any::default()));
+    let printed = from_any(&any, FieldNames::Proto).unwrap();
+    forget_descriptors();
+    assert_eq!(from_any(&any, FieldNames::Proto).unwrap(), printed);
+}
+
+#[test]
 fn any_of_an_unknown_type_survives() {
     let opaque = Any {
         type_url: "type.googleapis.com/nobody.Knows".to_owned(),
