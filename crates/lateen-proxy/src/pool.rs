@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use hyper::client::conn::http2;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -41,7 +42,7 @@ const MOST_IDLE: usize = 128;
 /// All connections of a worker.
 #[derive(Default)]
 pub(crate) struct Pools {
-    hosts: RefCell<HashMap<Key, HostPool>>,
+    hosts: RefCell<HashMap<Key, HostPool, RandomState>>,
     /// Endpoints of the clusters whose connections end whenever these change.
     fixed: RefCell<HashMap<u64, BTreeSet<SocketAddr>>>,
     /// Woken when an idle HTTP/1.1 connection ends.

@@ -3,6 +3,7 @@
 mod values;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::tls::info::{CertificateInfo, TlsInfo};
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) connection: Rc<ConnectionInfo>,
-    pub(crate) started_at: SystemTime,
+    /// The time of day, when it was asked for.
+    started_at: OnceCell<SystemTime>,
     pub(crate) started: Instant,
     /// Nothing for TCP connections.
     pub(crate) head: Option<Head>,
@@ -62,7 +64,7 @@ impl Record {
     pub(crate) fn new(connection: Rc<ConnectionInfo>) -> Self {
         Self {
             connection,
-            started_at: SystemTime::now(),
+            started_at: OnceCell::new(),
             started: Instant::now(),
             head: None,
             status: 0,
@@ -90,6 +92,12 @@ impl Record {
             response_start: None,
             duration: None,
         }
+    }
+
+    /// The time of day when it began.
+    pub(crate) fn started_at(&self) -> SystemTime {
+        let begun = || SystemTime::now() - self.started.elapsed();
+        *self.started_at.get_or_init(begun)
     }
 
     /// The status of a gRPC call, if one was seen.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use foldhash::fast::RandomState;
 use lateen_route::RouteTable;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -22,7 +23,7 @@ use crate::telemetry::series::Registry;
 use crate::worker::Command;
 
 /// Clusters by name.
-pub(crate) type Clusters = HashMap<String, Arc<Cluster>>;
+pub(crate) type Clusters = HashMap<String, Arc<Cluster>, RandomState>;
 
 /// State that is swapped in place while requests run.
 pub(crate) struct Shared {

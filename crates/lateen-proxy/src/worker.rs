@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -61,7 +62,7 @@ pub(crate) struct Worker {
     /// Position among the workers.
     pub(crate) index: usize,
     /// Balancing positions by cluster, with the generation that they belong to.
-    balancing: RefCell<HashMap<u64, (u64, Positions)>>,
+    balancing: RefCell<HashMap<u64, (u64, Positions), RandomState>>,
     /// Connections to stores of sessions, by the store.
     stores: RefCell<HashMap<u64, Rc<StoreConnection>>>,
     next_connection: Cell<u64>,

@@ -190,9 +190,11 @@ fn report_attempt(
 
 /// The status that counts for outlier detection: a gRPC call that failed without a message says why in its headers.
 pub(super) fn outlier_status(head: &Head, response: &Response<Incoming>) -> u16 {
-    let grpc = response.headers().get("grpc-status");
+    let grpc = head
+        .is_grpc()
+        .then(|| response.headers().get("grpc-status"));
     let code = grpc
-        .filter(|_| head.is_grpc())
+        .flatten()
         .and_then(|value| value.to_str().ok()?.parse().ok());
     code.map_or_else(|| response.status().as_u16(), http_status)
 }

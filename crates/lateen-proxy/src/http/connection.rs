@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::arrival;
 use super::codec;
 use super::gate::Gated;
@@ -64,6 +65,8 @@ pub(crate) struct HttpConnection {
     /// Told when it has served as many as it may.
     used_up: Notify,
     last_end: Cell<Instant>,
+    /// For the deadline of the request in progress, where there is one at a time.
+    alarm: Alarm,
 }
 
 impl HttpConnection {
@@ -89,10 +92,19 @@ impl HttpConnection {
         }
     }
 
-    pub(crate) fn request_ended(&self) {
+    pub(crate) fn request_ended(&self, now: Instant) {
         let left = self.requests.get().saturating_sub(1);
         self.requests.set(left);
-        self.last_end.set(Instant::now());
+        self.last_end.set(now);
+    }
+
+    /// Returns at this moment.
+    pub(super) async fn until(&self, at: Instant) {
+        if self.http2 {
+            tokio::time::sleep_until(at).await;
+        } else {
+            self.alarm.until(at).await;
+        }
     }
 }
 
@@ -150,6 +162,7 @@ pub(crate) async fn serve(
         most_requests,
         used_up: Notify::new(),
         last_end: Cell::new(Instant::now()),
+        alarm: Alarm::default(),
     });
     let state = connection.clone();
     if http2 {

@@ -278,7 +278,7 @@ impl Exchange {
                 .map_or(0, |time| time.as_millis() as u64);
             parts
                 .headers
-                .insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(millis));
+                .insert(UPSTREAM_SERVICE_TIME, small_number(millis));
         }
         self.record.details = "via_upstream".into();
         let mut answer = Answer {
@@ -534,5 +534,27 @@ pub(super) fn mutate_request(exchange: &mut Exchange, levels: &[&Mutations]) {
         level
             .request
             .add(&mut exchange.head.headers, &exchange.record);
+    }
+}
+
+/// The value of a field that is a number, most often of one digit.
+fn small_number(number: u64) -> HeaderValue {
+    const DIGITS: &str = "0123456789";
+    let digit = usize::try_from(number).ok().filter(|digit| *digit < 10);
+    digit.map_or_else(
+        || HeaderValue::from(number),
+        |digit| HeaderValue::from_static(&DIGITS[digit..=digit]),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_in_digits() {
+        for number in [0, 1, 9, 10, 15_000, u64::MAX] {
+            assert_eq!(small_number(number), number.to_string());
+        }
     }
 }

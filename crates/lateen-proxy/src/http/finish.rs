@@ -158,7 +158,8 @@ impl Tail {
         if let Some(source) = &self.source {
             record.bytes_received = source.received();
         }
-        record.duration = Some(record.started.elapsed());
+        let now = Instant::now();
+        record.duration = Some(now.into_std() - record.started);
         let stats = self.connection.manager.stats.here();
         if record.status > 0 {
             stats.response(record.status);
@@ -177,6 +178,6 @@ impl Tail {
         for filter in &self.connection.manager.telemetry {
             telemetry::http::report(filter, &self.connection.worker, record);
         }
-        self.connection.request_ended();
+        self.connection.request_ended(now);
     }
 }

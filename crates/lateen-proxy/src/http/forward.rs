@@ -102,7 +102,8 @@ pub(super) async fn forward(
     if let Some(time) = timeout
         && !exchange.connection.manager.suppress_envoy_headers
     {
-        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // Nothing means for ever, so that the last moment has to be a moment.
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
         exchange
             .head
             .headers
@@ -131,11 +132,12 @@ pub(super) async fn forward(
         ends.map(|deadline| (deadline.at, Expired::Stream)),
     ];
     let first = limits.into_iter().flatten().min_by_key(|(at, _)| *at);
+    let connection = exchange.connection.clone();
     let expired = async {
         let Some((at, limit)) = first else {
             return std::future::pending().await;
         };
-        tokio::time::sleep_until(at).await;
+        connection.until(at).await;
         limit
     };
     let late = async {
@@ -150,7 +152,7 @@ pub(super) async fn forward(
     };
     let result = tokio::select! {
         biased;
-        result = attempts(exchange, plan, &cluster, &wish, (timeout, per_try)) => Ok(result),
+        result = attempts(exchange, plan, &cluster, &wish, (timeout, per_try), now) => Ok(result),
         limit = expired => Err(limit),
         limit = late => Err(limit),
     };

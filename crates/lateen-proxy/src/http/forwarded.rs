@@ -30,10 +30,15 @@ pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInf
         client_address(headers, manager, info);
     } else {
         remove_internal(headers);
-        if !headers.contains_key(X_FORWARDED_PROTO) {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(info)));
-        }
     }
+    let seen = headers
+        .entry(X_FORWARDED_PROTO)
+        .or_insert_with(|| HeaderValue::from_static(scheme(info)));
+    // The scheme that a trusted hop saw is what routes and redirects go by.
+    head.scheme = match seen.as_bytes() {
+        b"https" => "https",
+        _ => "http",
+    };
     if manager.append_forwarded_port && !headers.contains_key(X_FORWARDED_PORT) {
         headers.insert(X_FORWARDED_PORT, HeaderValue::from(info.local.port()));
     }
@@ -47,15 +52,6 @@ pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInf
     if manager.tracing.is_some() {
         trace(headers);
     }
-    // The scheme that a trusted hop saw is what routes and redirects go by.
-    head.scheme = match head
-        .headers
-        .get(X_FORWARDED_PROTO)
-        .map(|value| value.as_bytes())
-    {
-        Some(b"https") => "https",
-        _ => "http",
-    };
 }
 
 /// The scheme of the connection itself.

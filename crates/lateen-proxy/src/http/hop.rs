@@ -17,27 +17,26 @@ static HOP_BY_HOP: [HeaderName; 6] = [
 
 /// Removes them, and the headers that `connection` names. With `upgrade`, the two headers of an upgrade are put back.
 pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<&str>) {
-    // Most messages have none of them.
-    if upgrade.is_none() && !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    // Most messages have none of them or one, and a look at the names is cheaper than a search for each.
+    let mut present = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        if let Some(index) = HOP_BY_HOP.iter().position(|hop| hop == name) {
+            present[index] = true;
+        }
+    }
+    if upgrade.is_none() && present == [false; HOP_BY_HOP.len()] {
         return;
     }
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        // It is one of those that go anyway.
+        .filter(|token| *token != "keep-alive")
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .collect();
-    let trailers = headers
-        .get_all(header::TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case("trailers"));
+    let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     for name in named {
         headers.remove(name);
     }
-    for name in &HOP_BY_HOP {
+    for (name, _) in HOP_BY_HOP.iter().zip(present).filter(|(_, there)| *there) {
         headers.remove(name);
     }
     // gRPC needs to know that trailers are understood.
@@ -47,5 +46,65 @@ pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<&str>) {
     if let Some(protocol) = upgrade.and_then(|protocol| HeaderValue::from_str(protocol).ok()) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
+    }
+}
+
+/// What the values of a field list.
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let values = headers.get_all(name).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(fields: &str, upgrade: Option<&str>, expected: &str) {
+        let mut headers = HeaderMap::new();
+        for field in fields.split_terminator('|') {
+            let (name, value) = field.split_once(": ").unwrap();
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        strip(&mut headers, upgrade);
+        let mut left: Vec<String> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        left.sort();
+        assert_eq!(left.join("|"), expected, "{fields}");
+    }
+
+    #[test]
+    fn what_concerns_one_connection_is_not_passed_on() {
+        for (fields, expected) in [
+            ("", ""),
+            ("a: 1|b: 2", "a: 1|b: 2"),
+            ("a: 1|connection: keep-alive", "a: 1"),
+            ("connection: Keep-Alive|keep-alive: timeout=5|a: 1", "a: 1"),
+            ("keep-alive: timeout=5", ""),
+            ("connection: a, close|a: 1|b: 2|close: 3", "b: 2"),
+            ("connection: a|connection: b|a: 1|b: 2|c: 3", "c: 3"),
+            (
+                "transfer-encoding: chunked|proxy-connection: x|upgrade: h2c",
+                "",
+            ),
+            ("te: gzip", ""),
+            ("te: gzip|te: deflate, Trailers", "te: trailers"),
+            ("connection: te|te: trailers", "te: trailers"),
+        ] {
+            check(fields, None, expected);
+        }
+        check(
+            "connection: upgrade|upgrade: websocket|a: 1",
+            Some("websocket"),
+            "a: 1|connection: upgrade|upgrade: websocket",
+        );
     }
 }

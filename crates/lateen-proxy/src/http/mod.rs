@@ -4,6 +4,7 @@
 //! [`exchange`] takes it from its head to its response, [`forward`] finds an upstream, [`retry`] makes attempts
 //! ([`attempt`]) until one answers, [`shadow`] sends copies elsewhere, and [`finish`] ends it.
 
+mod alarm;
 mod arrival;
 mod attempt;
 pub(crate) mod body;

@@ -18,14 +18,15 @@ use crate::balancing::Wish;
 use crate::cluster::{Cluster, Discovery, Host, Limited, Permit};
 use crate::flags::Flags;
 
-/// Tries until there is a response to pass on, or no attempt is left. `times` are the limits of the whole request and
-/// of one attempt that its headers asked for.
+/// Tries until there is a response to pass on, or no attempt is left. `times` are the limits of the whole request, which
+/// counts since it `started`, and of one attempt that its headers asked for.
 pub(super) async fn attempts(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
     cluster: &Arc<Cluster>,
     wish: &Wish<'_>,
     times: (Option<Duration>, Option<Duration>),
+    started: Instant,
 ) -> Result<Forwarded, LocalReply> {
     let policy = RetryPolicy::for_request(plan.action.retry.as_ref(), &mut exchange.head.headers);
     let limits = attempt_limits(policy.as_deref(), times);
@@ -41,7 +42,6 @@ pub(super) async fn attempts(
     // The last endpoint that did not take the request. One that answers keeps its sessions, whatever it answers.
     let mut failed: Option<SocketAddr> = None;
     let mut retry_permit: Option<Permit> = None;
-    let started = Instant::now();
     loop {
         exchange.record.attempts += 1;
         if plan.virtual_host.attempt_count_in_request {
@@ -73,7 +73,10 @@ pub(super) async fn attempts(
         {
             rewrite_host(exchange, plan, host.hostname.clone());
         }
-        expected_time(exchange, times.0, limits.time, started);
+        // At first the head says it, unless something was waited for since.
+        if limits.time.is_some() || exchange.record.attempts > 1 || cluster.sticky.is_some() {
+            expected_time(exchange, times.0, limits.time, started);
+        }
         let result = one_attempt(exchange, cluster, &host, limits).await;
         let wanted = match (&result, policy) {
             (_, None) => false,

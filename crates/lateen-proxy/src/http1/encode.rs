@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 
 use super::body_encoder::BodyEncoder;
 use super::error::Error;
-use super::framing::{content_length, has_no_body};
+use super::framing::{content_length, has_no_body, keeps_alive};
 use super::{date, number};
 
 /// Room for most heads. Longer ones make more.
@@ -75,8 +75,10 @@ pub(super) fn response(
     let bodiless = asked.is_head || has_no_body(status);
     let announces_length =
         !bodiless || (asked.is_head && !has_no_body(status)) || status == StatusCode::NOT_MODIFIED;
-    let given = content_length(headers)?.filter(|_| announces_length);
-    fields(out, headers);
+    let present = fields(out, headers, false);
+    let given = present
+        .content_length(headers)?
+        .filter(|_| announces_length);
     let encoder = if bodiless {
         if let Some(length) = given {
             length_field(out, length);
@@ -85,15 +87,15 @@ pub(super) fn response(
     } else {
         framing(out, headers, given, body, asked, keep_alive)?
     };
-    if !headers.contains_key(header::DATE) {
+    if !present.date {
         date::write(out);
     }
-    if !headers.contains_key(header::CONNECTION) {
-        if !*keep_alive {
-            out.put_slice(b"connection: close\r\n");
-        } else if asked.version == Version::HTTP_10 {
-            out.put_slice(b"connection: keep-alive\r\n");
-        }
+    if present.connection {
+        *keep_alive &= keeps_alive(Version::HTTP_11, headers);
+    } else if !*keep_alive {
+        out.put_slice(b"connection: close\r\n");
+    } else if asked.version == Version::HTTP_10 {
+        out.put_slice(b"connection: keep-alive\r\n");
     }
     out.put_slice(b"\r\n");
     Ok(encoder)
@@ -149,19 +151,7 @@ pub(super) fn request(
     out.put_slice(b" HTTP/1.1\r\nhost: ");
     out.put_slice(authority.as_bytes());
     out.put_slice(b"\r\n");
-    for (name, value) in headers {
-        // The host was written, and may not stand there twice.
-        if ![
-            header::CONTENT_LENGTH,
-            header::TRANSFER_ENCODING,
-            header::HOST,
-        ]
-        .contains(name)
-        {
-            field(out, name, value);
-        }
-    }
-    let given = content_length(headers)?;
+    let given = fields(out, headers, true).content_length(headers)?;
     let encoder = match known_length(given, body)? {
         // Methods that usually have no body need not say that there is none (RFC 9110 section 8.6).
         Some(0) if given.is_none() && !expects_body(method) => BodyEncoder::Length(0),
@@ -198,13 +188,38 @@ fn expects_body(method: &Method) -> bool {
     )
 }
 
-/// Writes all fields but those of the framing.
-fn fields(out: &mut BytesMut, headers: &HeaderMap) {
+/// Which fields a head has, so that those it does not have are not searched for.
+#[derive(Debug, Default)]
+struct Present {
+    length: bool,
+    date: bool,
+    connection: bool,
+}
+
+impl Present {
+    /// The length that the head announces.
+    fn content_length(&self, headers: &HeaderMap) -> Result<Option<u64>, Error> {
+        if self.length {
+            Ok(content_length(headers)?)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+/// Writes all fields but those of the framing. Of a request, the host was written, and may not stand there twice.
+fn fields(out: &mut BytesMut, headers: &HeaderMap, is_request: bool) -> Present {
+    let mut present = Present::default();
     for (name, value) in headers {
-        if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING {
+        if *name == header::CONTENT_LENGTH {
+            present.length = true;
+        } else if *name != header::TRANSFER_ENCODING && !(is_request && *name == header::HOST) {
+            present.date |= *name == header::DATE;
+            present.connection |= *name == header::CONNECTION;
             field(out, name, value);
         }
     }
+    present
 }
 
 pub(super) fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {

@@ -1,10 +1,13 @@
 //! Where a body ends (RFC 9112 section 6.3), and whether its connection goes on (section 9.3).
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 
 use super::chunked::{ChunkedDecoder, Decoded};
 use super::error::Malformed;
+
+/// Names in a head that are fewer than are worth a search.
+const SHORT: usize = 16;
 
 /// Takes a body from the buffer of its connection.
 #[derive(Debug)]
@@ -142,7 +145,16 @@ enum Announced {
 }
 
 fn announced(version: Version, headers: &HeaderMap) -> Result<Announced, Malformed> {
-    let length = content_length(headers)?;
+    let [has_length, has_coding] =
+        may_have(headers, [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]);
+    let length = if has_length {
+        content_length(headers)?
+    } else {
+        None
+    };
+    if !has_coding {
+        return Ok(length.map_or(Announced::Nothing, Announced::Length));
+    }
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(value) = values.next() else {
         return Ok(length.map_or(Announced::Nothing, Announced::Length));
@@ -155,6 +167,23 @@ fn announced(version: Version, headers: &HeaderMap) -> Result<Announced, Malform
         return Err(Malformed::Coding);
     }
     Ok(Announced::Chunked)
+}
+
+/// Which of these fields a head may have. One look at the names of a short head is cheaper than a search for each.
+pub(super) fn may_have<const COUNT: usize>(
+    headers: &HeaderMap,
+    wanted: [HeaderName; COUNT],
+) -> [bool; COUNT] {
+    let mut found = [false; COUNT];
+    if headers.keys_len() > SHORT {
+        return [true; COUNT];
+    }
+    for name in headers.keys() {
+        for (wanted, found) in wanted.iter().zip(&mut found) {
+            *found |= name == wanted;
+        }
+    }
+    found
 }
 
 /// Whether the sender of a head lets the connection go on after the message.
@@ -193,6 +222,25 @@ mod tests {
             Decoder::Chunked(_) => "chunked".to_owned(),
             Decoder::UntilClose => "until close".to_owned(),
             Decoder::Done => "none".to_owned(),
+        }
+    }
+
+    #[test]
+    fn fields_are_found_in_heads_of_any_length() {
+        for others in [0, 3, SHORT, 2 * SHORT] {
+            for present in [true, false] {
+                let mut headers = HeaderMap::new();
+                for index in 0..others {
+                    let name = format!("x-{index}").parse::<HeaderName>().unwrap();
+                    headers.append(name, "1".parse().unwrap());
+                }
+                if present {
+                    headers.append(header::TE, "trailers".parse().unwrap());
+                }
+                let [te, other] = may_have(&headers, [header::TE, header::EXPECT]);
+                let is_long = others + usize::from(present) > SHORT;
+                assert_eq!((te, other), (present || is_long, is_long), "{others}");
+            }
         }
     }
 

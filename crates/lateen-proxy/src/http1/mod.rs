@@ -15,6 +15,7 @@ mod encode;
 mod error;
 mod framing;
 mod io;
+mod names;
 mod number;
 mod parse;
 mod search;

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use httparse::{Header, Status};
 
 use super::error::Malformed;
+use super::names;
 use super::target::Target;
 
 /// Fields that need no memory of their own while they are parsed.
@@ -167,7 +168,7 @@ fn status_line(
 /// Remembers where the values of fields are in `buffer`, of which they are parts.
 fn note(buffer: &[u8], fields: &[Header<'_>], spans: &mut Spans) -> Result<(), Malformed> {
     for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Head)?;
+        let name = names::of(field.name.as_bytes()).ok_or(Malformed::Head)?;
         let start = (field.value.as_ptr() as usize).saturating_sub(buffer.as_ptr() as usize);
         // An empty value may be anywhere.
         let span = match field.value.len() {

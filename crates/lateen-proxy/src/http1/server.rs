@@ -24,7 +24,7 @@ use body::State;
 use super::body_encoder::BodyEncoder;
 use super::encode::{self, Announced, Asked};
 use super::error::{Error, Malformed};
-use super::framing::{Decoder, keeps_alive};
+use super::framing::{Decoder, keeps_alive, may_have};
 use super::io::Io;
 use super::parse::RequestHead;
 use super::tunnel::Tunnel;
@@ -152,8 +152,14 @@ impl Server {
             Ok((head, body)) => {
                 asked.is_head = head.method == Method::HEAD;
                 asked.version = head.version;
-                asked.takes_trailers = takes_trailers(&head);
-                let keep_alive = keeps_alive(head.version, &head.headers);
+                let [has_te, has_connection] =
+                    may_have(&head.headers, [header::TE, header::CONNECTION]);
+                asked.takes_trailers = has_te && takes_trailers(&head);
+                let keep_alive = if has_connection {
+                    keeps_alive(head.version, &head.headers)
+                } else {
+                    head.version == Version::HTTP_11
+                };
                 let answering = pin!(service(head, body));
                 match self.answer(answering).await {
                     Ok(response) => (response, keep_alive),
@@ -235,10 +241,7 @@ impl Server {
             let out = &mut state.io.outgoing.collected;
             let announced = Announced::of(&body);
             let (status, headers) = (parts.status, &parts.headers);
-            let encoder =
-                encode::response(out, asked, status, headers, announced, &mut keep_alive)?;
-            keep_alive &= keeps_alive(Version::HTTP_11, headers);
-            encoder
+            encode::response(out, asked, status, headers, announced, &mut keep_alive)?
         };
         let mut body = Some(body).filter(|_| !encoder.is_complete());
         let (mut failed, mut stalled) = (None, Stall::default());

@@ -190,7 +190,7 @@ impl Values for Record {
                 }
                 return true;
             }
-            Operator::StartTime(format) => return write_time(self.started_at, format, out),
+            Operator::StartTime(format) => return write_time(self.started_at(), format, out),
             Operator::EmitTime(format) => return write_time(SystemTime::now(), format, out),
             _ => {}
         }

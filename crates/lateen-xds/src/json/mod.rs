@@ -52,7 +52,7 @@ fn unpacked() -> DescriptorPool {
     pool
 }
 
-/// Frees the descriptors, some 20 MB, until they are needed again, when unpacking them takes some 50 ms.
+/// Frees the descriptors, some 20 MB, until they are needed again, when unpacking them takes some 20 ms.
 pub fn forget_descriptors() {
     POOL.write().take();
 }

@@ -25,7 +25,7 @@ pub(super) fn begin<'t>(
     if !session.applies(&view) {
         return None;
     }
-    let named = session.endpoint(&view, seconds(exchange.record.started_at));
+    let named = session.endpoint(&view, seconds(exchange.record.started_at()));
     exchange.wanted = named.map(|endpoint| Wanted {
         endpoint,
         strict: session.strict.then_some(session.lost),
@@ -46,7 +46,7 @@ pub(super) fn announce(
     if named == Some(host.address) {
         return;
     }
-    let now = seconds(exchange.record.started_at);
+    let now = seconds(exchange.record.started_at());
     if let Some((name, value)) = session.announce(host.address, now) {
         if session.replaces() {
             headers.insert(name, value);
