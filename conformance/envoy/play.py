@@ -22,6 +22,7 @@ import urllib.request
 import ads
 import certificates
 import generate
+import http2
 import shorthand
 import upstream
 import wire
@@ -126,7 +127,8 @@ def play(which, binary, folder, path, seed, count):
     made = certificates.Certificates(snapshot.pop("certificates", {}), pathlib.Path(tempfile.mkdtemp(dir=folder)))
     snapshot = made.fill(snapshot)
     for each in snapshot.get("upstreams", []):
-        upstream.start(each["name"], each.get("address", "127.0.0.1"), each["port"], files(made, each.get("tls")))
+        upstream.start(each["name"], each.get("address", "127.0.0.1"), each["port"], files(made, each.get("tls")),
+                       each.get("speaks", "http"))
     server = ads.Ads(XDS)
     for kind in ads.TYPES:
         server.put(kind, snapshot.get("resources", {}).get(kind, []))
@@ -241,6 +243,8 @@ def ask(clients, request, snapshot):
     if "together" in request:
         return together(request, snapshot)
     port = request.get("port", snapshot.get("port"))
+    if "pseudo" in request:
+        return stream(request, port)
     key = (port, request.get("source", "127.0.0.1"))
     alone = "raw" in request or request.get("alone", False)
     started = time.monotonic()
@@ -251,6 +255,8 @@ def ask(clients, request, snapshot):
     found = client.exchange(encode(request), request.get("responses", 1))
     seconds = time.monotonic() - started
     seen = {"responses": [canonical(response) for response in found]}
+    if "tunnel" in request:
+        seen["tunnel"] = relayed(client.tunnel(request["tunnel"], request.get("half", False)))
     closing = not found or isinstance(found[-1], str) or any(
         name.lower() == "connection" and "close" in value for name, value in found[-1]["headers"])
     if alone:
@@ -263,6 +269,27 @@ def ask(clients, request, snapshot):
     if "timing" in request:  # Classes of that many seconds.
         seen["time"] = int(seconds / request["timing"])
     return {"name": request["name"], "seen": seen, "tally": request.get("tally"), "sent": encode(request).decode("latin-1")}
+
+
+def relayed(text):
+    """What came through a tunnel; the line in which an upstream says what it was asked is compared as an object."""
+    text = re.sub(r"^(PROXY TCP4 \S+ \S+) \d+ ", r"\1 <port> ", text)
+    line, mark, rest = text.partition("\n")
+    try:
+        asked = json.loads(line)
+        asked["headers"] = masked(asked["headers"])
+        return {"asked": asked, "rest": rest}
+    except (ValueError, TypeError, KeyError):
+        return line + mark + rest
+
+
+def stream(request, port):
+    """A request on an HTTP/2 connection of its own."""
+    seen = http2.exchange(port, request)
+    response = {"start": "", "headers": seen["headers"], "body": seen["data"], "framing": seen["end"]}
+    seen = canonical(response) if "tunnel" not in request else {
+        "headers": masked(seen["headers"]), "tunnel": relayed(seen["data"]), "end": seen["end"]}
+    return {"name": request["name"], "seen": seen, "tally": request.get("tally"), "sent": str(request["pseudo"])}
 
 
 def shake(request, key):

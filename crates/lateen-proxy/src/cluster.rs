@@ -232,15 +232,20 @@ pub(crate) struct ActiveRequest {
 impl ActiveRequest {
     pub(crate) fn start(host: &Arc<Host>, cluster: &Arc<ClusterShared>, permit: Permit) -> Self {
         host.shared.active_requests.fetch_add(1, Ordering::Relaxed);
-        host.shared.total_requests.fetch_add(1, Ordering::Relaxed);
-        let stats = cluster.stats.here();
-        stats.rq_active.inc();
-        stats.rq_total.inc();
+        cluster.stats.here().rq_active.inc();
         Self {
             host: host.clone(),
             cluster: cluster.clone(),
             _permit: permit,
         }
+    }
+}
+
+impl Host {
+    /// Counts a request that has got a connection.
+    pub(crate) fn count_request(&self, cluster: &ClusterShared) {
+        self.shared.total_requests.fetch_add(1, Ordering::Relaxed);
+        cluster.stats.here().rq_total.inc();
     }
 }
 

@@ -36,6 +36,7 @@ mod pool;
 mod process;
 mod proxy_protocol;
 mod record;
+mod relay;
 mod secret;
 mod shared;
 mod sniff;

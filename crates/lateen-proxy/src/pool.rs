@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use open::{OpenUpstream, Opening, Pending, open_http1, open_http2};
+use open::{OpenUpstream, Opening, Pending, open_http1, open_http2, open_tcp};
 use watch::Watch;
 
 use crate::cluster::{Cluster, ClusterShared, Discovery, Host, Priority};
@@ -114,6 +114,17 @@ pub(crate) struct Http2Connection {
     cluster: Arc<ClusterShared>,
 }
 
+/// A connection that carries plain bytes.
+pub(crate) struct TcpConnection {
+    /// Until somebody takes it.
+    pub(crate) stream: Option<crate::stream::Stream>,
+    pub(crate) local: Option<SocketAddr>,
+    /// Nothing for plaintext.
+    pub(crate) tls: Option<Rc<TlsInfo>>,
+    #[allow(dead_code, reason = "it counts until it is dropped")]
+    open: OpenUpstream,
+}
+
 /// One stream of an HTTP/2 connection.
 pub(crate) struct Stream {
     pub(crate) connection: Rc<Http2Connection>,
@@ -169,6 +180,28 @@ impl Pools {
             }
             self.wait(worker, key, released).await;
             waited = true;
+        }
+    }
+
+    /// A connection to the endpoint for plain bytes. It is always a new one.
+    pub(crate) async fn tcp(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        asked: &Asked,
+        priority: Priority,
+    ) -> Result<TcpConnection, PoolError> {
+        let key = Key::new(cluster, host, asked, priority);
+        let _pending = Pending::start(cluster, priority)?;
+        loop {
+            let released = cluster.shared.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if let Some(permit) = cluster.connection_permit(priority, &host.shared) {
+                return open_tcp(worker, cluster, host, asked, permit).await;
+            }
+            self.wait(worker, key, released).await;
         }
     }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, Version};
 
 use crate::cluster::{Cluster, Host};
 use crate::connection::ConnectionInfo;
@@ -25,7 +25,9 @@ pub(crate) struct Record {
     /// The time of day, when it was asked for.
     started_at: OnceCell<SystemTime>,
     pub(crate) started: Instant,
-    /// Nothing for TCP connections.
+    /// That of the client. Nothing for TCP connections.
+    pub(crate) version: Option<Version>,
+    /// Nothing for TCP connections, and for requests whose head could not be read.
     pub(crate) head: Option<Head>,
     pub(crate) status: u16,
     pub(crate) response_headers: HeaderMap,
@@ -66,6 +68,7 @@ impl Record {
             connection,
             started_at: OnceCell::new(),
             started: Instant::now(),
+            version: None,
             head: None,
             status: 0,
             response_headers: HeaderMap::new(),

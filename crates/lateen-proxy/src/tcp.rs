@@ -1,7 +1,5 @@
 //! The TCP proxy: bytes in both directions, with half-close and an idle limit.
 
-use std::cell::Cell;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use lateen_route::hash::xx64;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
@@ -20,6 +18,7 @@ use crate::flags::Flags;
 use crate::listener::FilterChain;
 use crate::outlier::{Event, report};
 use crate::record::Record;
+use crate::relay::{Moved, relay};
 use crate::stats::{PerWorker, TcpStats};
 use crate::stream::Stream;
 use crate::telemetry::exchange;
@@ -27,9 +26,6 @@ use crate::telemetry::peer::Workload;
 use crate::telemetry::tcp::Reports;
 use crate::upstream::{self, Asked, ConnectError};
 use crate::worker::Worker;
-
-/// Bytes that are copied at a time.
-const BUFFER: usize = 16 << 10;
 
 /// The compiled filter.
 #[derive(Debug)]
@@ -301,77 +297,4 @@ enum End {
     Idle,
     /// It lived as long as it may.
     TooLong,
-}
-
-/// What was copied so far.
-#[derive(Debug, Default)]
-pub(crate) struct Moved {
-    /// Bytes from downstream.
-    pub(crate) received: Cell<u64>,
-    /// Bytes to downstream.
-    pub(crate) sent: Cell<u64>,
-}
-
-/// Copies both ways until both ends are done, one breaks, or nothing moves for `idle`. The end of one direction is
-/// passed on while the other goes on. Says whether it ended because nothing moved for too long.
-pub(crate) async fn relay<D, U>(
-    downstream: &mut D,
-    upstream: &mut U,
-    prefix: &[u8],
-    idle: Option<Duration>,
-    counts: &Moved,
-) -> bool
-where
-    D: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
-{
-    let moved = Cell::new(Instant::now());
-    let (received, sent) = (&counts.received, &counts.sent);
-    let (mut down_read, mut down_write) = tokio::io::split(downstream);
-    let (mut up_read, mut up_write) = tokio::io::split(upstream);
-    let to_upstream = async {
-        up_write.write_all(prefix).await?;
-        received.set(prefix.len() as u64);
-        pump(&mut down_read, &mut up_write, received, &moved).await
-    };
-    let to_downstream = pump(&mut up_read, &mut down_write, sent, &moved);
-    let both = async { tokio::try_join!(to_upstream, to_downstream) };
-    tokio::select! {
-        _ = both => false,
-        () = idle_for(idle, &moved) => true,
-    }
-}
-
-/// Copies one direction to its end and passes the end on.
-async fn pump(
-    reader: &mut (impl AsyncRead + Unpin),
-    writer: &mut (impl AsyncWrite + Unpin),
-    count: &Cell<u64>,
-    moved: &Cell<Instant>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let read = reader.read(&mut buffer).await?;
-        if read == 0 {
-            return writer.shutdown().await;
-        }
-        moved.set(Instant::now());
-        writer.write_all(&buffer[..read]).await?;
-        count.set(count.get() + read as u64);
-        moved.set(Instant::now());
-    }
-}
-
-/// Returns when nothing moved for the limit.
-async fn idle_for(limit: Option<Duration>, moved: &Cell<Instant>) {
-    let Some(limit) = limit else {
-        return std::future::pending().await;
-    };
-    loop {
-        let deadline = moved.get() + limit;
-        if deadline <= Instant::now() {
-            return;
-        }
-        tokio::time::sleep_until(deadline).await;
-    }
 }

@@ -13,10 +13,16 @@ pub(crate) enum PathMatch {
     SeparatedPrefix(String),
     /// The whole path by an expression.
     Regex(Regex),
+    /// `CONNECT`, which has no path.
+    Connect,
 }
 
 impl PathMatch {
     pub(crate) fn matches(&self, path: &str, case_sensitive: bool) -> bool {
+        // Only `CONNECT` has none, and no other matcher is meant for it.
+        if path.is_empty() {
+            return matches!(self, Self::Connect);
+        }
         match self {
             Self::Exact(text) if case_sensitive => path == text,
             Self::Exact(text) => path.eq_ignore_ascii_case(text),
@@ -26,6 +32,7 @@ impl PathMatch {
                     && matches!(path.as_bytes().get(text.len()), None | Some(b'/'))
             }
             Self::Regex(regex) => regex.is_match(path.as_bytes()),
+            Self::Connect => false,
         }
     }
 
@@ -33,7 +40,7 @@ impl PathMatch {
     pub(crate) fn matched_length(&self, path: &str) -> usize {
         match self {
             Self::Prefix(text) | Self::SeparatedPrefix(text) => text.len().min(path.len()),
-            Self::Exact(_) | Self::Regex(_) => path.len(),
+            Self::Exact(_) | Self::Regex(_) | Self::Connect => path.len(),
         }
     }
 }

@@ -87,8 +87,11 @@ impl PathRewrite {
         RegexRewrite::compile(rewrite).map(Self::Regex)
     }
 
-    /// The changed path with the original query; nothing when the result is not valid text.
+    /// The changed path with the original query; nothing when the result is not valid text, or there is no path.
     pub fn apply(&self, route: &Route, path_and_query: &str) -> Option<String> {
+        if path_and_query.is_empty() {
+            return None;
+        }
         let end = path_and_query
             .find(['?', '#'])
             .unwrap_or(path_and_query.len());

@@ -122,11 +122,38 @@ pub struct Forward {
     /// Status when the cluster does not exist.
     pub cluster_not_found: StatusCode,
     /// Upgrades that this route allows or forbids, overriding the listener's list.
-    pub upgrades: Vec<(String, bool)>,
+    pub upgrades: Vec<RouteUpgrade>,
     /// Requests use the circuit breakers and connections of high priority.
     pub high_priority: bool,
     /// The subset of the cluster that takes the request.
     pub subset: Labels,
+}
+
+/// What a route says about a change of protocol.
+#[derive(Debug)]
+pub struct RouteUpgrade {
+    /// What clients ask for, lower case; `connect` for tunnels.
+    pub name: String,
+    /// Whether they may.
+    pub enabled: bool,
+    /// Tunnels end here, and their bytes go to the endpoint; nothing: the request for a tunnel is passed on.
+    pub terminates: Option<Terminate>,
+}
+
+/// How tunnels end at the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminate {
+    /// The bytes begin with a PROXY header; nothing: they are the client's alone.
+    pub announces: Option<Announcement>,
+}
+
+/// The version of a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announcement {
+    /// As text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Where a request is forwarded to.

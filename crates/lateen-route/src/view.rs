@@ -11,7 +11,7 @@ pub struct RequestView<'a> {
     pub scheme: &'a str,
     /// Host with an optional port, as sent.
     pub authority: &'a str,
-    /// Path with its query.
+    /// Path with its query; empty for `CONNECT`.
     pub path: &'a str,
     /// Header fields without pseudo headers.
     pub headers: &'a HeaderMap,

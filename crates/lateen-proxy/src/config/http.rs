@@ -11,7 +11,7 @@ use lateen_xds::pb::envoy::config::core::v3::http_protocol_options::HeadersWithU
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-    ServerHeaderTransformation,
+    ServerHeaderTransformation, UpgradeConfig,
 };
 use lateen_xds::pb::google::protobuf;
 
@@ -132,9 +132,11 @@ pub(crate) fn compile(
         }
         refuse_rest(&options).within("http_protocol_options")?;
     }
+    let mut extended_connect = false;
     let max_streams = match message.http2_protocol_options.take() {
         None => None,
         Some(mut options) => {
+            extended_connect = std::mem::take(&mut options.allow_connect);
             let streams = options
                 .max_concurrent_streams
                 .take()
@@ -146,18 +148,7 @@ pub(crate) fn compile(
             streams
         }
     };
-    let mut upgrades = Vec::new();
-    for (index, upgrade) in std::mem::take(&mut message.upgrade_configs)
-        .into_iter()
-        .enumerate()
-    {
-        if !upgrade.filters.is_empty() || !upgrade.upgrade_type.eq_ignore_ascii_case("websocket") {
-            return Err(Invalid::unsupported("upgrade_type")).within_item("upgrade_configs", index);
-        }
-        if flag(upgrade.enabled, true) {
-            upgrades.push(upgrade.upgrade_type.to_ascii_lowercase());
-        }
-    }
+    let upgrades = upgrades(std::mem::take(&mut message.upgrade_configs))?;
     if let Some(any) = message
         .request_id_extension
         .take()
@@ -206,6 +197,7 @@ pub(crate) fn compile(
         headers_kb: headers_kb(message.max_request_headers_kb.take())?,
         max_streams,
         accept_http_10,
+        extended_connect,
         upgrades,
         suppress_envoy_headers,
         body_fields,
@@ -218,6 +210,22 @@ pub(crate) fn compile(
     };
     refuse_rest(&message)?;
     Ok(manager)
+}
+
+/// The protocols that clients may switch to.
+fn upgrades(configs: Vec<UpgradeConfig>) -> Result<Vec<String>, Invalid> {
+    let mut upgrades: Vec<(String, bool)> = Vec::new();
+    for (index, mut config) in configs.into_iter().enumerate() {
+        let name = std::mem::take(&mut config.upgrade_type).to_ascii_lowercase();
+        if upgrades.iter().any(|(other, _)| *other == name) {
+            let reason = format!("`{name}` appears twice");
+            return Err(Invalid::new("upgrade_type", reason)).within_item("upgrade_configs", index);
+        }
+        upgrades.push((name, flag(config.enabled.take(), true)));
+        refuse_rest(&config).within_item("upgrade_configs", index)?;
+    }
+    let enabled = upgrades.into_iter().filter(|(_, enabled)| *enabled);
+    Ok(enabled.map(|(name, _)| name).collect())
 }
 
 /// What connections and requests may take.

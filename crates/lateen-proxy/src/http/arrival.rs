@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::{Request, Response};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
 
 use super::body::ResponseBody;
 use super::connection::HttpConnection;
@@ -12,6 +14,7 @@ use super::head::Head;
 use super::incoming::Incoming;
 use super::reply::LocalReply;
 use super::request_body::RequestSource;
+use super::upgrade::{self, Upgrade};
 use crate::http1::{Refusal, RequestHead};
 
 /// Serves one request of an HTTP/2 connection.
@@ -19,22 +22,27 @@ pub(super) async fn handle_http2(
     connection: Rc<HttpConnection>,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let (parts, body) = request.into_parts();
-    Ok(handle(connection, parts.into(), Incoming::Http2(body)).await)
+    let (mut parts, body) = request.into_parts();
+    let stream = parts.extensions.remove::<OnUpgrade>();
+    let protocol = parts.extensions.remove::<Protocol>();
+    let mut head: RequestHead = parts.into();
+    if let Some(protocol) = protocol {
+        upgrade::from_http2(&mut head, &protocol);
+    }
+    Ok(handle(connection, head, Incoming::Http2(body), stream).await)
 }
 
-/// Serves one request of either version.
+/// Serves one request of either version. `stream` becomes that of a client who speaks HTTP/2 and wants another protocol.
 pub(super) async fn handle(
     connection: Rc<HttpConnection>,
     request: RequestHead,
     body: Incoming,
+    stream: Option<OnUpgrade>,
 ) -> Response<ResponseBody> {
     let (head, problem) = Head::new(request, &connection.manager);
     let mut exchange = Exchange::new(connection, head);
     exchange.source = RequestSource::new(body, true);
-    if !exchange.connection.http2 {
-        exchange.upgrade = exchange.head.upgrade();
-    }
+    exchange.upgrade = Upgrade::of(&exchange.head.method, &exchange.head.headers, stream);
     let limit = exchange.connection.manager.limits.request;
     let answer = match problem {
         Some(reply) => exchange.local(reply),

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, Response, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::upgrade::OnUpgrade;
 use lateen_route::retry::Failure;
+use lateen_route::route::Announcement;
+use tokio::io::AsyncWriteExt as _;
 
 use super::exchange::Exchange;
 use super::filter::alpn::UpstreamProtocols;
@@ -16,11 +19,12 @@ use super::head::Head;
 use super::incoming::Incoming;
 use super::reply::{Reset, http_status};
 use super::request_body::{RequestBody, RequestSource};
+use super::upgrade;
 use crate::cluster::{ActiveRequest, Cluster, Host, Limited, Priority, UpstreamProtocol};
 use crate::http1::{self, OutgoingHead};
 use crate::outlier::{Event, report};
 use crate::pool::PoolError;
-use crate::proxy_protocol::Ends;
+use crate::proxy_protocol::{self, Ends};
 use crate::tls::client::AskedOfTls;
 use crate::upstream::{Asked, ConnectError};
 use crate::worker::Worker;
@@ -53,8 +57,9 @@ pub(super) async fn one_attempt(
         UpstreamProtocol::Http1 => false,
         UpstreamProtocol::Http2 => true,
         UpstreamProtocol::Downstream => exchange.connection.http2,
-    } && exchange.upgrade.is_none();
-    exchange.record.upstream_http2 = Some(http2);
+    };
+    let terminates = exchange.terminates;
+    exchange.record.upstream_http2 = terminates.is_none().then_some(http2);
     let worker = exchange.connection.worker.clone();
     let protocols = exchange.upstream_protocols.clone();
     let choice = Choice {
@@ -68,7 +73,12 @@ pub(super) async fn one_attempt(
     let local = &mut exchange.record.upstream_local;
     *local = None;
     exchange.trying = true;
+    let ends = exchange.connection.info.ends();
     let sending = async {
+        if let Some(terminate) = terminates {
+            let announces = terminate.announces.map(|version| (version, ends));
+            return open(&worker, cluster, host, choice, head, announces, local).await;
+        }
         let body = source
             .as_ref()
             .map_or(RequestBody::Empty, |source| source.pass());
@@ -102,6 +112,7 @@ pub(super) async fn one_attempt(
             exchange.record.upstream_tls = match &lease {
                 Lease::Http1(connection) => connection.tls.clone(),
                 Lease::Http2(stream) => stream.connection.tls.clone(),
+                Lease::Tcp(connection) => connection.tls.clone(),
             };
             cluster
                 .shared
@@ -241,16 +252,24 @@ pub(super) async fn send(
     if let Some(protocols) = choice.protocols {
         protocols.apply(cluster, http2, &mut asked.tls);
     }
+    let wants_protocol = upgrades && head.method != Method::CONNECT;
     let (pools, priority) = (&worker.pools, choice.priority);
     let mut stale = 0;
     loop {
         let (error, unsent) = if http2 {
-            let request = build(head, body)?;
+            let request = build(head, body, upgrades)?;
             let mut stream = pools.http2(worker, cluster, host, &asked, priority).await?;
             *local = stream.connection.local;
+            if stale == 0 {
+                host.count_request(&cluster.shared);
+            }
             match stream.sender.try_send_request(request).await {
                 Ok(response) => {
-                    let response = response.map(Incoming::Http2);
+                    let mut response = response.map(Incoming::Http2);
+                    if wants_protocol && response.extensions().get::<OnUpgrade>().is_some() {
+                        // What says so in HTTP/1.1.
+                        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                    }
                     return Ok((response, Lease::Http2(stream)));
                 }
                 Err(mut error) => {
@@ -262,6 +281,9 @@ pub(super) async fn send(
             let mut connection = pools.http1(worker, cluster, host, &asked, priority).await?;
             connection.served += 1;
             *local = connection.local;
+            if stale == 0 {
+                host.count_request(&cluster.shared);
+            }
             let outgoing = OutgoingHead {
                 method: &head.method,
                 path: &head.path,
@@ -321,17 +343,62 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
+/// Opens a connection for the bytes of a tunnel that ends here, which is all that there is to do. They begin with a
+/// header that says whose they are, if that is wanted.
+async fn open(
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    choice: Choice<'_>,
+    head: &Head,
+    announces: Option<(Announcement, Ends)>,
+    local: &mut Option<SocketAddr>,
+) -> Result<(Response<Incoming>, Lease), AttemptError> {
+    let asked = Asked {
+        tls: asked_of_tls(cluster, head),
+        client: choice.client,
+    };
+    let pools = &worker.pools;
+    let mut connection = pools
+        .tcp(worker, cluster, host, &asked, choice.priority)
+        .await?;
+    *local = connection.local;
+    host.count_request(&cluster.shared);
+    if let (Some((announcement, ends)), Some(stream)) = (announces, &mut connection.stream) {
+        let version = match announcement {
+            Announcement::V1 => proxy_protocol::Version::V1,
+            Announcement::V2 => proxy_protocol::Version::V2,
+        };
+        let header = proxy_protocol::header(version, Some(ends), ends);
+        stream.write_all(&header).await.map_err(|_| AttemptError {
+            failure: Failure::Reset,
+            reset: Reset::ConnectionTermination,
+            text: String::new(),
+        })?;
+    }
+    Ok((Response::new(Incoming::Nothing), Lease::Tcp(connection)))
+}
+
 /// The request as it is sent over HTTP/2.
-fn build(head: &Head, body: RequestBody) -> Result<Request<RequestBody>, AttemptError> {
+fn build(
+    head: &Head,
+    body: RequestBody,
+    upgrades: bool,
+) -> Result<Request<RequestBody>, AttemptError> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.headers_mut() = head.headers.clone();
     *request.version_mut() = Version::HTTP_2;
-    let builder = Uri::builder()
-        .scheme(head.scheme)
-        .authority(head.authority.as_str());
+    let mut builder = Uri::builder().authority(head.authority.as_str());
+    if upgrades && let Some(protocol) = upgrade::to_http2(request.headers_mut()) {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(protocol);
+    }
+    if !head.path.is_empty() {
+        let path = head.path.as_str();
+        builder = builder.scheme(head.scheme).path_and_query(path);
+    }
     *request.uri_mut() = builder
-        .path_and_query(head.path.as_str())
         .build()
         .map_err(|error| AttemptError::unsendable(error.to_string()))?;
     Ok(request)

@@ -16,7 +16,8 @@ pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a response to the client. When it ends or is dropped, the request is over.
 pub(crate) struct ResponseBody {
     pub(crate) content: Content,
-    pub(crate) tail: Box<Tail>,
+    /// Nothing when the request goes on after the response, as a tunnel.
+    pub(crate) tail: Option<Box<Tail>>,
 }
 
 /// Where its bytes come from.
@@ -45,18 +46,20 @@ impl Body for ResponseBody {
                 if bytes.is_empty() {
                     return Poll::Ready(None);
                 }
-                this.tail.record.bytes_sent += bytes.len() as u64;
+                if let Some(tail) = &mut this.tail {
+                    tail.record.bytes_sent += bytes.len() as u64;
+                }
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Content::Upstream(body) => {
-                let (polled, ended) = relay(body, &mut this.tail, context);
+                let (polled, ended) = relay(body, this.tail.as_deref_mut(), context);
                 if ended {
                     this.content = Content::Done;
                 }
                 polled
             }
             Content::Slow(body) => {
-                let (polled, ended) = relay(&mut **body, &mut this.tail, context);
+                let (polled, ended) = relay(&mut **body, this.tail.as_deref_mut(), context);
                 if ended {
                     this.content = Content::Done;
                 }
@@ -87,11 +90,14 @@ impl Body for ResponseBody {
 type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 /// Passes on what comes from an upstream. The second value says that nothing follows.
-fn relay<B>(body: &mut B, tail: &mut Tail, context: &mut Context<'_>) -> (Polled, bool)
+fn relay<B>(body: &mut B, tail: Option<&mut Tail>, context: &mut Context<'_>) -> (Polled, bool)
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
+    let Some(tail) = tail else {
+        return (Poll::Ready(None), true);
+    };
     let late = || {
         let error = "the time for the response is over".into();
         (Poll::Ready(Some(Err(error))), true)
@@ -132,6 +138,8 @@ impl Drop for ResponseBody {
             Content::Slow(body) => !body.is_end_stream(),
             Content::Full(_) | Content::Done => false,
         };
-        self.tail.finish(unread);
+        if let Some(tail) = &mut self.tail {
+            tail.finish(unread);
+        }
     }
 }

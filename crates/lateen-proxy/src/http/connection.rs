@@ -23,7 +23,7 @@ use super::incoming::Incoming;
 use super::io::Downstream;
 use super::local::LocalExecutor;
 use super::manager::{Codec, HttpManager};
-use super::upgrade::{self, Switched};
+use super::upgrade::Switched;
 use crate::cluster::{Cluster, Host};
 use crate::connection::ConnectionInfo;
 use crate::http1::{Ended, Server, Settings};
@@ -53,7 +53,7 @@ pub(crate) struct HttpConnection {
     pub(crate) original: RefCell<Option<(u64, Arc<Host>)>>,
     /// The client is told to close with the next response.
     pub(crate) closing: Cell<bool>,
-    /// The endpoint's side, when both have switched to another protocol.
+    /// The tunnel that the client of HTTP/1.1 is told of.
     pub(crate) switched: RefCell<Option<Switched>>,
     /// Connections to endpoints were opened in this client's name.
     told: Cell<bool>,
@@ -168,7 +168,11 @@ pub(crate) async fn serve(
     if http2 {
         let io = TokioIo::new(Downstream::new(stream, prefix.freeze(), stats.clone()));
         let service = service_fn(move |request| arrival::handle_http2(connection.clone(), request));
-        let codec = http2::Builder::new(LocalExecutor)
+        let mut builder = http2::Builder::new(LocalExecutor);
+        if state.manager.extended_connect {
+            builder.enable_connect_protocol();
+        }
+        let codec = builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(codec::STREAM_WINDOW)
             .initial_connection_window_size(codec::CONNECTION_WINDOW)
@@ -189,15 +193,16 @@ pub(crate) async fn serve(
             accepts_http_10: state.manager.accept_http_10,
         };
         let server = Server::new(stream, prefix, settings, stats.clone());
-        let service =
-            |head, body| arrival::handle(connection.clone(), head, Incoming::Http1Request(body));
+        let service = |head, body| {
+            arrival::handle(connection.clone(), head, Incoming::Http1Request(body), None)
+        };
         let refused = |refusal| arrival::refuse(connection.clone(), refusal);
         // Pinned here: to move it would double its memory.
         let codec = pin!(server.serve(service, refused));
         let ended = drive(codec, |_| server.stop(), &state, slot, chain).await;
         let switched = state.switched.take();
         if let (Ended::Switched(downstream), Some(switched)) = (ended, switched) {
-            upgrade::relay(&state, downstream, switched).await;
+            switched.relay(downstream, false).await;
         }
     }
     if state.told.get() {

@@ -9,21 +9,21 @@ use http_body::Body;
 use lateen_route::filter::FilterLevels;
 use lateen_route::mutate::Mutations;
 use lateen_route::redirect::Redirect;
-use lateen_route::route::{Target, WeightedCluster};
+use lateen_route::route::{Target, Terminate, WeightedCluster};
 use lateen_route::{Action, Decision, Forward, Route, RouteTable, VirtualHost};
 
 use super::body::{Content, ResponseBody};
 use super::connection::HttpConnection;
 use super::filter::alpn::UpstreamProtocols;
 use super::filter::{ActiveFault, Passed, Wanted};
-use super::finish::{Deadline, Tail, UpstreamHold};
+use super::finish::{Deadline, Lease, Tail, UpstreamHold};
 use super::forward::{self, Forwarded};
 use super::head::Head;
 use super::manager::ServerHeader;
 use super::reply::{LocalReply, grpc_status};
 use super::request_body::RequestSource;
 use super::throttle::Throttled;
-use super::upgrade::Switched;
+use super::upgrade::{self, Side, Switched, Upgrade};
 use super::{filter, forwarded, hop};
 use crate::cluster::Priority;
 use crate::record::Record;
@@ -37,8 +37,12 @@ pub(super) struct Exchange {
     pub(super) record: Record,
     pub(super) head: Head,
     pub(super) source: Option<Rc<RequestSource>>,
-    /// The protocol that the client wants to switch to.
-    pub(super) upgrade: Option<String>,
+    /// The client wants another protocol.
+    pub(super) upgrade: Option<Upgrade>,
+    /// The tunnel that the client wants ends here.
+    pub(super) terminates: Option<Terminate>,
+    /// Time without progress.
+    pub(super) idle: Option<Duration>,
     /// An attempt waits for its endpoint, which is to blame when time runs out.
     pub(super) trying: bool,
     /// Whose circuit breakers and connections it uses.
@@ -63,6 +67,8 @@ pub(super) struct Answer {
     hold: Option<UpstreamHold>,
     deadline: Option<Deadline>,
     close: bool,
+    /// The other side of the tunnel that the client gets.
+    side: Option<Side>,
 }
 
 impl Exchange {
@@ -77,12 +83,15 @@ impl Exchange {
         } else {
             stats.rq_http1.inc()
         }
+        let mut record = Record::new(connection.info.clone());
+        record.version = Some(head.version);
         Self {
-            record: Record::new(connection.info.clone()),
-            connection,
+            record,
             head,
             source: None,
             upgrade: None,
+            terminates: None,
+            idle: connection.manager.stream_idle_timeout,
             trying: false,
             priority: Priority::Default,
             wanted: None,
@@ -90,6 +99,7 @@ impl Exchange {
             fault: None,
             response_rate: None,
             unknown: false,
+            connection,
         }
     }
 
@@ -145,10 +155,17 @@ impl Exchange {
         let cluster = cluster
             .map(str::to_owned)
             .filter(|_| !manager.filters.0.is_empty());
-        let filtered = manager
-            .filters
-            .on_request(self, levels, cluster.as_deref(), &mut passed)
-            .await;
+        let filtered = match found
+            .as_ref()
+            .map_or(Ok(()), |found| self.check_upgrade(found))
+        {
+            Ok(()) => {
+                let cluster = cluster.as_deref();
+                let filters = &manager.filters;
+                filters.on_request(self, levels, cluster, &mut passed).await
+            }
+            refused => refused,
+        };
         if filtered.is_ok() {
             // It has passed the filters, and reaches the router.
             manager.stats.here().forwarded.inc();
@@ -176,6 +193,35 @@ impl Exchange {
             side.on_response(headers, told);
         }
         answer
+    }
+
+    /// Changes of protocol must be allowed by the route, or else by the listener.
+    fn check_upgrade(&mut self, found: &Found<'_>) -> Result<(), LocalReply> {
+        let Some(upgrade) = &mut self.upgrade else {
+            return Ok(());
+        };
+        let manager = &self.connection.manager;
+        let of_route = found.route.forward().and_then(|action| {
+            let mut upgrades = action.upgrades.iter();
+            upgrades.find(|other| other.name == upgrade.protocol)
+        });
+        let is_allowed = match of_route {
+            Some(of_route) => of_route.enabled,
+            None => manager.upgrades.contains(&upgrade.protocol),
+        };
+        if is_allowed {
+            upgrade.count(&manager.stats);
+            self.terminates = of_route.and_then(|of_route| of_route.terminates);
+            return Ok(());
+        }
+        manager.stats.here().ws_on_non_ws_route.inc();
+        self.record.route.clone_from(&found.route.name);
+        let virtual_host = &found.virtual_host.name;
+        self.record.virtual_host.clone_from(virtual_host);
+        let clusters = self.connection.worker.shared.clusters.load();
+        let cluster = found.cluster(&self.head);
+        self.record.cluster = cluster.and_then(|name| clusters.get(name)).cloned();
+        Err(LocalReply::upgrade_refused())
     }
 
     /// Does what a route says.
@@ -224,7 +270,7 @@ impl Exchange {
                         self.local_with(reply, &levels)
                     }
                     Ok(forwarded) => {
-                        let mut answer = self.answer_of_upstream(forwarded);
+                        let mut answer = self.answer_of_upstream(forwarded).await;
                         if virtual_host.attempt_count_in_response {
                             let count = HeaderValue::from(self.record.attempts);
                             answer.headers.insert(ATTEMPT_COUNT, count);
@@ -257,21 +303,36 @@ impl Exchange {
         self.local_with(reply, levels)
     }
 
-    fn answer_of_upstream(&mut self, forwarded: Forwarded) -> Answer {
+    async fn answer_of_upstream(&mut self, forwarded: Forwarded) -> Answer {
         let Forwarded {
-            response,
-            hold,
+            mut response,
+            mut hold,
             deadline,
         } = forwarded;
-        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let side = match &self.upgrade {
+            None => None,
+            Some(upgrade) => upgrade::agreed(upgrade, &mut response, &mut hold.lease).await,
+        };
         let (mut parts, body) = response.into_parts();
-        let protocol = self.upgrade.take_if(|_| switched);
-        hop::strip(&mut parts.headers, protocol.as_deref());
+        let wants_protocol = self.upgrade.as_ref().is_some_and(|it| !it.is_connect());
+        if side.is_some()
+            && wants_protocol
+            && matches!(hold.lease, Lease::Http2(_))
+            && let Some(protocol) = self.head.headers.get(header::UPGRADE)
+        {
+            upgrade::set_fields(&mut parts.headers, protocol.clone());
+        }
+        hop::strip(&mut parts.headers, side.is_some() && wants_protocol);
+        if side.is_none() && self.upgrade.is_some() {
+            // The stream was left open for what does not come.
+            hold.count_reset();
+        }
         let (manager, worker) = (&self.connection.manager, &self.connection.worker);
         manager
             .peer_headers
             .on_response(worker, &mut self.record, &mut parts.headers);
-        if !self.connection.manager.suppress_envoy_headers {
+        // As in Envoy, which counts from the end of the request.
+        if !self.connection.manager.suppress_envoy_headers && self.upgrade.is_none() {
             let millis = self
                 .record
                 .response_start
@@ -288,10 +349,10 @@ impl Exchange {
             hold: Some(hold),
             deadline,
             close: false,
+            side,
         };
-        if switched {
-            let switched = answer.hold.take().and_then(Switched::new);
-            self.connection.switched.replace(switched);
+        if answer.side.is_some() {
+            // It is in use until the tunnel ends.
         } else if body.is_end_stream() {
             if let Some(hold) = answer.hold.take() {
                 hold.release();
@@ -354,6 +415,7 @@ impl Exchange {
             hold: None,
             deadline: None,
             close: reply.close,
+            side: None,
         }
     }
 
@@ -412,11 +474,9 @@ impl Exchange {
         // Clients are sent away from a proxy whose health checks were told to fail.
         let leaving = self.connection.closing.get() || self.connection.worker.shared.is_failing();
         // The client may speak the other protocol already.
-        let refused = self.upgrade.is_some();
-        if (leaving || answer.close || refused)
-            && self.head.version != Version::HTTP_2
-            && answer.status != StatusCode::SWITCHING_PROTOCOLS
-        {
+        let refused = self.upgrade.is_some() && answer.side.is_none();
+        let is_http2 = self.head.version == Version::HTTP_2;
+        if (leaving || answer.close || refused) && !is_http2 && answer.side.is_none() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.record.status = answer.status.as_u16();
@@ -425,24 +485,38 @@ impl Exchange {
         }
         self.record.head = Some(self.head).filter(|_| !self.unknown);
         let idle = match &answer.content {
-            Content::Upstream(_) | Content::Slow(_) => {
-                manager.stream_idle_timeout.map(|limit| (limit, None))
-            }
-            _ => None,
+            Content::Upstream(_) | Content::Slow(_) => self.idle,
+            _ => self.idle.filter(|_| answer.side.is_some()),
         };
+        let connection = self.connection.clone();
+        let mut tail = Some(Box::new(Tail {
+            record: self.record,
+            connection: self.connection,
+            source: self.source,
+            upstream: answer.hold,
+            deadline: answer.deadline.map(|deadline| (deadline, None)),
+            idle: idle.map(|limit| (limit, None)),
+            fault: self.fault,
+        }));
+        let mut status = answer.status;
+        if let (Some(side), Some(upgrade)) = (answer.side, self.upgrade)
+            && let Some(tail) = tail.take()
+        {
+            let switched = Switched::new(side, upgrade, tail);
+            if is_http2 {
+                status = StatusCode::OK;
+                headers.remove(header::CONNECTION);
+                headers.remove(header::UPGRADE);
+                switched.relay_http2();
+            } else {
+                connection.switched.replace(Some(switched));
+            }
+        }
         let mut response = Response::new(ResponseBody {
             content: answer.content,
-            tail: Box::new(Tail {
-                record: self.record,
-                connection: self.connection,
-                source: self.source,
-                upstream: answer.hold,
-                deadline: answer.deadline.map(|deadline| (deadline, None)),
-                idle,
-                fault: self.fault,
-            }),
+            tail,
         });
-        *response.status_mut() = answer.status;
+        *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
     }

@@ -13,7 +13,7 @@ use super::filter::ActiveFault;
 use super::request_body::RequestSource;
 use crate::cluster::{ActiveRequest, Cluster};
 use crate::flags::Flags;
-use crate::pool::{Http1Connection, Stream};
+use crate::pool::{Http1Connection, Stream, TcpConnection};
 use crate::record::Record;
 use crate::telemetry;
 use crate::worker::Worker;
@@ -54,14 +54,24 @@ pub(crate) struct UpstreamHold {
 pub(crate) enum Lease {
     Http1(Http1Connection),
     Http2(Stream),
+    /// It carries what is in a tunnel, and nothing else.
+    Tcp(TcpConnection),
 }
 
 impl UpstreamHold {
+    /// Counts that the exchange is given up before its end. Connections of HTTP/1.1 are closed instead.
+    pub(super) fn count_reset(&self) {
+        if matches!(self.lease, Lease::Http2(_)) {
+            self.cluster.shared.stats.here().rq_tx_reset.inc();
+        }
+    }
+
     /// The exchange is complete, so the connection can carry another.
     pub(crate) fn release(self) {
         match self.lease {
             Lease::Http1(connection) => self.worker.pools.release(&self.cluster, connection),
             Lease::Http2(stream) => drop(stream),
+            Lease::Tcp(connection) => drop(connection),
         }
         drop(self.active);
     }
@@ -78,7 +88,23 @@ impl Tail {
         false
     }
 
-    fn give_up_late(&mut self) {
+    /// Returns when the response has taken too long.
+    pub(super) async fn late(&self) {
+        match &self.deadline {
+            Some((deadline, _)) => tokio::time::sleep_until(deadline.at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The response made no progress for too long.
+    pub(super) fn give_up_idle(&mut self) {
+        self.record.flags.set(Flags::STREAM_IDLE_TIMEOUT);
+        self.record.details = "stream_idle_timeout".into();
+        self.upstream = None;
+    }
+
+    /// The response took too long.
+    pub(super) fn give_up_late(&mut self) {
         let of_stream = |(deadline, _): &(Deadline, _)| deadline.of_stream;
         let (flag, details) = if self.deadline.as_ref().is_some_and(of_stream) {
             (Flags::DURATION_TIMEOUT, "max_duration_timeout")
@@ -107,9 +133,7 @@ impl Tail {
                 .poll(context)
                 .is_ready()
         {
-            self.record.flags.set(Flags::STREAM_IDLE_TIMEOUT);
-            self.record.details = "stream_idle_timeout".into();
-            self.upstream = None;
+            self.give_up_idle();
             return true;
         }
         false

@@ -20,6 +20,7 @@ use super::incoming::Incoming;
 use super::reply::LocalReply;
 use super::request_body::{BodyFault, RequestSource};
 use super::retry::attempts;
+use super::upgrade::Upgrade;
 use super::{hop, shadow};
 use crate::balancing::Wish;
 use crate::cluster::{Cluster, Priority};
@@ -69,7 +70,6 @@ pub(super) async fn forward(
 ) -> Result<Forwarded, LocalReply> {
     let cluster = find_cluster(exchange, plan)?;
     exchange.record.cluster = Some(cluster.clone());
-    check_upgrade(exchange, plan)?;
     if cluster.drops() {
         cluster.shared.stats.here().rq_drop_overload.inc();
         return Err(LocalReply::drop_overload(cluster.drop_percent >= 100.0));
@@ -109,13 +109,23 @@ pub(super) async fn forward(
             .headers
             .insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
+    // The time begins when the request is complete, which is never if it becomes a tunnel.
+    let is_tunnel = exchange.upgrade.is_some();
+    let (timeout, per_try) = if is_tunnel {
+        (None, None)
+    } else {
+        (timeout, per_try)
+    };
     // Copies see what the upstream sees, so they are made after every change of the head.
-    shadow::start(exchange, plan, timeout);
+    if !is_tunnel {
+        shadow::start(exchange, plan, timeout);
+    }
     let idle = plan
         .action
         .idle_timeout
         .or(exchange.connection.manager.stream_idle_timeout);
     let idle = idle.filter(|time| !time.is_zero());
+    exchange.idle = idle;
     let source = exchange.source.clone();
     let ends = stream_limit(exchange, plan).map(|limit| Deadline {
         at: Instant::from_std(exchange.record.started) + limit,
@@ -228,27 +238,6 @@ fn find_cluster(exchange: &Exchange, plan: &Plan<'_>) -> Result<Arc<Cluster>, Lo
         })
 }
 
-/// An upgrade must be allowed by the route or else by the listener.
-fn check_upgrade(exchange: &Exchange, plan: &Plan<'_>) -> Result<(), LocalReply> {
-    let Some(protocol) = &exchange.upgrade else {
-        return Ok(());
-    };
-    let of_route = plan
-        .action
-        .upgrades
-        .iter()
-        .find(|(name, _)| name == protocol);
-    let allowed = match of_route {
-        Some((_, enabled)) => *enabled,
-        None => exchange.connection.manager.upgrades.contains(protocol),
-    };
-    if allowed {
-        Ok(())
-    } else {
-        Err(LocalReply::upgrade_refused())
-    }
-}
-
 /// The hash for consistent balancing, and the cookies that the response sets for it.
 fn request_hash(
     exchange: &Exchange,
@@ -282,9 +271,13 @@ fn request_hash(
 fn prepare_head(exchange: &mut Exchange, plan: &Plan<'_>) {
     mutate_request(exchange, plan.levels);
     let suppress = exchange.connection.manager.suppress_envoy_headers;
-    let upgrade = exchange.upgrade.clone();
+    let upgrade = exchange.upgrade.as_ref().map(Upgrade::is_connect);
     let head = &mut exchange.head;
-    hop::strip(&mut head.headers, upgrade.as_deref());
+    hop::strip(&mut head.headers, upgrade == Some(false));
+    if upgrade == Some(true) {
+        // There is no body that it could be the length of.
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
     // Answered by the codec when the upstream begins to take the body.
     let awaited = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if head.headers.get(header::EXPECT).is_some_and(awaited) {

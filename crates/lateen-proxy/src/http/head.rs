@@ -14,7 +14,7 @@ pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) scheme: &'static str,
     pub(crate) authority: String,
-    /// Path with query.
+    /// Path with query; empty for `CONNECT`.
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) version: Version,
@@ -56,24 +56,21 @@ impl Head {
             strip_dot(&mut authority);
         }
         let mut path = request.path;
-        if request.method == Method::CONNECT {
-            // No route can ask for tunnels, and others are not meant for them.
-            let mut reply = LocalReply::not_found();
-            reply.close = true;
-            problem = problem.or(Some(reply));
-        }
         // A fragment is the client's own matter. Nobody behind sees it, so that nobody takes it for a part of the path: what
         // Istio sets Envoy to do (`http_reject_path_with_fragment`), which refuses such a path by itself.
         if let Some(end) = path.find('#') {
             path.truncate(end);
         }
-        if !path.starts_with('/') && path != "*" {
-            path.insert(0, '/');
-        }
-        match normalised(&path, manager) {
-            Ok(Some(changed)) => path = changed,
-            Ok(None) => {}
-            Err(reply) => problem = problem.or(Some(reply)),
+        // A tunnel has no path.
+        if request.method != Method::CONNECT {
+            if !path.starts_with('/') && path != "*" {
+                path.insert(0, '/');
+            }
+            match normalised(&path, manager) {
+                Ok(Some(changed)) => path = changed,
+                Ok(None) => {}
+                Err(reply) => problem = problem.or(Some(reply)),
+            }
         }
         if headers.len() > manager.limits.headers
             || header_bytes(&headers) > manager.headers_kb as usize * 1024
@@ -132,19 +129,6 @@ impl Head {
             let rest = value.as_bytes().strip_prefix(b"application/grpc");
             rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
         })
-    }
-
-    /// The protocol that the client wants to switch to, lower case. HTTP/2 is none: whoever can speak it may go on
-    /// without (RFC 9113 section 3.1), as in Envoy.
-    pub(crate) fn upgrade(&self) -> Option<String> {
-        let connection = self.headers.get_all(header::CONNECTION).iter();
-        let asked = connection
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-        let upgrade = self.headers.get(header::UPGRADE)?.to_str().ok()?;
-        let protocol = upgrade.to_ascii_lowercase();
-        (asked && protocol != "h2c").then_some(protocol)
     }
 }
 

@@ -15,8 +15,8 @@ static HOP_BY_HOP: [HeaderName; 6] = [
     PROXY_CONNECTION,
 ];
 
-/// Removes them, and the headers that `connection` names. With `upgrade`, the two headers of an upgrade are put back.
-pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<&str>) {
+/// Removes them, and the headers that `connection` names. In an `upgrade`, the two headers of that stay as they are.
+pub(super) fn strip(headers: &mut HeaderMap, upgrade: bool) {
     // Most messages have none of them or one, and a look at the names is cheaper than a search for each.
     let mut present = [false; HOP_BY_HOP.len()];
     for name in headers.keys() {
@@ -24,7 +24,7 @@ pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<&str>) {
             present[index] = true;
         }
     }
-    if upgrade.is_none() && present == [false; HOP_BY_HOP.len()] {
+    if present == [false; HOP_BY_HOP.len()] {
         return;
     }
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
@@ -33,6 +33,10 @@ pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<&str>) {
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .collect();
     let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    let kept = [header::CONNECTION, header::UPGRADE].map(|name| {
+        let value = headers.get(&name).cloned();
+        value.filter(|_| upgrade).map(|value| (name, value))
+    });
     for name in named {
         headers.remove(name);
     }
@@ -43,9 +47,8 @@ pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<&str>) {
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(protocol) = upgrade.and_then(|protocol| HeaderValue::from_str(protocol).ok()) {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol);
+    for (name, value) in kept.into_iter().flatten() {
+        headers.insert(name, value);
     }
 }
 
@@ -63,7 +66,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(fields: &str, upgrade: Option<&str>, expected: &str) {
+    fn check(fields: &str, upgrade: bool, expected: &str) {
         let mut headers = HeaderMap::new();
         for field in fields.split_terminator('|') {
             let (name, value) = field.split_once(": ").unwrap();
@@ -99,11 +102,11 @@ mod tests {
             ("te: gzip|te: deflate, Trailers", "te: trailers"),
             ("connection: te|te: trailers", "te: trailers"),
         ] {
-            check(fields, None, expected);
+            check(fields, false, expected);
         }
         check(
             "connection: upgrade|upgrade: websocket|a: 1",
-            Some("websocket"),
+            true,
             "a: 1|connection: upgrade|upgrade: websocket",
         );
     }

@@ -15,6 +15,8 @@ pub(crate) enum Incoming {
     /// Of a response.
     Http1Response(http1::ClientBody),
     Http2(hyper::body::Incoming),
+    /// There is none.
+    Nothing,
 }
 
 /// Why it breaks off.
@@ -45,6 +47,7 @@ impl Body for Incoming {
             Self::Http1Request(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Http1Response(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Nothing => Poll::Ready(None),
         }
     }
 
@@ -53,6 +56,7 @@ impl Body for Incoming {
             Self::Http1Request(body) => body.is_end_stream(),
             Self::Http1Response(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Nothing => true,
         }
     }
 
@@ -61,6 +65,7 @@ impl Body for Incoming {
             Self::Http1Request(body) => body.size_hint(),
             Self::Http1Response(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Nothing => SizeHint::with_exact(0),
         }
     }
 }

@@ -50,7 +50,9 @@ pub(crate) struct HttpManager {
     pub(crate) headers_kb: u32,
     pub(crate) max_streams: Option<u32>,
     pub(crate) accept_http_10: bool,
-    /// Protocols that clients may switch to, lower case.
+    /// Clients of HTTP/2 may ask for other protocols (RFC 8441).
+    pub(crate) extended_connect: bool,
+    /// Protocols that clients may switch to, lower case; `connect` for tunnels.
     pub(crate) upgrades: Vec<String>,
     pub(crate) suppress_envoy_headers: bool,
     /// Fields of bodies that become headers before the route is chosen.

@@ -223,12 +223,15 @@ impl LocalReply {
                 ("Request Header Fields Too Large", "http1.headers_too_large")
             }
             Refusal::Malformed(Malformed::Version) => ("Upgrade Required", "low_version"),
+            Refusal::Malformed(Malformed::Target) => ("Bad Request", "http1.invalid_url"),
+            Refusal::Malformed(Malformed::Body) => ("Bad Request", "http1.body_disallowed"),
+            Refusal::Malformed(Malformed::Coding) => {
+                ("Not Implemented", "http1.invalid_transfer_encoding")
+            }
             _ => (status.canonical_reason().unwrap_or(""), "http1.codec_error"),
         };
         let flags = match refusal {
-            Refusal::Late | Refusal::Malformed(Malformed::Version | Malformed::TooLarge) => {
-                Flags::default()
-            }
+            Refusal::Late | Refusal::Malformed(Malformed::TooLarge) => Flags::default(),
             Refusal::Malformed(_) => Flags::DOWNSTREAM_PROTOCOL_ERROR,
         };
         let mut reply = Self::new(status, body, flags, details);

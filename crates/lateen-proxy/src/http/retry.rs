@@ -29,7 +29,11 @@ pub(super) async fn attempts(
     started: Instant,
 ) -> Result<Forwarded, LocalReply> {
     let policy = RetryPolicy::for_request(plan.action.retry.as_ref(), &mut exchange.head.headers);
-    let limits = attempt_limits(policy.as_deref(), times);
+    let limits = match exchange.upgrade {
+        None => attempt_limits(policy.as_deref(), times),
+        // They begin when the request is complete.
+        Some(_) => AttemptLimits::default(),
+    };
     let policy = policy.filter(|policy| policy.applies(&exchange.head.view()));
     let policy = policy.as_deref();
     if policy.is_none()

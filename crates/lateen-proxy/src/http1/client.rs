@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::AbortHandle;
 
@@ -117,7 +117,8 @@ impl Client {
             if state.io.sent == 0 {
                 return Poll::Pending;
             }
-            state.poll_head(context, &mut search, &mut informational, head.upgrades)
+            let switches = head.upgrades && *head.method != Method::CONNECT;
+            state.poll_head(context, &mut search, &mut informational, switches)
         });
         let received = match received.await {
             Ok(received) => received,
@@ -232,13 +233,13 @@ impl State {
         context: &mut Context<'_>,
         search: &mut HeadSearch,
         informational: &mut u32,
-        upgrades: bool,
+        switches: bool,
     ) -> Poll<Result<ResponseHead, Error>> {
         loop {
             if search.is_worth_a_look(&self.io.received) {
                 match parse::response(&mut self.io.received, codec::MOST_HEADERS)? {
                     Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                        return Poll::Ready(match upgrades {
+                        return Poll::Ready(match switches {
                             true => Ok(head),
                             false => Err(Malformed::Switch.into()),
                         });

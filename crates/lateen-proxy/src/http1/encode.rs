@@ -43,10 +43,18 @@ pub(crate) struct OutgoingHead<'h> {
 /// What a response depends on besides itself.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    pub(super) is_head: bool,
+    pub(super) method: Method,
     pub(super) version: Version,
     /// The client understands fields behind the body.
     pub(super) takes_trailers: bool,
+}
+
+impl Asked {
+    /// Whether a response with this status is the last thing that is HTTP on its connection.
+    pub(super) fn switches(&self, status: StatusCode) -> bool {
+        let opens = self.method == Method::CONNECT && status.is_success();
+        opens || status == StatusCode::SWITCHING_PROTOCOLS
+    }
 }
 
 /// Writes the head of a response. `keep_alive` becomes false when the connection has to end with it.
@@ -72,9 +80,10 @@ pub(super) fn response(
     // As in Envoy, codes without a phrase have one, too.
     out.put_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
     out.put_slice(b"\r\n");
-    let bodiless = asked.is_head || has_no_body(status);
+    let is_head = asked.method == Method::HEAD;
+    let bodiless = is_head || has_no_body(status) || asked.switches(status);
     let announces_length =
-        !bodiless || (asked.is_head && !has_no_body(status)) || status == StatusCode::NOT_MODIFIED;
+        !bodiless || (is_head && !has_no_body(status)) || status == StatusCode::NOT_MODIFIED;
     let present = fields(out, headers, false);
     let given = present
         .content_length(headers)?
@@ -139,15 +148,21 @@ pub(super) fn request(
         headers,
         ..
     } = *head;
+    // A tunnel leads to a host, and has no path.
+    let target = if *method == Method::CONNECT {
+        authority
+    } else {
+        path
+    };
     // Rewrites are free to make what no client may send.
     let ends_word = |byte: u8| byte <= b' ' || byte == 0x7f;
-    if path.is_empty() || path.bytes().chain(authority.bytes()).any(ends_word) {
+    if target.is_empty() || path.bytes().chain(authority.bytes()).any(ends_word) {
         return Err(Error::Head);
     }
     out.reserve(LIKELY_LENGTH);
     out.put_slice(method.as_str().as_bytes());
     out.put_u8(b' ');
-    out.put_slice(path.as_bytes());
+    out.put_slice(target.as_bytes());
     out.put_slice(b" HTTP/1.1\r\nhost: ");
     out.put_slice(authority.as_bytes());
     out.put_slice(b"\r\n");
@@ -375,7 +390,7 @@ mod tests {
             ),
         ] {
             let asked = Asked {
-                is_head,
+                method: if is_head { Method::HEAD } else { Method::GET },
                 version,
                 takes_trailers: false,
             };

@@ -16,6 +16,10 @@ pub(crate) enum Malformed {
     Coding,
     #[error("the length of the body is not clear")]
     Length,
+    #[error("there may be no body")]
+    Body,
+    #[error("the target is malformed")]
+    Target,
     #[error("the chunks of the body are malformed")]
     Chunk,
     #[error("the peer switched to a protocol that nobody asked for")]

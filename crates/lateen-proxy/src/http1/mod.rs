@@ -29,7 +29,6 @@ pub(crate) use error::{Error, Malformed};
 pub(crate) use parse::RequestHead;
 pub(crate) use server::{Ended, Refusal, Server, ServerBody, Settings};
 pub(crate) use target::is_authority;
-pub(crate) use tunnel::Tunnel;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response, StatusCode, Version, header};
+use http::{Method, Response, Version, header};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
@@ -66,7 +66,7 @@ enum Filled {
 /// How serving a connection ends.
 pub(crate) enum Ended {
     Closed,
-    /// The response was `101`: the bytes of the other protocol follow.
+    /// The response was `101`, or a success of `CONNECT`: the bytes of the other protocol follow.
     Switched(Tunnel),
 }
 
@@ -144,13 +144,13 @@ impl Server {
             Err(refusal) => Err(refusal),
         };
         let mut asked = Asked {
-            is_head: false,
+            method: Method::GET,
             version: Version::HTTP_11,
             takes_trailers: false,
         };
         let (response, keep_alive) = match begun {
             Ok((head, body)) => {
-                asked.is_head = head.method == Method::HEAD;
+                asked.method = head.method.clone();
                 asked.version = head.version;
                 let [has_te, has_connection] =
                     may_have(&head.headers, [header::TE, header::CONNECTION]);
@@ -171,7 +171,7 @@ impl Server {
                 (refused(refusal), false)
             }
         };
-        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let switched = asked.switches(response.status());
         let Ok(keep_alive) = self.respond(response, &asked, keep_alive).await else {
             return Some(Ended::Closed);
         };
@@ -193,7 +193,10 @@ impl Server {
         let decoder = Decoder::of_request(head.version, &head.headers)?;
         if head.method == Method::CONNECT && !decoder.is_done() {
             // What follows belongs to the tunnel, if there is one (RFC 9110 section 9.3.6).
-            return Err(Malformed::Length);
+            return Err(match decoder {
+                Decoder::Chunked(_) => Malformed::Coding,
+                _ => Malformed::Body,
+            });
         }
         let expects = head.headers.get(header::EXPECT).is_some_and(|value| {
             let is_new = head.version == Version::HTTP_11;

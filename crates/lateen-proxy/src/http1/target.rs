@@ -19,7 +19,7 @@ impl Target {
     pub(crate) fn parse(method: &Method, text: &str) -> Result<Self, Malformed> {
         if method == Method::CONNECT {
             return Ok(Self {
-                authority: Some(authority(text)?),
+                authority: Some(host_and_port(text)?),
                 path: String::new(),
             });
         }
@@ -51,6 +51,17 @@ fn strip_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once("://")?;
     let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
     known.then_some(rest)
+}
+
+/// What a tunnel leads to: a host and a port (RFC 9112 section 3.2.3), and no user.
+fn host_and_port(text: &str) -> Result<String, Malformed> {
+    let (host, port) = text.rsplit_once(':').ok_or(Malformed::Target)?;
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_host = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || !is_port || !is_host || host.contains('@') {
+        return Err(Malformed::Target);
+    }
+    authority(text).map_err(|_| Malformed::Target)
 }
 
 fn authority(text: &str) -> Result<String, Malformed> {
@@ -105,6 +116,11 @@ mod tests {
         ] {
             check(Method::GET, wrong, None);
         }
-        check(Method::CONNECT, "/", None);
+        check(Method::CONNECT, "[::1]:80", Some((Some("[::1]:80"), "")));
+        for wrong in [
+            "/", "a", "a:", "a:b", "a:65536", ":80", "u@a:80", "a:80/", "::1:80",
+        ] {
+            check(Method::CONNECT, wrong, None);
+        }
     }
 }

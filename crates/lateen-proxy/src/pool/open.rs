@@ -12,7 +12,7 @@ use lateen_identity::alpn;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Http1Connection, Http2Connection, Key, PoolError, Pools};
+use super::{Http1Connection, Http2Connection, Key, PoolError, Pools, TcpConnection};
 use crate::cluster::{Cluster, Host, Limited, Permit, Priority};
 use crate::http::codec;
 use crate::http::local::LocalExecutor;
@@ -76,7 +76,7 @@ impl Drop for Opening<'_> {
     }
 }
 
-/// What a connection counts for as long as it is open.
+/// What a connection counts for as long as it is open or being opened.
 pub(super) struct OpenUpstream {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
@@ -84,15 +84,10 @@ pub(super) struct OpenUpstream {
 }
 
 impl OpenUpstream {
-    fn start(cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit, http2: bool) -> Self {
+    fn start(cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) -> Self {
         let stats = cluster.shared.stats.here();
         stats.cx_total.inc();
         stats.cx_active.inc();
-        if http2 {
-            stats.cx_http2.inc()
-        } else {
-            stats.cx_http1.inc()
-        }
         host.shared
             .active_connections
             .fetch_add(1, Ordering::Relaxed);
@@ -121,6 +116,26 @@ impl Drop for OpenUpstream {
     }
 }
 
+/// Opens a connection, which counts from the beginning. A request that waited for one that fails is ejected.
+async fn open(
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    asked: &Asked,
+    permit: Permit,
+    protocols: &[&[u8]],
+) -> Result<(Connected, OpenUpstream), PoolError> {
+    let open = OpenUpstream::start(cluster, host, permit);
+    match upstream::connect(worker, cluster, host, asked, protocols).await {
+        Ok(connected) => Ok((connected, open)),
+        Err(error) => {
+            let stats = cluster.shared.stats.here();
+            stats.rq_pending_failure_eject.inc();
+            Err(error.into())
+        }
+    }
+}
+
 pub(super) async fn open_http1(
     worker: &Worker,
     cluster: &Arc<Cluster>,
@@ -129,10 +144,10 @@ pub(super) async fn open_http1(
     key: Key,
     permit: Permit,
 ) -> Result<Http1Connection, PoolError> {
-    let connected = upstream::connect(worker, cluster, host, asked, &[alpn::HTTP11]).await?;
-    let Connected { stream, tls } = connected;
+    cluster.shared.stats.here().cx_http1.inc();
+    let opened = open(worker, cluster, host, asked, permit, &[alpn::HTTP11]).await?;
+    let (Connected { stream, tls }, open) = opened;
     let local = stream.tcp().local_addr().ok();
-    let open = OpenUpstream::start(cluster, host, permit, false);
     let idle_timeout = cluster.idle_timeout;
     Ok(Http1Connection {
         codec: http1::Client::new(stream),
@@ -154,10 +169,10 @@ pub(super) async fn open_http2(
     asked: &Asked,
     permit: Permit,
 ) -> Result<Http2Connection, PoolError> {
-    let connected = upstream::connect(worker, cluster, host, asked, &[alpn::H2]).await?;
-    let Connected { stream, tls } = connected;
+    cluster.shared.stats.here().cx_http2.inc();
+    let opened = open(worker, cluster, host, asked, permit, &[alpn::H2]).await?;
+    let (Connected { stream, tls }, open) = opened;
     let local = stream.tcp().local_addr().ok();
-    let open = OpenUpstream::start(cluster, host, permit, true);
     let (sender, connection) = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .initial_stream_window_size(codec::STREAM_WINDOW)
@@ -181,6 +196,23 @@ pub(super) async fn open_http2(
         idle_timeout: cluster.idle_timeout,
         retire_at: retire_at(cluster),
         cluster: cluster.shared.clone(),
+    })
+}
+
+pub(super) async fn open_tcp(
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    asked: &Asked,
+    permit: Permit,
+) -> Result<TcpConnection, PoolError> {
+    let opened = open(worker, cluster, host, asked, permit, &[]).await?;
+    let (Connected { stream, tls }, open) = opened;
+    Ok(TcpConnection {
+        local: stream.tcp().local_addr().ok(),
+        stream: Some(stream),
+        tls,
+        open,
     })
 }
 

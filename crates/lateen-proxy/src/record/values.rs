@@ -78,7 +78,7 @@ impl Record {
                 let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
                 name.trim_end().to_owned().into()
             }
-            O::Protocol => Text::Borrowed(protocol(head?.version)),
+            O::Protocol => Text::Borrowed(protocol(self.version?)),
             O::UpstreamProtocol if self.upstream_local.is_none() => return None,
             O::UpstreamProtocol if self.upstream_http2? => Text::Borrowed("HTTP/2"),
             O::UpstreamProtocol => Text::Borrowed("HTTP/1.1"),

@@ -8,6 +8,7 @@ mod agent;
 mod balance;
 mod body_to_headers;
 mod change;
+mod connect;
 mod cors;
 mod destination;
 mod detect;

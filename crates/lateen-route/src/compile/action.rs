@@ -12,7 +12,7 @@ use lateen_xds::pb::envoy::config::route::v3::weighted_cluster::{
     RandomValueSpecifier, cluster_weight,
 };
 
-use super::{duration, mutations};
+use super::{duration, mutations, upgrade};
 use crate::balance::subset::labels;
 use crate::constraint::{header_name, not_empty, one_line};
 use crate::filter::PerFilter;
@@ -190,18 +190,7 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
     {
         mirrors.push(mirror(policy).within_item("request_mirror_policies", index)?);
     }
-    let mut upgrades = Vec::new();
-    for (index, upgrade) in std::mem::take(&mut message.upgrade_configs)
-        .into_iter()
-        .enumerate()
-    {
-        if upgrade.connect_config.is_some() {
-            return Err(Invalid::unsupported("connect_config"))
-                .within_item("upgrade_configs", index);
-        }
-        let enabled = upgrade.enabled.is_none_or(|value| value.value);
-        upgrades.push((upgrade.upgrade_type.to_ascii_lowercase(), enabled));
-    }
+    let upgrades = upgrade::compile(std::mem::take(&mut message.upgrade_configs))?;
     let code = std::mem::take(&mut message.cluster_not_found_response_code);
     let cluster_not_found = match ClusterNotFoundResponseCode::try_from(code) {
         Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => StatusCode::SERVICE_UNAVAILABLE,

@@ -2,6 +2,7 @@
 //! refused.
 
 mod action;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -230,9 +231,7 @@ fn conditions(mut message: pb::RouteMatch, mut route: Route) -> Result<Route, In
         Some(PathSpecifier::SafeRegex(regex)) => {
             PathMatch::Regex(full_match(regex).within("safe_regex")?)
         }
-        Some(PathSpecifier::ConnectMatcher(_)) => {
-            return Err(Invalid::unsupported("connect_matcher"));
-        }
+        Some(PathSpecifier::ConnectMatcher(_)) => PathMatch::Connect,
         Some(PathSpecifier::PathMatchPolicy(_)) => {
             return Err(Invalid::unsupported("path_match_policy"));
         }

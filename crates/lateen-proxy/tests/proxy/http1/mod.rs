@@ -2,7 +2,7 @@
 
 mod bodies;
 mod endpoints;
-mod script;
+pub mod script;
 
 use std::io::{Read, Write};
 
