@@ -136,7 +136,8 @@ def serve(name, connection, answer):
             if isinstance(event, h2.events.RequestReceived):
                 found = [list(pair) for pair in event.headers]
                 requests[stream] = {"headers": found, "body": ""}
-                if dict(map(tuple, found)).get(":method") == "CONNECT":
+                asked = dict(map(tuple, found))
+                if asked.get(":method") == "CONNECT" or "tunnel" in asked.get("x-do", ""):
                     respond(channel, stream, answer(name, requests.pop(stream)), tunnels)
             elif isinstance(event, h2.events.DataReceived):
                 if stream in tunnels:
@@ -166,6 +167,6 @@ def answer(name, request):
     found = dict(map(tuple, request["headers"]))
     words = dict(word.strip().partition("=")[::2] for word in found.get("x-do", "").split(",") if word)
     status = int(words.get("status", 200))
-    is_tunnel = status == 200 and (found[":method"] == "CONNECT" or "echo" in words)
+    is_tunnel = status == 200 and (found[":method"] == "CONNECT" or "tunnel" in words)
     body = json.dumps({"upstream": name, "http2": True, **request}).encode() + (b"\n" if is_tunnel else b"")
     return status, [("content-type", "application/json")], body, is_tunnel

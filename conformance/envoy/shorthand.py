@@ -33,6 +33,14 @@ def tls(direction, context):
     return {"name": "envoy.transport_sockets.tls", "typed_config": {"@type": url, **context}}
 
 
+def tcp(port, proxy):
+    """A listener with a TCP proxy that logs to `text`."""
+    url = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    config = {"@type": url, "stat_prefix": f"port-{port}", **proxy}
+    chain = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": config}]}
+    return {"name": f"tcp-{port}", "address": socket_address(port), "filter_chains": [chain]}
+
+
 def chains(port, wanted):
     """A listener that looks at the client hello, with filter chains: `{match, tls, cluster, manager}`."""
     inspector = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
@@ -52,10 +60,13 @@ def chains(port, wanted):
 
 def fill(snapshot):
     """Replaces the short forms: `http: [{port, virtual_hosts | rds, manager, listener}]`, `static: [{name, ports, tls, ...}]`,
-    `chains: [{port, chains}]`, and `handshakes: {ports, clients}`, a request from each client to each port."""
+    `tcp: [{port, proxy}]` with the snapshot's `access_log`, `chains: [{port, chains}]`, and `handshakes: {ports, clients}`, a request from each client to each port."""
     resources = snapshot.setdefault("resources", {})
     for each in snapshot.pop("chains", []):
         resources.setdefault("listeners", []).append(chains(each["port"], each["chains"]))
+    for each in snapshot.pop("tcp", []):
+        proxy = each["proxy"] | ({"access_log": snapshot["access_log"]} if "access_log" in snapshot else {})
+        resources.setdefault("listeners", []).append(tcp(each["port"], proxy))
     for each in snapshot.pop("handshakes", []):
         for port in each["ports"]:
             for name, client in each["clients"].items():
@@ -77,7 +88,9 @@ def fill(snapshot):
         resources.setdefault("clusters", []).append(static(**each))
     for trial in snapshot.get("trials", []):
         # One resource of a kind that is given by the part that matters.
-        if "manager" in trial:
+        if "tcp" in trial:
+            trial["kind"], trial["resource"] = "listeners", tcp(18080, trial["tcp"])
+        elif "manager" in trial:
             virtual_hosts = [{"name": "v", "domains": ["*"]}]
             trial["kind"], trial["resource"] = "listeners", inline(18080, virtual_hosts, trial["manager"])
         elif "routes" in trial or "virtual_hosts" in trial:

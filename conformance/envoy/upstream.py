@@ -121,7 +121,8 @@ def answer(name, connection, request, tls=None):
     if tls:
         seen["tls"] = tls
     body = b"" if "empty" in options else json.dumps(seen).encode()
-    if method == "CONNECT" and "status" not in options or "switch" in options:
+    opens = method == "CONNECT" and "status" not in options or "tunnel" in options
+    if opens or "switch" in options:
         start = "HTTP/1.1 101 Switching Protocols" if "switch" in options else "HTTP/1.1 200 Fine"
         lines = [start, *added]
         if "switch" in options:

@@ -101,6 +101,29 @@ pub(crate) enum UpstreamProtocol {
     Http2,
     /// The version of the request.
     Downstream,
+    /// The one that is agreed on in the handshake.
+    Negotiated,
+}
+
+/// Which HTTP version a request is sent in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpstreamVersion {
+    Http1,
+    Http2,
+    /// What the connection speaks.
+    Negotiated,
+}
+
+impl UpstreamProtocol {
+    /// The version for a request that came in HTTP/2, or not.
+    pub(crate) fn version(self, http2: bool) -> UpstreamVersion {
+        match self {
+            Self::Downstream if http2 => UpstreamVersion::Http2,
+            Self::Http1 | Self::Downstream => UpstreamVersion::Http1,
+            Self::Http2 => UpstreamVersion::Http2,
+            Self::Negotiated => UpstreamVersion::Negotiated,
+        }
+    }
 }
 
 /// What survives changes of a cluster: one per name. Counted for the process, not per worker, so that a limit means

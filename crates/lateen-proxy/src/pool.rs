@@ -21,7 +21,9 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use open::{OpenUpstream, Opening, Pending, open_http1, open_http2, open_tcp};
+use open::{
+    OpenUpstream, Opened, Opening, Pending, open_http1, open_http2, open_negotiated, open_tcp,
+};
 use watch::Watch;
 
 use crate::cluster::{Cluster, ClusterShared, Discovery, Host, Priority};
@@ -79,6 +81,8 @@ struct HostPool {
     streams: Vec<Rc<Http2Connection>>,
     /// Set while an HTTP/2 connection is being opened, for those who want to use it, too.
     opening: Option<Rc<Notify>>,
+    /// What the last handshake agreed on, where that is left to it.
+    speaks_http2: bool,
 }
 
 /// An HTTP/1.1 connection that is not in use by anyone else.
@@ -112,6 +116,12 @@ pub(crate) struct Http2Connection {
     retire_at: Option<Instant>,
     /// Whom to tell that a stream ended.
     cluster: Arc<ClusterShared>,
+}
+
+/// What carries a request.
+pub(crate) enum Carrier {
+    Http1(Http1Connection),
+    Http2(Stream),
 }
 
 /// A connection that carries plain bytes.
@@ -181,6 +191,57 @@ impl Pools {
             self.wait(worker, key, released).await;
             waited = true;
         }
+    }
+
+    /// A connection to the endpoint of the version that both agree on, or a stream of one.
+    pub(crate) async fn negotiated(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        asked: &Asked,
+        priority: Priority,
+    ) -> Result<Carrier, PoolError> {
+        let key = Key::new(cluster, host, asked, priority);
+        if let Some(carrier) = self.take_either(key, cluster) {
+            return Ok(carrier);
+        }
+        let _pending = Pending::start(cluster, priority)?;
+        loop {
+            let released = cluster.shared.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if let Some(carrier) = self.take_either(key, cluster) {
+                return Ok(carrier);
+            }
+            // One connection of HTTP/2 is enough for all, if that is what the endpoint is known to speak.
+            let opening = self.hosts.borrow().get(&key).and_then(|pool| {
+                let opening = pool.opening.clone();
+                opening.filter(|_| pool.speaks_http2)
+            });
+            if let Some(opening) = opening {
+                opening.notified().await;
+                continue;
+            }
+            let Some(permit) = cluster.connection_permit(priority, &host.shared) else {
+                self.wait(worker, key, released).await;
+                continue;
+            };
+            let _opening = Opening::start(self, key);
+            let opened = open_negotiated(worker, cluster, host, asked, key, permit).await?;
+            let mut hosts = self.hosts.borrow_mut();
+            let pool = hosts.entry(key).or_default();
+            pool.speaks_http2 = matches!(opened, Opened::Http2(_));
+            match opened {
+                Opened::Http1(connection) => return Ok(Carrier::Http1(connection)),
+                Opened::Http2(connection) => pool.streams.push(Rc::new(connection)),
+            }
+        }
+    }
+
+    fn take_either(&self, key: Key, cluster: &Cluster) -> Option<Carrier> {
+        let stream = self.take_stream(key, cluster).map(Carrier::Http2);
+        stream.or_else(|| self.take_idle(key).map(Carrier::Http1))
     }
 
     /// A connection to the endpoint for plain bytes. It is always a new one.

@@ -131,6 +131,7 @@ stat_group! {
         Counter cx_http2 "upstream_cx_http2_total",
         Counter cx_connect_fail "upstream_cx_connect_fail",
         Counter cx_connect_timeout "upstream_cx_connect_timeout",
+        Counter cx_attempts_exceeded "upstream_cx_connect_attempts_exceeded",
         Counter cx_overflow "upstream_cx_overflow",
         Counter cx_destroy "upstream_cx_destroy",
         Counter cx_none_healthy "upstream_cx_none_healthy",

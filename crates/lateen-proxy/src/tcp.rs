@@ -12,9 +12,12 @@ use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::balancing::Wish;
-use crate::cluster::{Cluster, Discovery, Host, Limited, Priority};
+use crate::cluster::{Cluster, ClusterShared, Discovery, Host, Limited, Priority};
 use crate::connection::ConnectionInfo;
 use crate::flags::Flags;
+use crate::http::finish::UpstreamHold;
+use crate::http::tunnel::{TunnelError, TunnelSettings, Tunnelled};
+use crate::http::upgrade::Duplex;
 use crate::listener::FilterChain;
 use crate::outlier::{Event, report};
 use crate::record::Record;
@@ -26,6 +29,9 @@ use crate::telemetry::peer::Workload;
 use crate::telemetry::tcp::Reports;
 use crate::upstream::{self, Asked, ConnectError};
 use crate::worker::Worker;
+
+/// Time for an endpoint to agree to a tunnel when connections may be idle for ever.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// The compiled filter.
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub(crate) struct TcpProxy {
     /// A line is written when the endpoint is reached.
     pub(crate) log_when_connected: bool,
     pub(crate) connect_attempts: u32,
+    /// Endpoints are asked for tunnels; nothing: they get the bytes as they are.
+    pub(crate) tunnel: Option<TunnelSettings>,
     pub(crate) access_log: Vec<AccessLog>,
     pub(crate) stats: Arc<PerWorker<TcpStats>>,
 }
@@ -88,36 +96,41 @@ impl TcpProxy {
             return;
         };
         record.cluster = Some(cluster.clone());
-        let Some(permit) = cluster.permit(Priority::Default, Limited::Connections) else {
-            cluster.shared.stats.here().cx_overflow.inc();
-            record.flags.set(Flags::UPSTREAM_OVERFLOW);
-            return;
-        };
-        let Some((host, mut upstream)) = self.connect(worker, &cluster, record).await else {
-            return;
-        };
-        record.upstream_local = upstream.tcp().local_addr().ok();
-        record.upstream = Some(host.clone());
-        let stats = cluster.shared.clone();
-        stats.stats.here().cx_active.inc();
-        stats.stats.here().cx_total.inc();
-        host.shared
-            .active_connections
-            .fetch_add(1, Ordering::Relaxed);
-        let moved = Moved::default();
-        let mut early = BytesMut::new();
-        if cluster.tells_peers && upstream.alpn() == Some(exchange::PROTOCOL.as_bytes()) {
-            let own = &worker.shared.identity;
-            match exchange::run(&mut upstream, &mut early, own).await {
-                Ok(told) => record.peer = told,
-                // The relay finds out that the connection is broken.
-                Err(error) => tracing::debug!(%error, "the exchange of metadata failed"),
-            }
-            // What the endpoint said after it goes to the client first. A client that is gone is found by the relay.
-            if stream.write_all(&early).await.is_ok() {
-                moved.sent.set(early.len() as u64);
-            }
+        // Connections that carry tunnels count by themselves.
+        let mut counted = None;
+        if self.tunnel.is_none() {
+            let Some(permit) = cluster.permit(Priority::Default, Limited::Connections) else {
+                cluster.shared.stats.here().cx_overflow.inc();
+                record.flags.set(Flags::UPSTREAM_OVERFLOW);
+                return;
+            };
+            counted = Some(permit);
         }
+        let Some((host, reached)) = self.connect(worker, &cluster, record).await else {
+            return;
+        };
+        record.upstream = Some(host.clone());
+        let moved = Moved::default();
+        let (mut upstream, open): (Box<dyn Duplex>, _) = match reached {
+            Reached::Tunnel(tunnel) => (tunnel.stream, Held::Tunnel(Box::new(tunnel.hold))),
+            Reached::Endpoint(mut upstream) => {
+                let open = Open::start(&cluster, &host);
+                if cluster.tells_peers && upstream.alpn() == Some(exchange::PROTOCOL.as_bytes()) {
+                    let (own, mut early) = (&worker.shared.identity, BytesMut::new());
+                    match exchange::run(&mut upstream, &mut early, own).await {
+                        Ok(told) => record.peer = told,
+                        // The relay finds out that the connection is broken.
+                        Err(error) => tracing::debug!(%error, "the exchange of metadata failed"),
+                    }
+                    // What the endpoint said after it goes to the client first. A client that is gone is found by the
+                    // relay.
+                    if stream.write_all(&early).await.is_ok() {
+                        moved.sent.set(early.len() as u64);
+                    }
+                }
+                (Box::new(upstream), Held::Endpoint(open))
+            }
+        };
         if self.log_when_connected {
             self.log(record, "TcpUpstreamConnected");
         }
@@ -134,12 +147,7 @@ impl TcpProxy {
                 () = self.watch(worker, chain, reports, record, &moved) => End::TooLong,
             }
         };
-        host.shared
-            .active_connections
-            .fetch_sub(1, Ordering::Relaxed);
-        stats.stats.here().cx_active.dec();
-        stats.stats.here().cx_destroy.inc();
-        drop(permit);
+        drop((upstream, open, counted));
         let (received, sent) = (moved.received.get(), moved.sent.get());
         record.bytes_received = received;
         record.bytes_sent = sent;
@@ -153,8 +161,8 @@ impl TcpProxy {
         }
         self.stats.here().rx_bytes.add(received);
         self.stats.here().tx_bytes.add(sent);
-        stats.stats.here().tx_bytes.add(received);
-        stats.stats.here().rx_bytes.add(sent);
+        cluster.shared.stats.here().tx_bytes.add(received);
+        cluster.shared.stats.here().rx_bytes.add(sent);
     }
 
     /// Reports and logs what moved while the connection is open. Returns when it has lived as long as it may.
@@ -208,13 +216,13 @@ impl TcpProxy {
         record.log_type = None;
     }
 
-    /// Connects to an endpoint, or says in the record why not.
+    /// Connects to an endpoint, or gets a tunnel through it, or says in the record why not.
     async fn connect(
         &self,
         worker: &Rc<Worker>,
-        cluster: &Cluster,
+        cluster: &Arc<Cluster>,
         record: &mut Record,
-    ) -> Option<(Arc<Host>, Stream)> {
+    ) -> Option<(Arc<Host>, Reached)> {
         let hash = self
             .hash_source_ip
             .then(|| xx64(record.connection.remote.ip().to_string().as_bytes(), 0));
@@ -252,11 +260,32 @@ impl TcpProxy {
                 record.flags.set(Flags::NO_HEALTHY_UPSTREAM);
                 return None;
             };
+            if let Some(tunnel) = &self.tunnel {
+                let opening = tunnel.open(worker, cluster, &host, record);
+                match tokio::time::timeout(self.tunnel_time(), opening).await {
+                    Ok(Ok(tunnel)) => {
+                        report(worker, cluster, &host, Event::Connected);
+                        record.upstream_tls = tunnel.hold.lease.tls();
+                        record.upstream_local = tunnel.local;
+                        return Some((host, Reached::Tunnel(Box::new(tunnel))));
+                    }
+                    Ok(Err(TunnelError::Overflow)) => {
+                        record.flags.set(Flags::UPSTREAM_OVERFLOW);
+                        return None;
+                    }
+                    Ok(Err(TunnelError::Refused(text))) => record.upstream_failure = text,
+                    Err(_) => {}
+                }
+                failed = Some(host.address);
+                record.upstream = Some(host);
+                continue;
+            }
             match upstream::connect(worker, cluster, &host, &asked, &[]).await {
                 Ok(connected) => {
                     report(worker, cluster, &host, Event::Connected);
                     record.upstream_tls = connected.tls;
-                    return Some((host, connected.stream));
+                    record.upstream_local = connected.stream.tcp().local_addr().ok();
+                    return Some((host, Reached::Endpoint(connected.stream)));
                 }
                 Err(error) => {
                     let timed_out = matches!(error, ConnectError::Timeout);
@@ -271,8 +300,15 @@ impl TcpProxy {
                 }
             }
         }
+        cluster.shared.stats.here().cx_attempts_exceeded.inc();
         record.flags.set(Flags::UPSTREAM_CONNECTION_FAILURE);
+        record.flags.set(Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         None
+    }
+
+    /// Time in which an endpoint has to agree to a tunnel. While it does not, nothing moves.
+    fn tunnel_time(&self) -> Duration {
+        self.idle_timeout.unwrap_or(LONGEST_WAIT)
     }
 
     fn draw(&self, random: u64) -> &str {
@@ -285,6 +321,47 @@ impl TcpProxy {
             point -= weight;
         }
         self.clusters.first().map_or("", |(name, _)| name)
+    }
+}
+
+/// What the bytes of a client go to.
+enum Reached {
+    Endpoint(Stream),
+    Tunnel(Box<Tunnelled>),
+}
+
+/// What counts until the connection is over.
+#[allow(dead_code, reason = "each counts until it is dropped")]
+enum Held {
+    Endpoint(Open),
+    Tunnel(Box<UpstreamHold>),
+}
+
+/// An open connection to an endpoint, counted until it is dropped.
+struct Open {
+    cluster: Arc<ClusterShared>,
+    host: Arc<Host>,
+}
+
+impl Open {
+    fn start(cluster: &Cluster, host: &Arc<Host>) -> Self {
+        cluster.shared.stats.here().cx_active.inc();
+        cluster.shared.stats.here().cx_total.inc();
+        let connections = &host.shared.active_connections;
+        connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            cluster: cluster.shared.clone(),
+            host: host.clone(),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let connections = &self.host.shared.active_connections;
+        connections.fetch_sub(1, Ordering::Relaxed);
+        self.cluster.stats.here().cx_active.dec();
+        self.cluster.stats.here().cx_destroy.inc();
     }
 }
 

@@ -66,6 +66,12 @@ impl Transports {
         self.all().all(|tls| tls.is_settled())
     }
 
+    /// Whether all endpoints agree on an application protocol in a handshake.
+    pub(crate) fn all_negotiate(&self) -> bool {
+        let mut matches = self.matches.iter().map(|candidate| &candidate.transport);
+        self.other.tls.is_some() && matches.all(|transport| transport.tls.is_some())
+    }
+
     /// Every TLS context.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<ClientTls>> {
         let matches = self.matches.iter().map(|candidate| &candidate.transport);

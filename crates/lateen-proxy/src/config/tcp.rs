@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
+use lateen_route::constraint::not_empty;
+use lateen_route::format::Template;
+use lateen_route::mutate::HeaderMutations;
 use lateen_route::{Invalid, Within, refuse_rest};
 use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
-use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, TunnelingConfig,
+};
 use lateen_xds::pb::envoy::r#type::v3::hash_policy::PolicySpecifier;
 
 use super::store::Context;
 use super::{access_log, limit};
+use crate::http::tunnel::TunnelSettings;
 use crate::tcp::TcpProxy;
 
 /// Connections without any byte in either direction are closed after this time.
@@ -78,6 +84,12 @@ pub(crate) fn compile(
         .max_connect_attempts
         .take()
         .map_or(1, |value| value.value.max(1));
+    let tunnel = message
+        .tunneling_config
+        .take()
+        .map(tunnel)
+        .transpose()
+        .within("tunneling_config")?;
     refuse_rest(&message)?;
     let stats = context.tcp_stats(&stat_prefix);
     Ok(TcpProxy {
@@ -88,7 +100,35 @@ pub(crate) fn compile(
         log_interval,
         log_when_connected,
         connect_attempts,
+        tunnel,
         access_log,
         stats,
+    })
+}
+
+/// How tunnels are asked for.
+fn tunnel(mut message: TunnelingConfig) -> Result<TunnelSettings, Invalid> {
+    let host = std::mem::take(&mut message.hostname);
+    not_empty("hostname", &host)?;
+    let path = std::mem::take(&mut message.post_path);
+    let use_post = std::mem::take(&mut message.use_post);
+    if !use_post && !path.is_empty() {
+        return Err(Invalid::new("post_path", "is for use_post only"));
+    }
+    let headers = std::mem::take(&mut message.headers_to_add);
+    // Nothing that could look at what the endpoint answers exists here.
+    message.propagate_response_headers = false;
+    message.propagate_response_trailers = false;
+    refuse_rest(&message)?;
+    Ok(TunnelSettings {
+        host: Template::parse(&host).within("hostname")?,
+        post: use_post.then(|| {
+            if path.is_empty() {
+                "/".to_owned()
+            } else {
+                path
+            }
+        }),
+        headers: HeaderMutations::compile(("headers_to_add", headers), ("", Vec::new()))?,
     })
 }

@@ -19,11 +19,11 @@ use super::head::Head;
 use super::incoming::Incoming;
 use super::reply::{Reset, http_status};
 use super::request_body::{RequestBody, RequestSource};
-use super::upgrade;
-use crate::cluster::{ActiveRequest, Cluster, Host, Limited, Priority, UpstreamProtocol};
-use crate::http1::{self, OutgoingHead};
+use super::upgrade::{self, Upgrade};
+use crate::cluster::{ActiveRequest, Cluster, Host, Limited, Priority, UpstreamVersion};
+use crate::http1::{self, Opens, OutgoingHead};
 use crate::outlier::{Event, report};
-use crate::pool::PoolError;
+use crate::pool::{Carrier, PoolError};
 use crate::proxy_protocol::{self, Ends};
 use crate::tls::client::AskedOfTls;
 use crate::upstream::{Asked, ConnectError};
@@ -33,11 +33,11 @@ use crate::worker::Worker;
 const STALE_CONNECTIONS: u32 = 8;
 
 /// Why an attempt has no response.
-pub(super) struct AttemptError {
+pub(crate) struct AttemptError {
     pub(super) failure: Failure,
     pub(super) reset: Reset,
     /// What the transport said, for the log.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// Sends the request once. A connection that turns out to be closed before anything was sent is replaced silently.
@@ -53,13 +53,15 @@ pub(super) async fn one_attempt(
         return Err(AttemptError::from(PoolError::Overflow));
     };
     let active = ActiveRequest::start(host, &cluster.shared, permit);
-    let http2 = match cluster.protocol {
-        UpstreamProtocol::Http1 => false,
-        UpstreamProtocol::Http2 => true,
-        UpstreamProtocol::Downstream => exchange.connection.http2,
-    };
+    let version = cluster.protocol.version(exchange.connection.http2);
     let terminates = exchange.terminates;
-    exchange.record.upstream_http2 = terminates.is_none().then_some(http2);
+    exchange.record.upstream_http2 = match version {
+        _ if terminates.is_some() => None,
+        UpstreamVersion::Http1 => Some(false),
+        UpstreamVersion::Http2 => Some(true),
+        // Seen when there is a connection.
+        UpstreamVersion::Negotiated => None,
+    };
     let worker = exchange.connection.worker.clone();
     let protocols = exchange.upstream_protocols.clone();
     let choice = Choice {
@@ -68,7 +70,10 @@ pub(super) async fn one_attempt(
         client: exchange.connection.client(cluster, host),
     };
     let (head, source) = (&exchange.head, &exchange.source);
-    let upgrades = exchange.upgrade.is_some();
+    let opens = exchange
+        .upgrade
+        .as_ref()
+        .map_or(Opens::Nothing, Upgrade::opens);
     // The log shows the connection of this attempt, not of one before.
     let local = &mut exchange.record.upstream_local;
     *local = None;
@@ -85,8 +90,8 @@ pub(super) async fn one_attempt(
         let outgoing = Outgoing {
             head,
             body,
-            http2,
-            upgrades,
+            version,
+            opens,
         };
         send(&worker, cluster, host, choice, outgoing, local).await
     };
@@ -109,10 +114,11 @@ pub(super) async fn one_attempt(
     match result {
         Ok((response, lease)) => {
             exchange.record.response_start = Some(exchange.record.started.elapsed());
-            exchange.record.upstream_tls = match &lease {
-                Lease::Http1(connection) => connection.tls.clone(),
-                Lease::Http2(stream) => stream.connection.tls.clone(),
-                Lease::Tcp(connection) => connection.tls.clone(),
+            exchange.record.upstream_tls = lease.tls();
+            exchange.record.upstream_http2 = match lease {
+                Lease::Http1(_) => Some(false),
+                Lease::Http2(_) => Some(true),
+                Lease::Tcp(_) => None,
             };
             cluster
                 .shared
@@ -224,9 +230,8 @@ pub(super) struct Choice<'a> {
 pub(super) struct Outgoing<'h> {
     pub(super) head: &'h Head,
     pub(super) body: RequestBody,
-    pub(super) http2: bool,
-    /// It asks for another protocol.
-    pub(super) upgrades: bool,
+    pub(super) version: UpstreamVersion,
+    pub(super) opens: Opens,
 }
 
 /// Sends a request on a connection of the pool. The address of the connection's near end goes to `local` before the
@@ -242,61 +247,74 @@ pub(super) async fn send(
     let Outgoing {
         head,
         mut body,
-        http2,
-        upgrades,
+        version,
+        opens,
     } = request;
     let mut asked = Asked {
         tls: asked_of_tls(cluster, head),
         client: choice.client,
     };
     if let Some(protocols) = choice.protocols {
+        let http2 = version == UpstreamVersion::Http2;
         protocols.apply(cluster, http2, &mut asked.tls);
     }
-    let wants_protocol = upgrades && head.method != Method::CONNECT;
     let (pools, priority) = (&worker.pools, choice.priority);
     let mut stale = 0;
     loop {
-        let (error, unsent) = if http2 {
-            let request = build(head, body, upgrades)?;
-            let mut stream = pools.http2(worker, cluster, host, &asked, priority).await?;
-            *local = stream.connection.local;
-            if stale == 0 {
-                host.count_request(&cluster.shared);
+        let lease = match version {
+            UpstreamVersion::Http1 => {
+                Carrier::Http1(pools.http1(worker, cluster, host, &asked, priority).await?)
             }
-            match stream.sender.try_send_request(request).await {
-                Ok(response) => {
-                    let mut response = response.map(Incoming::Http2);
-                    if wants_protocol && response.extensions().get::<OnUpgrade>().is_some() {
-                        // What says so in HTTP/1.1.
-                        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            UpstreamVersion::Http2 => {
+                Carrier::Http2(pools.http2(worker, cluster, host, &asked, priority).await?)
+            }
+            UpstreamVersion::Negotiated => {
+                let negotiated = pools.negotiated(worker, cluster, host, &asked, priority);
+                // In a box, so that requests to other clusters do not carry the room for it.
+                Box::pin(negotiated).await?
+            }
+        };
+        if stale == 0 {
+            host.count_request(&cluster.shared);
+        }
+        let (error, unsent) = match lease {
+            Carrier::Http2(mut stream) => {
+                let request = build(head, body, opens)?;
+                *local = stream.connection.local;
+                match stream.sender.try_send_request(request).await {
+                    Ok(response) => {
+                        let mut response = response.map(Incoming::Http2);
+                        if opens == Opens::Protocol
+                            && response.extensions().get::<OnUpgrade>().is_some()
+                        {
+                            // What says so in HTTP/1.1.
+                            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                        }
+                        return Ok((response, Lease::Http2(stream)));
                     }
-                    return Ok((response, Lease::Http2(stream)));
-                }
-                Err(mut error) => {
-                    let unsent = error.take_message().map(Request::into_body);
-                    (classify_http2(&error.into_error()), unsent)
+                    Err(mut error) => {
+                        let unsent = error.take_message().map(Request::into_body);
+                        (classify_http2(&error.into_error()), unsent)
+                    }
                 }
             }
-        } else {
-            let mut connection = pools.http1(worker, cluster, host, &asked, priority).await?;
-            connection.served += 1;
-            *local = connection.local;
-            if stale == 0 {
-                host.count_request(&cluster.shared);
-            }
-            let outgoing = OutgoingHead {
-                method: &head.method,
-                path: &head.path,
-                authority: &head.authority,
-                headers: &head.headers,
-                upgrades,
-            };
-            match connection.codec.send(outgoing, body).await {
-                Ok(response) => {
-                    let response = response.map(Incoming::Http1Response);
-                    return Ok((response, Lease::Http1(connection)));
+            Carrier::Http1(mut connection) => {
+                connection.served += 1;
+                *local = connection.local;
+                let outgoing = OutgoingHead {
+                    method: &head.method,
+                    path: &head.path,
+                    authority: &head.authority,
+                    headers: &head.headers,
+                    opens,
+                };
+                match connection.codec.send(outgoing, body).await {
+                    Ok(response) => {
+                        let response = response.map(Incoming::Http1Response);
+                        return Ok((response, Lease::Http1(connection)));
+                    }
+                    Err(failed) => (classify_http1(&failed.error), failed.unsent),
                 }
-                Err(failed) => (classify_http1(&failed.error), failed.unsent),
             }
         };
         let is_unsent = unsent.is_some();
@@ -383,14 +401,16 @@ async fn open(
 fn build(
     head: &Head,
     body: RequestBody,
-    upgrades: bool,
+    opens: Opens,
 ) -> Result<Request<RequestBody>, AttemptError> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.headers_mut() = head.headers.clone();
     *request.version_mut() = Version::HTTP_2;
     let mut builder = Uri::builder().authority(head.authority.as_str());
-    if upgrades && let Some(protocol) = upgrade::to_http2(request.headers_mut()) {
+    if opens == Opens::Protocol
+        && let Some(protocol) = upgrade::to_http2(request.headers_mut())
+    {
         *request.method_mut() = Method::CONNECT;
         request.extensions_mut().insert(protocol);
     }

@@ -311,7 +311,7 @@ impl Exchange {
         } = forwarded;
         let side = match &self.upgrade {
             None => None,
-            Some(upgrade) => upgrade::agreed(upgrade, &mut response, &mut hold.lease).await,
+            Some(upgrade) => upgrade::agreed(upgrade.opens(), &mut response, &mut hold.lease).await,
         };
         let (mut parts, body) = response.into_parts();
         let wants_protocol = self.upgrade.as_ref().is_some_and(|it| !it.is_connect());

@@ -16,6 +16,7 @@ use crate::flags::Flags;
 use crate::pool::{Http1Connection, Stream, TcpConnection};
 use crate::record::Record;
 use crate::telemetry;
+use crate::tls::info::TlsInfo;
 use crate::worker::Worker;
 
 /// What a response holds on to until it is sent.
@@ -56,6 +57,17 @@ pub(crate) enum Lease {
     Http2(Stream),
     /// It carries what is in a tunnel, and nothing else.
     Tcp(TcpConnection),
+}
+
+impl Lease {
+    /// Properties of its TLS; nothing for plaintext.
+    pub(crate) fn tls(&self) -> Option<Rc<TlsInfo>> {
+        match self {
+            Self::Http1(connection) => connection.tls.clone(),
+            Self::Http2(stream) => stream.connection.tls.clone(),
+            Self::Tcp(connection) => connection.tls.clone(),
+        }
+    }
 }
 
 impl UpstreamHold {

@@ -32,6 +32,7 @@ pub(crate) mod request_body;
 mod retry;
 pub(crate) mod shadow;
 mod throttle;
-mod upgrade;
+pub(crate) mod tunnel;
+pub(crate) mod upgrade;
 
 pub(crate) use connection::serve;

@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::Stream as _;
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
+use tokio::io::DuplexStream;
 use tokio::sync::Notify;
+use tokio_util::io::ReaderStream;
 
 use super::body::BodyError;
 use super::held::Held;
@@ -58,6 +61,8 @@ pub(crate) enum RequestBody {
     Pass(Pass),
     /// A copy of a body that was read completely.
     Copied(CopiedBody),
+    /// What is written into the other end of a pipe.
+    Piped(Box<ReaderStream<DuplexStream>>),
 }
 
 /// The client's body. Each attempt makes a [`Pass`] over it; what earlier passes read is kept as long as it is small.
@@ -397,6 +402,7 @@ impl RequestBody {
     pub(crate) fn rewound(self) -> Option<Self> {
         match self {
             Self::Empty => Some(self),
+            Self::Piped(_) => None,
             Self::Copied(ref body) => body.is_untouched().then_some(self),
             Self::Pass(pass) if !pass.begun => Some(Self::Pass(pass)),
             Self::Pass(mut pass) => {
@@ -423,6 +429,10 @@ impl Body for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Pass(pass) => pass.poll(context),
             Self::Copied(body) => Poll::Ready(body.next().map(Ok)),
+            Self::Piped(pipe) => {
+                let read = ready!(Pin::new(pipe).poll_next(context));
+                Poll::Ready(read.map(|read| read.map(Frame::data).map_err(Into::into)))
+            }
         }
     }
 
@@ -430,6 +440,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Copied(body) => body.is_empty(),
+            Self::Piped(_) => false,
             Self::Pass(pass) => {
                 let inner = pass.source.inner.borrow();
                 let trailers = inner.trailers.is_some() && !pass.trailers_sent;
@@ -443,6 +454,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Copied(body) => body.size_hint(),
+            Self::Piped(_) => SizeHint::default(),
             // Only asked for before anything was read.
             Self::Pass(pass) => match pass.source.inner.borrow().length {
                 Some(length) if !pass.begun => SizeHint::with_exact(length),

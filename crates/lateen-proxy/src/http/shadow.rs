@@ -26,7 +26,8 @@ use super::head::Head;
 use super::kept::{Kept, Position};
 use super::request_body::{REPLAY_LIMIT, RequestBody};
 use crate::balancing::Wish;
-use crate::cluster::{ActiveRequest, Cluster, Discovery, Limited, Priority, UpstreamProtocol};
+use crate::cluster::{ActiveRequest, Cluster, Discovery, Limited, Priority, UpstreamVersion};
+use crate::http1::Opens;
 use crate::outlier::{Event, report};
 use crate::worker::Worker;
 
@@ -203,7 +204,7 @@ struct Shadow {
     cluster: Arc<Cluster>,
     head: Head,
     body: Option<Rc<BodyCopy>>,
-    http2: bool,
+    version: UpstreamVersion,
     limit: Duration,
 }
 
@@ -257,11 +258,7 @@ pub(super) fn start(exchange: &Exchange, plan: &Plan<'_>, timeout: Option<Durati
             cluster: cluster.clone(),
             head,
             body: body.clone(),
-            http2: match cluster.protocol {
-                UpstreamProtocol::Http1 => false,
-                UpstreamProtocol::Http2 => true,
-                UpstreamProtocol::Downstream => exchange.connection.http2,
-            },
+            version: cluster.protocol.version(exchange.connection.http2),
             limit: timeout.unwrap_or(LONGEST),
         };
         tokio::task::spawn_local(async move {
@@ -311,8 +308,8 @@ impl Shadow {
             Outgoing {
                 head: &self.head,
                 body,
-                http2: self.http2,
-                upgrades: false,
+                version: self.version,
+                opens: Opens::Nothing,
             },
             &mut local,
         );

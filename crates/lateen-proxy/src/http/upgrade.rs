@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::finish::{Lease, Tail};
 use super::incoming::Incoming;
-use crate::http1::RequestHead;
+use crate::http1::{Opens, RequestHead};
 use crate::relay::{Broken, Moved, idle_for, pump};
 use crate::stats::{HttpStats, PerWorker};
 
@@ -56,6 +56,14 @@ impl Upgrade {
             on_accept: stream,
             counted: None,
         })
+    }
+
+    /// What is asked of an endpoint for it.
+    pub(super) fn opens(&self) -> Opens {
+        match self.is_connect() {
+            true => Opens::Tunnel,
+            false => Opens::Protocol,
+        }
     }
 
     pub(super) fn is_connect(&self) -> bool {
@@ -111,7 +119,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 /// The endpoint's side of a tunnel.
 pub(super) struct Side {
-    stream: Box<dyn Duplex>,
+    pub(super) stream: Box<dyn Duplex>,
     /// The endpoint ends a tunnel by closing its connection, so that nobody knows whether all came. Streams of HTTP/2,
     /// and what is not HTTP, have an end of their own.
     ends_abruptly: bool,
@@ -128,14 +136,15 @@ impl Side {
 
 /// The endpoint's side, if it agreed.
 pub(super) async fn agreed(
-    upgrade: &Upgrade,
+    opens: Opens,
     response: &mut Response<Incoming>,
     lease: &mut Lease,
 ) -> Option<Side> {
     let status = response.status();
-    let is_accepted = match upgrade.is_connect() {
-        true => status.is_success(),
-        false => status == StatusCode::SWITCHING_PROTOCOLS,
+    let is_accepted = match opens {
+        Opens::Nothing => false,
+        Opens::Protocol => status == StatusCode::SWITCHING_PROTOCOLS,
+        Opens::Tunnel => status.is_success(),
     };
     match lease {
         Lease::Http1(connection) => is_accepted.then(|| Side::new(connection.codec.tunnel(), true)),

@@ -9,13 +9,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use super::body_encoder::BodyEncoder;
 use super::chunked::Decoded;
-use super::encode::{self, Announced, OutgoingHead};
+use super::encode::{self, Announced, Opens, OutgoingHead};
 use super::error::{Error, Malformed};
 use super::framing::{Decoder, keeps_alive};
 use super::io::Io;
@@ -117,7 +117,7 @@ impl Client {
             if state.io.sent == 0 {
                 return Poll::Pending;
             }
-            let switches = head.upgrades && *head.method != Method::CONNECT;
+            let switches = head.opens == Opens::Protocol;
             state.poll_head(context, &mut search, &mut informational, switches)
         });
         let received = match received.await {
@@ -145,11 +145,15 @@ impl Client {
             version,
             headers,
         } = head;
-        let decoder = Decoder::of_response(asked.method, status, version, &headers)?;
+        let decoder = match asked.opens {
+            // Whatever the head says (RFC 9110 section 9.3.6).
+            Opens::Tunnel if status.is_success() => Decoder::Done,
+            _ => Decoder::of_response(asked.method, status, version, &headers)?,
+        };
         let keep_alive = keeps_alive(version, &headers)
             && !matches!(decoder, Decoder::UntilClose)
             // What comes after an upgrade that was refused is not certain to be HTTP.
-            && !asked.upgrades;
+            && asked.opens == Opens::Nothing;
         let mut body = ClientBody {
             state: self.state.clone(),
             decoder,

@@ -36,8 +36,17 @@ pub(crate) struct OutgoingHead<'h> {
     pub(crate) path: &'h str,
     pub(crate) authority: &'h str,
     pub(crate) headers: &'h HeaderMap,
-    /// It asks for another protocol.
-    pub(crate) upgrades: bool,
+    pub(crate) opens: Opens,
+}
+
+/// What a request asks its connection to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opens {
+    Nothing,
+    /// Another protocol, with a response of `101`.
+    Protocol,
+    /// A tunnel, with any response of success.
+    Tunnel,
 }
 
 /// What a response depends on besides itself.
@@ -146,7 +155,7 @@ pub(super) fn request(
         path,
         authority,
         headers,
-        ..
+        opens,
     } = *head;
     // A tunnel leads to a host, and has no path.
     let target = if *method == Method::CONNECT {
@@ -168,6 +177,8 @@ pub(super) fn request(
     out.put_slice(b"\r\n");
     let given = fields(out, headers, true).content_length(headers)?;
     let encoder = match known_length(given, body)? {
+        // All that follows the head is in the tunnel.
+        _ if opens == Opens::Tunnel => BodyEncoder::Length(0),
         // Methods that usually have no body need not say that there is none (RFC 9110 section 8.6).
         Some(0) if given.is_none() && !expects_body(method) => BodyEncoder::Length(0),
         Some(length) => {
@@ -305,7 +316,7 @@ mod tests {
                 path: "/x",
                 authority: "a:1",
                 headers: &headers(fields),
-                upgrades: false,
+                opens: Opens::Nothing,
             };
             let encoder = request(&mut out, &head, body);
             let Some(expected) = expected else {

@@ -45,10 +45,6 @@ impl Decoder {
         version: Version,
         headers: &HeaderMap,
     ) -> Result<Self, Malformed> {
-        if method == Method::CONNECT && status.is_success() {
-            // A tunnel begins, whatever the head says (RFC 9110 section 9.3.6).
-            return Ok(Self::Done);
-        }
         if method == Method::HEAD || has_no_body(status) {
             // Some readers would take a body there.
             return match status {

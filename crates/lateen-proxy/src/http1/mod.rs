@@ -24,7 +24,7 @@ mod target;
 mod tunnel;
 
 pub(crate) use client::{Client, ClientBody};
-pub(crate) use encode::OutgoingHead;
+pub(crate) use encode::{Opens, OutgoingHead};
 pub(crate) use error::{Error, Malformed};
 pub(crate) use parse::RequestHead;
 pub(crate) use server::{Ended, Refusal, Server, ServerBody, Settings};

@@ -146,10 +146,41 @@ pub(super) async fn open_http1(
 ) -> Result<Http1Connection, PoolError> {
     cluster.shared.stats.here().cx_http1.inc();
     let opened = open(worker, cluster, host, asked, permit, &[alpn::HTTP11]).await?;
+    Ok(http1(cluster, key, opened))
+}
+
+/// Opens a connection whose version is agreed on in the handshake.
+pub(super) async fn open_negotiated(
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    asked: &Asked,
+    key: Key,
+    permit: Permit,
+) -> Result<Opened, PoolError> {
+    let protocols = [alpn::H2, alpn::HTTP11];
+    let opened = open(worker, cluster, host, asked, permit, &protocols).await?;
+    let stats = cluster.shared.stats.here();
+    if opened.0.stream.alpn() == Some(alpn::H2) {
+        stats.cx_http2.inc();
+        http2(cluster, opened).await.map(Opened::Http2)
+    } else {
+        stats.cx_http1.inc();
+        Ok(Opened::Http1(http1(cluster, key, opened)))
+    }
+}
+
+/// A connection of either version.
+pub(super) enum Opened {
+    Http1(Http1Connection),
+    Http2(Http2Connection),
+}
+
+fn http1(cluster: &Cluster, key: Key, opened: (Connected, OpenUpstream)) -> Http1Connection {
     let (Connected { stream, tls }, open) = opened;
     let local = stream.tcp().local_addr().ok();
     let idle_timeout = cluster.idle_timeout;
-    Ok(Http1Connection {
+    Http1Connection {
         codec: http1::Client::new(stream),
         local,
         tls,
@@ -159,7 +190,7 @@ pub(super) async fn open_http1(
         idle_timeout,
         retire_at: retire_at(cluster),
         open,
-    })
+    }
 }
 
 pub(super) async fn open_http2(
@@ -171,6 +202,13 @@ pub(super) async fn open_http2(
 ) -> Result<Http2Connection, PoolError> {
     cluster.shared.stats.here().cx_http2.inc();
     let opened = open(worker, cluster, host, asked, permit, &[alpn::H2]).await?;
+    http2(cluster, opened).await
+}
+
+async fn http2(
+    cluster: &Arc<Cluster>,
+    opened: (Connected, OpenUpstream),
+) -> Result<Http2Connection, PoolError> {
     let (Connected { stream, tls }, open) = opened;
     let local = stream.tcp().local_addr().ok();
     let (sender, connection) = http2::Builder::new(LocalExecutor)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lateen_xds::ResourceType;
 use serde_json::{Value, json};
 
+use crate::http1::script::{Script, read_head};
 use crate::support::{PATIENCE, Proxy, free_address, merge, socket_address, wait_for_listener};
 
 /// An upstream that echoes and, when the client is done, says how much it got.
@@ -147,7 +148,6 @@ fn connections_live_only_so_long_and_are_logged_on_the_way() {
 fn what_is_not_implemented_is_refused_with_its_path() {
     let mut proxy = Proxy::start(1);
     for (field, value) in [
-        ("tunnelingConfig", json!({ "hostname": "a:1" })),
         ("onDemand", json!({})),
         ("metadataMatch", json!({})),
         ("accessLogOptions", json!({ "flushAccessLogOnStart": true })),
@@ -180,4 +180,44 @@ fn what_is_not_implemented_is_refused_with_its_path() {
             "{path}: {rejected:?}"
         );
     }
+}
+
+/// What the endpoint of a tunnel is asked, and what it gets when it answers so.
+#[track_caller]
+fn check_tunnel(settings: Value, asked: &str, answer: &'static str, gets: &str, client_gets: &str) {
+    let endpoint = Script::start(move |mut stream, _| {
+        let head = read_head(&mut stream)?;
+        stream.write_all(answer.as_bytes())?;
+        let mut all = head.into_bytes();
+        stream.read_to_end(&mut all)?;
+        Ok(all)
+    });
+    let mut proxy = Proxy::start(1);
+    proxy.cluster("c", &[endpoint.address], json!({}));
+    let tunnel = json!({ "cluster": "c", "tunnelingConfig": settings });
+    let address = listener(&mut proxy, tunnel);
+    // From the connection that saw that somebody listens.
+    endpoint.next();
+    let mut stream = connect(address);
+    stream.write_all(b"hello").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut all = String::new();
+    let _ = stream.read_to_string(&mut all);
+    let found = String::from_utf8(endpoint.next()).unwrap();
+    assert_eq!(found, format!("{asked}{gets}"));
+    assert_eq!(all, client_gets, "{answer}");
+}
+
+#[test]
+fn connections_go_through_tunnels() {
+    let connect = || json!({ "hostname": "a.test:80", "headersToAdd": [{ "header": { "key": "x-a", "value": "b" } }] });
+    let asked = "CONNECT a.test:80 HTTP/1.1\r\nhost: a.test:80\r\nx-a: b\r\n\r\n";
+    let agreed = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nearly";
+    check_tunnel(connect(), asked, agreed, "hello", "early");
+    let refused = "HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno";
+    check_tunnel(connect(), asked, refused, "", "");
+    let post = json!({ "hostname": "a.test:80", "usePost": true, "postPath": "/x" });
+    let asked = "POST /x HTTP/1.1\r\nhost: a.test:80\r\ntransfer-encoding: chunked\r\n\r\n";
+    let agreed = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly";
+    check_tunnel(post, asked, agreed, "5\r\nhello\r\n0\r\n\r\n", "early");
 }

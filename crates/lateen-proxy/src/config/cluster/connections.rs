@@ -121,8 +121,19 @@ impl ClusterSpec {
             Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => {
                 UpstreamProtocol::Downstream
             }
-            Some(UpstreamProtocolOptions::AutoConfig(_)) => {
-                return Err(Invalid::unsupported("auto_config"));
+            Some(UpstreamProtocolOptions::AutoConfig(mut config)) => {
+                // How HTTP/1.1 is written does not depend on it.
+                config.http_protocol_options = None;
+                self.max_concurrent_streams = config
+                    .http2_protocol_options
+                    .take()
+                    .and_then(|options| Some(options.max_concurrent_streams?.value));
+                refuse_rest(&config).within("auto_config")?;
+                if !self.transports.all_negotiate() {
+                    let reason = "needs TLS, which is where the version is agreed on";
+                    return Err(Invalid::new("auto_config", reason));
+                }
+                UpstreamProtocol::Negotiated
             }
         };
         refuse_rest(&options)
