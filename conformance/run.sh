@@ -31,6 +31,9 @@ step "the proxy beside a real Envoy"
 cargo build --quiet --package lateen
 python3 conformance/envoy/run.py
 
+step "the proxy beside a real Envoy, on what istiod sends"
+python3 conformance/envoy/run.py --recordings "$shared/golden/istiod-1.31" --seconds 300
+
 step "Istio's integration suite"
 conformance/istio-suite/run.sh "$shared"
 

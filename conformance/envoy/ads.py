@@ -49,7 +49,7 @@ def pack(kind, resource):
     load_all(resource)
     packed = any_pb2.Any()
     json_format.ParseDict({"@type": URLS[kind], **resource}, packed)
-    return resource.get("name") or resource["cluster_name"], packed
+    return resource.get("name") or resource.get("cluster_name") or resource["clusterName"], packed
 
 
 class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):

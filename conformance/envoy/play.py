@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +24,8 @@ import ads
 import certificates
 import generate
 import http2
+import network
+import recordings
 import shorthand
 import upstream
 import wire
@@ -33,7 +36,7 @@ DEADLINE = 20
 NODE = "router~127.0.0.1~conformance.default~default.svc.cluster.local"
 
 
-def bootstrap():
+def bootstrap(recorded):
     http2 = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}}}}
@@ -43,7 +46,12 @@ def bootstrap():
 
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address(XDS)}}]}]
     source = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+    zipkin = {"@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig", "collector_cluster": "xds-grpc",
+              "collector_endpoint": "/", "collector_endpoint_version": "HTTP_JSON", "trace_id_128bit": True, "shared_span_context": False}
+    # Istio's proxies trace with Zipkin's headers when nothing says otherwise.
+    tracing = {"tracing": {"http": {"name": "envoy.tracers.zipkin", "typed_config": zipkin}}} if recorded else {}
     return {
+        **tracing,
         "node": {"id": NODE, "cluster": "conformance.default"},
         "admin": {"address": address(ADMIN)},
         # As Istio's proxies are started: fragments are taken off paths.
@@ -60,12 +68,12 @@ def bootstrap():
 class Proxy:
     """The proxy under test, for one snapshot."""
 
-    def __init__(self, which, binary, folder, name):
+    def __init__(self, which, binary, folder, name, recorded):
         self.log = folder / f"{which}-{name}.log"
         environment = dict(os.environ)
         if which == "envoy":
             config = folder / f"{name}.json"
-            config.write_text(json.dumps(bootstrap()))
+            config.write_text(json.dumps(bootstrap(recorded)))
             command = [binary, "-c", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         else:
             command = [binary, "proxy", "router", "--concurrency", "1"]
@@ -117,32 +125,53 @@ def statistics(pattern):
     return dict(line.split(": ", 1) for line in lines if line.rsplit(": ", 1)[-1].isdigit())
 
 
-def play(which, binary, folder, path, seed, count):
-    """What was seen of one snapshot: a list of transcripts."""
-    name = path.stem
-    logs = folder / f"{which}-{name}-logs"
-    logs.mkdir()
+def load(path, logs, seed, count):
+    """A snapshot in full: of a file with short forms, or of a recording."""
+    if path.suffix == ".json":
+        return recordings.snapshot(path)
     snapshot = yaml.safe_load(path.read_text().replace("$FOLDER", str(logs)))
     shorthand.fill(snapshot)
     if "generate" in snapshot:
         generate.fill(snapshot, seed, count)
+    return snapshot
+
+
+def ports(listeners):
+    """Where listeners accept connections."""
+    for listener in listeners:
+        if listener.get("bindToPort", True):
+            address = listener["address"]
+            if "socketAddress" in address:
+                yield address["socketAddress"]["portValue"]
+            else:
+                yield address["socket_address"]["port_value"]
+
+
+def play(which, binary, folder, path, seed, count):
+    """What was seen of one snapshot: a list of transcripts."""
+    name = recordings.name_of(path)
+    logs = folder / f"{which}-{name}-logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir()
+    snapshot = load(path, logs, seed, count)
     made = certificates.Certificates(snapshot.pop("certificates", {}), pathlib.Path(tempfile.mkdtemp(dir=folder)))
     snapshot = made.fill(snapshot)
     for each in snapshot.get("upstreams", []):
         upstream.start(each["name"], each.get("address", "127.0.0.1"), each["port"], files(made, each.get("tls")),
                        each.get("speaks", "http"))
+    if "network" in snapshot:
+        network.start(snapshot["network"], snapshot["redirects"], made)
     server = ads.Ads(XDS)
     for kind in ads.TYPES:
         server.put(kind, snapshot.get("resources", {}).get(kind, []))
-    proxy = Proxy(which, binary, folder, name)
+    proxy = Proxy(which, binary, folder, name, "network" in snapshot)
     try:
         named = {kind: set(server.held[kind]) for kind in ("endpoints", "routes", "secrets")}
         rejected = server.settle(DEADLINE, lambda: server.subscribed["listeners"] and all(
             server.subscribed[kind] >= names for kind, names in named.items()))
         if rejected:
             return [{"name": "the snapshot", "seen": {"rejected": True}, "note": str(rejected)}]
-        for listener in snapshot.get("resources", {}).get("listeners", []):
-            port = listener["address"]["socket_address"]["port_value"]
+        for port in ports(snapshot.get("resources", {}).get("listeners", [])):
             until(f"port {port}", lambda: listening(port))
         seen = [attempt(server, trial) for trial in snapshot.get("trials", [])]
         clients = {}
@@ -152,6 +181,8 @@ def play(which, binary, folder, path, seed, count):
         seen += [{"name": f"log {each['name']}", "seen": {"lines": log_lines(logs / each["name"], each["lines"], each.get("without"))}}
                  for each in snapshot.get("logs", [])]
         seen += [{"name": f"stats {each}", "seen": statistics(each)} for each in snapshot.get("stats", [])]
+        if "network" in snapshot:
+            seen.append({"name": "arrivals", "seen": network.arrivals()})
         if proxy.process.poll() is not None:
             raise RuntimeError(f"the proxy ended with {proxy.process.returncode}: {proxy.log.read_text()[-2000:]}")
         return tallied(seen)
@@ -254,10 +285,12 @@ def ask(clients, request, snapshot):
         seen = relayed(came.replace("<ConnectionResetError>", "<end>").replace("<BrokenPipeError>", "<end>"))
         client.close()
         return {"name": request["name"], "seen": seen}
-    key = (port, request.get("source", "127.0.0.1"))
+    key = (port, request.get("source", "127.0.0.1"), request.get("address", "127.0.0.1"))
     alone = "raw" in request or request.get("alone", False)
     started = time.monotonic()
     client = None if alone else clients.pop(key, None)
+    if "line" in request:
+        return relay(request, key)
     if request["tls"] is not None:
         return shake(request, key)
     client = client or wire.Client(*key, patience=request.get("patience", 5.0))
@@ -266,6 +299,8 @@ def ask(clients, request, snapshot):
     seen = {"responses": [canonical(response) for response in found]}
     if "tunnel" in request:
         seen["tunnel"] = relayed(client.tunnel(request["tunnel"], request.get("half", False)))
+    if "only" in request:
+        seen["responses"] = [response[request["only"]] for response in seen["responses"] if isinstance(response, dict)]
     closing = not found or isinstance(found[-1], str) or any(
         name.lower() == "connection" and "close" in value for name, value in found[-1]["headers"])
     if alone:
@@ -301,6 +336,20 @@ def stream(request, port):
     return {"name": request["name"], "seen": seen, "tally": request.get("tally"), "sent": str(request["pseudo"])}
 
 
+def relay(request, key):
+    """Bytes that are no HTTP, on a connection of their own: what answers them."""
+    sent = request["line"].encode("latin-1")
+    try:
+        client = wire.Client(*key, patience=request.get("patience", 5.0))
+        client.connection.sendall(sent)
+        answer = client.reader.until(b"\n")
+        client.close()
+        seen = {"upstream": json.loads(answer)} if answer else "end"
+    except OSError as error:
+        seen = "silence" if isinstance(error, TimeoutError) else "end"
+    return {"name": request["name"], "seen": {"responses": [seen]}, "tally": request.get("tally"), "sent": sent.decode("latin-1")}
+
+
 def shake(request, key):
     """A request on a TLS connection of its own. How a refusal looks to a client depends on its library, so any will do."""
     sent = encode(request)
@@ -327,6 +376,7 @@ MASKS = [
     # The rest of the time that a retry has.
     (re.compile(r"^x-envoy-expected-rq-timeout-ms$"), re.compile(r"^14[89]\d\d$"), "15000"),
     (re.compile(r"^x-envoy-upstream-service-time$"), re.compile(r"^\d+$"), "<ms>"),
+    (re.compile(r"^x-b3-((parent)?span|trace)id$"), re.compile(r"^[0-9a-f]{16}([0-9a-f]{16})?$"), "<span>"),
     # A hash of the client's address and port.
     (re.compile(r"^set-cookie$"), re.compile(r'^(\w+)="[0-9a-f]{16}"(.*)$'), r'\1="<hash>"\2'),
 ]
@@ -380,8 +430,10 @@ def tallied(seen):
 
 def main():
     which, seed, count, folder, binary, *paths = sys.argv[1:]
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    network.make()
     for path in map(pathlib.Path, paths):
+        if path.suffix == ".json":
+            ads.load_all(json.loads(path.read_text()))  # Once, and not in each process.
         # A process for each: its upstreams and servers end with it.
         child = os.fork()
         if child == 0:
@@ -389,7 +441,7 @@ def main():
             try:
                 folder_path = pathlib.Path(folder)
                 seen = play(which, binary, folder_path, path, int(seed), int(count))
-                (folder_path / f"{which}-{path.stem}.seen").write_text(json.dumps(seen))
+                (folder_path / f"{which}-{recordings.name_of(path)}.seen").write_text(json.dumps(seen))
                 status = 0
             except Exception as error:  # Whatever it is, the comparison reports it.
                 print(f"{which}: {path.stem}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 
+import recordings
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = pathlib.Path(os.environ.get("LATEEN_TOOLS") or pathlib.Path(
@@ -46,7 +48,7 @@ def play(folder, options, paths):
         running.append(subprocess.Popen([str(part) for part in command], start_new_session=True))
     try:
         for process in running:
-            process.wait(TIME_LIMIT)
+            process.wait(options.seconds)
     finally:
         for process in running:
             if process.poll() is None:
@@ -106,15 +108,16 @@ def compare(folder, paths, kept, yaml, verbose):
     """Prints unlisted differences; returns counts per tier and how many exchanges failed."""
     counts, failed = collections.defaultdict(collections.Counter), 0
     for path in paths:
-        tier = yaml.safe_load(path.read_text())["tier"]
-        files = [folder / f"{which}-{path.stem}.seen" for which in ("envoy", "lateen")]
+        name = recordings.name_of(path)
+        tier = "recordings" if path.suffix == ".json" else yaml.safe_load(path.read_text())["tier"]
+        files = [folder / f"{which}-{name}.seen" for which in ("envoy", "lateen")]
         if not all(file.exists() for file in files):
-            print(f"{path.stem}: not played to the end")
+            print(f"{name}: not played to the end")
             failed += 1
             continue
         theirs, ours = (json.loads(file.read_text()) for file in files)
         if "the snapshot" in (theirs[0]["name"], ours[0]["name"]):
-            print(f"{path.stem}: rejected: Envoy: {theirs[0].get('note')!r:.800}; lateen: {ours[0].get('note')!r:.800}")
+            print(f"{name}: rejected: Envoy: {theirs[0].get('note')!r:.800}; lateen: {ours[0].get('note')!r:.800}")
             failed += 1
             continue
         for their, our in zip(theirs, ours):
@@ -124,11 +127,11 @@ def compare(folder, paths, kept, yaml, verbose):
                 found = differences(our["seen"], their["seen"])
             exchanges = sum(their["counts"].values()) if "counts" in their else 1
             counts[tier]["compared"] += exchanges
-            unlisted = [each for each in found if not kept.covers(path.stem, their["name"], *each)]
+            unlisted = [each for each in found if not kept.covers(name, their["name"], *each)]
             counts[tier]["equal" if not found else "unlisted" if unlisted else "kept"] += exchanges
             failed += bool(unlisted)
             if unlisted and failed <= verbose:
-                print(f"{path.stem}: {their['name']}: {their.get('sent', '')!r}")
+                print(f"{name}: {their['name']}: {their.get('sent', '')!r}")
                 for note in filter(None, (their.get("note"), our.get("note"))):
                     print(f"    rejected: {note[:300]}")
                 for where, other, mine in unlisted:
@@ -143,13 +146,15 @@ def main():
     parser.add_argument("--lateen", type=pathlib.Path, default=TARGET / "lateen", help="the binary to compare")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for transcripts and the proxies' logs")
     parser.add_argument("--show", type=int, default=20, help="how many failures to print")
+    parser.add_argument("--recordings", type=pathlib.Path, help="a folder of recordings of a control plane, to play instead of the snapshots")
+    parser.add_argument("--seconds", type=int, default=TIME_LIMIT, help="how long playing may take")
     parser.add_argument("snapshots", nargs="*", help="names of snapshots; all without")
     options = parser.parse_args()
     packages()
     import yaml
 
-    paths = sorted((HERE / "snapshots").glob("*.yaml"))
-    paths = [path for path in paths if not options.snapshots or path.stem in options.snapshots]
+    paths = sorted(options.recordings.rglob("*.json") if options.recordings else (HERE / "snapshots").glob("*.yaml"))
+    paths = [path for path in paths if not options.snapshots or recordings.name_of(path) in options.snapshots]
     kept = Kept(HERE / "differences.yaml", yaml)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or pathlib.Path(temporary)
@@ -158,7 +163,7 @@ def main():
             old.unlink()
         play(folder, options, paths)
         counts, failed = compare(folder, paths, kept, yaml, options.show)
-    gone = kept.gone([path.stem for path in paths]) if not options.seed and not options.count else []
+    gone = kept.gone([recordings.name_of(path) for path in paths]) if not options.seed and not options.count else []
     for entry in gone:
         print(f"listed in differences.yaml, but gone: {entry}")
     for tier, row in sorted(counts.items()):

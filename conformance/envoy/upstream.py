@@ -75,31 +75,36 @@ def echo(connection, received=b""):
 
 def serve(name, connection, context=None, speaks="http"):
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    tls = None
     try:
-        if context:
-            connection = context.wrap_socket(connection, server_side=True)
-            shown = connection.getpeercert() or {}
-            tls = {"sni": getattr(connection, "asked", None), "alpn": connection.selected_alpn_protocol(),
-                   "client": [list(pair) for pair in shown.get("subjectAltName", ())]}
+        connection, tls = secure(connection, context) if context else (connection, None)
         if tls and tls["alpn"] == "h2" or speaks == "http2":
             return http2.serve(name, connection, http2.answer)
         if speaks == "echo":
             return echo(connection)
-        reader = wire.Reader(connection)
-        while True:
-            request = reader.message(is_request=True)
-            if request is None:
-                break
-            goes_on = answer(name, connection, request, tls)
-            if goes_on == "tunnel":
-                echo(connection, reader.buffer)
-            if goes_on is not True:
-                break
+        converse(name, wire.Reader(connection), tls)
     except (OSError, ValueError):
         pass
     finally:
         connection.close()
+
+
+def secure(connection, context):
+    """The connection in TLS, and what the peer showed and asked for."""
+    connection = context.wrap_socket(connection, server_side=True)
+    shown = connection.getpeercert() or {}
+    return connection, {"sni": getattr(connection, "asked", None), "alpn": connection.selected_alpn_protocol(),
+                        "client": [list(pair) for pair in shown.get("subjectAltName", ())]}
+
+
+def converse(name, reader, tls=None, arrived=lambda name, request: None):
+    """Answers one request after the other."""
+    while (request := reader.message(is_request=True)) is not None:
+        arrived(name, request)
+        goes_on = answer(name, reader.connection, request, tls)
+        if goes_on == "tunnel":
+            echo(reader.connection, reader.buffer)
+        if goes_on is not True:
+            break
 
 
 def answer(name, connection, request, tls=None):

@@ -95,8 +95,8 @@ def handshake(connection, options):
 class Client:
     """A connection to the proxy."""
 
-    def __init__(self, port, source="127.0.0.1", patience=5.0, tls=None):
-        self.connection = socket.create_connection(("127.0.0.1", port), patience, (source, 0))
+    def __init__(self, port, source="127.0.0.1", address="127.0.0.1", patience=5.0, tls=None):
+        self.connection = socket.create_connection((address, port), patience, (source, 0))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
             self.connection = handshake(self.connection, tls)

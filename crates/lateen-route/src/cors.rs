@@ -69,8 +69,8 @@ impl CorsPolicy {
     }
 }
 
-/// The value of a header that the policy sets; nothing when the text is empty.
-fn header_value(field: &str, text: String) -> Result<Option<HeaderValue>, Invalid> {
+/// The value of a header that configuration sets; nothing when the text is empty.
+pub(crate) fn header_value(field: &str, text: String) -> Result<Option<HeaderValue>, Invalid> {
     if text.is_empty() {
         return Ok(None);
     }

@@ -6,13 +6,13 @@ mod upgrade;
 
 use std::time::Duration;
 
-use http::HeaderValue;
 use lateen_xds::pb::envoy::config::route::v3 as pb;
 use lateen_xds::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use lateen_xds::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use lateen_xds::pb::google::protobuf;
 
 use crate::constraint::not_empty;
+use crate::cors::header_value;
 use crate::filter::PerFilter;
 use crate::fraction::Fraction;
 use crate::header_match::{CookieMatch, HeaderMatch, QueryMatch};
@@ -174,14 +174,14 @@ fn route(mut message: pb::Route) -> Result<Route, Invalid> {
     message.metadata = None;
     message.stat_prefix.clear();
     let name = std::mem::take(&mut message.name);
-    let operation = message
-        .decorator
-        .take()
-        .filter(|decorator| decorator.propagate.is_none_or(|propagate| propagate.value))
-        .filter(|decorator| !decorator.operation.is_empty())
-        .map(|decorator| HeaderValue::from_str(&decorator.operation))
-        .transpose()
-        .map_err(|_| Invalid::new("decorator.operation", "is no header value"))?;
+    let told = |decorator: &pb::Decorator| {
+        let propagate = decorator.propagate.as_ref();
+        propagate.is_none_or(|propagate| propagate.value)
+    };
+    let operation = match message.decorator.take().filter(told) {
+        Some(decorator) => header_value("operation", decorator.operation).within("decorator")?,
+        None => None,
+    };
     let mutations = mutations!(message);
     let filters = PerFilter::compile(std::mem::take(&mut message.typed_per_filter_config))?;
     let matcher = message
