@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use lateen_api::{
     DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
-    WorkloadEntry,
+    WorkloadEntry, gateway_api,
 };
 use lateen_mesh::Change;
 use serde::de::DeserializeOwned;
@@ -78,6 +78,11 @@ pub(crate) fn change(object: &Value) -> Result<Option<Change>> {
         ("security.istio.io", "PeerAuthentication") => {
             Change::PeerAuthentication(read::<PeerAuthentication>(object)?)
         }
+        (gateway_api::GROUP, "GatewayClass") => Change::GatewayClass(read(object)?),
+        (gateway_api::GROUP, "Gateway") => Change::KubernetesGateway(read(object)?),
+        (gateway_api::GROUP, "HTTPRoute") => Change::HttpRoute(read(object)?),
+        (gateway_api::GROUP, "GRPCRoute") => Change::GrpcRoute(read(object)?),
+        (gateway_api::GROUP, "ReferenceGrant") => Change::ReferenceGrant(read(object)?),
         _ => return Ok(None),
     }))
 }

@@ -9,6 +9,7 @@
 pub mod common;
 pub mod crd;
 pub mod duration;
+pub mod gateway_api;
 pub mod lateen;
 pub mod networking;
 pub mod object;

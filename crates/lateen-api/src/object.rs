@@ -17,6 +17,8 @@ pub trait Kind:
     const PLURAL: &'static str;
     /// Served versions, the storage version first. All have the same schema.
     const VERSIONS: &'static [&'static str];
+    /// Whether objects are of no namespace.
+    const CLUSTER_SCOPED: bool = false;
 }
 
 /// An object of one of our kinds.

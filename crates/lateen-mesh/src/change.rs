@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use lateen_api::{
-    BodyToHeaders, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar,
+    gateway_api, BodyToHeaders, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar,
     StickySession, VirtualService, WorkloadEntry,
 };
 use lateen_xds::{Names, ResourceType};
@@ -46,6 +46,16 @@ pub enum Change {
     StickySession(StickySession),
     /// A policy that copies fields of bodies appeared or changed.
     BodyToHeaders(BodyToHeaders),
+    /// A class of gateways appeared or changed.
+    GatewayClass(gateway_api::GatewayClass),
+    /// A gateway of the Gateway API appeared or changed.
+    KubernetesGateway(gateway_api::Gateway),
+    /// An HTTPRoute appeared or changed.
+    HttpRoute(gateway_api::HttpRoute),
+    /// A GRPCRoute appeared or changed.
+    GrpcRoute(gateway_api::GrpcRoute),
+    /// A permission to refer appeared or changed.
+    ReferenceGrant(gateway_api::ReferenceGrant),
     /// An object went.
     Deleted(ObjectKind, Key),
 }
@@ -68,9 +78,14 @@ pub enum ObjectKind {
     WorkloadEntry,
     StickySession,
     BodyToHeaders,
+    GatewayClass,
+    KubernetesGateway,
+    HttpRoute,
+    GrpcRoute,
+    ReferenceGrant,
 }
 
-/// Namespace and name of an object; the namespace is empty for nodes and namespaces.
+/// Namespace and name of an object; the namespace is empty for nodes, namespaces and classes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Namespace.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Kind,
+    gateway_api::{self, GatewayClassSpec, GrpcRouteSpec, HttpRouteSpec, ReferenceGrantSpec},
     lateen::{BodyToHeadersSpec, StickySessionSpec},
     networking::{
         DestinationRuleSpec, GatewaySpec, ServiceEntrySpec, SidecarSpec, VirtualServiceSpec,
@@ -25,6 +26,15 @@ type Column = (&'static str, &'static str, &'static str, &'static str);
 
 /// Category of Lateen's own kinds.
 const LATEEN: &str = "lateen";
+/// Category of the Gateway API's kinds.
+const GATEWAY_API: &str = "gateway-api";
+
+/// API servers refuse definitions in groups of Kubernetes without it. The schemas are derived from our types, so nobody
+/// upstream has approved them.
+const APPROVAL: (&str, &str) = (
+    "api-approved.kubernetes.io",
+    "unapproved, the served subset of the Gateway API",
+);
 
 /// Whether a policy of Lateen's has an effect, as its status says.
 const ACCEPTED: Column = (
@@ -53,7 +63,7 @@ impl Presentation {
     /// Names under which `kubectl get` lists the kind with others.
     fn categories(&self) -> Vec<&'static str> {
         match self.category {
-            LATEEN => vec![LATEEN],
+            own @ (LATEEN | GATEWAY_API) => vec![own],
             category => vec!["istio-io", category],
         }
     }
@@ -192,8 +202,66 @@ pub fn all() -> Vec<Value> {
             AGE,
         ],
     }));
+    definitions.extend(gateway_api());
     definitions.sort_by_key(|definition| definition["metadata"]["name"].to_string());
     definitions
+}
+
+/// The Gateway API's kinds, with its names and columns.
+fn gateway_api() -> [Value; 5] {
+    const HOSTNAMES: Column = (
+        "Hostnames",
+        ".spec.hostnames",
+        "string",
+        "Hosts at gateways",
+    );
+    let kind = |short_names, columns| Presentation {
+        short_names,
+        category: GATEWAY_API,
+        columns,
+    };
+    [
+        definition::<GatewayClassSpec>(&kind(
+            &["gc"],
+            &[
+                (
+                    "Controller",
+                    ".spec.controllerName",
+                    "string",
+                    "Who takes care of gateways",
+                ),
+                ACCEPTED,
+                AGE,
+            ],
+        )),
+        definition::<gateway_api::GatewaySpec>(&kind(
+            &["gtw"],
+            &[
+                (
+                    "Class",
+                    ".spec.gatewayClassName",
+                    "string",
+                    "Who takes care of it",
+                ),
+                (
+                    "Address",
+                    ".status.addresses[*].value",
+                    "string",
+                    "Where it is reached",
+                ),
+                (
+                    "Programmed",
+                    ".status.conditions[?(@.type==\"Programmed\")].status",
+                    "string",
+                    "Whether its proxies have its listeners",
+                ),
+                AGE,
+            ],
+        )),
+        definition::<HttpRouteSpec>(&kind(&[], &[HOSTNAMES, AGE])),
+        definition::<GrpcRouteSpec>(&kind(&[], &[HOSTNAMES, AGE])),
+        definition::<ReferenceGrantSpec>(&kind(&["refgrant"], &[AGE])),
+    ]
 }
 
 /// The structural schema of a specification.
@@ -252,11 +320,20 @@ fn definition<S: Kind + JsonSchema>(presentation: &Presentation) -> Value {
     if !presentation.short_names.is_empty() {
         names["shortNames"] = json!(presentation.short_names);
     }
+    let mut metadata = json!({"name": format!("{}.{}", S::PLURAL, S::GROUP)});
+    if S::GROUP.ends_with(".k8s.io") {
+        metadata["annotations"] = json!({APPROVAL.0: APPROVAL.1});
+    }
+    let scope = if S::CLUSTER_SCOPED {
+        "Cluster"
+    } else {
+        "Namespaced"
+    };
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{}.{}", S::PLURAL, S::GROUP)},
-        "spec": {"group": S::GROUP, "names": names, "scope": "Namespaced", "versions": versions},
+        "metadata": metadata,
+        "spec": {"group": S::GROUP, "names": names, "scope": scope, "versions": versions},
     })
 }
 

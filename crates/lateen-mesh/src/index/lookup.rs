@@ -13,7 +13,7 @@ use lateen_api::{
     security::MutualTlsMode,
 };
 
-use super::{Index, Service};
+use super::{Index, Service, is_of_gateway_api};
 use crate::{Proxy, ProxyKind, mesh_config::OutboundMode as MeshOutboundMode, names::ClusterName};
 
 /// Destination rules for one host, taken together.
@@ -175,6 +175,7 @@ impl Index {
             .filter(|rules| {
                 // Those without hosts are parts of others.
                 !rules.spec.hosts.is_empty()
+                    && self.is_for_client(rules, gateway, proxy)
                     && exported(&rules.spec.export_to, rules.namespace(), &proxy.namespace)
                     && bound_to(rules, gateway)
             })
@@ -191,10 +192,12 @@ impl Index {
                 hosts.any(|host| admits(&egress, |one| one.overlaps(&host, rules.namespace())))
             });
         }
-        // Rules for this namespace alone come before those for several, and those before the ones for all.
+        // Rules for this namespace alone come before those for several, and those before the ones for all. Of the latter,
+        // routes of the Gateway API that the client's own namespace has come first.
         let rank = |rules: &VirtualService| match rules.spec.export_to.as_slice() {
-            [] => 2,
-            all if all.iter().any(|target| target == "*") => 2,
+            [] if rules.namespace() == proxy.namespace && is_of_gateway_api(rules) => 2,
+            [] => 3,
+            all if all.iter().any(|target| target == "*") => 3,
             _ if rules.namespace() == proxy.namespace => 0,
             _ => 1,
         };
@@ -207,6 +210,19 @@ impl Index {
             )
         });
         found
+    }
+
+    /// Whether rules for services are for a client: routes of the Gateway API are, when they are of its own namespace or of
+    /// the service's (GEP-1426). Nobody else may say where its requests go.
+    fn is_for_client(&self, rules: &VirtualService, gateway: &str, proxy: &Proxy) -> bool {
+        if gateway != "mesh" || rules.namespace() == proxy.namespace || !is_of_gateway_api(rules) {
+            return true;
+        }
+        let mut hosts = rules.spec.hosts.iter();
+        hosts.any(|host| {
+            let service = self.service_seen_from(host, &proxy.namespace);
+            service.is_some_and(|service| service.namespace == rules.namespace())
+        })
     }
 
     /// The destination rule for a service, as a client sees it: of the client's namespace, else of the service's,
@@ -563,8 +579,8 @@ pub fn host_matches(pattern: &str, host: &str) -> bool {
 /// The full host of a name in a namespace's configuration: names without a dot are services of the namespace.
 pub fn resolve_host(host: &str, namespace: &str, domain: &str) -> String {
     let host = host.to_ascii_lowercase();
-    // Colons are of IPv6 addresses.
-    if host.contains(['.', ':']) || host.starts_with('*') {
+    // No name is no service. Colons are of IPv6 addresses.
+    if host.is_empty() || host.contains(['.', ':']) || host.starts_with('*') {
         host
     } else {
         format!("{host}.{namespace}.svc.{domain}")

@@ -4,6 +4,7 @@ mod body_to_headers;
 pub(crate) mod cache;
 mod delegate;
 mod endpoints;
+mod gateway_api;
 mod impact;
 mod lookup;
 mod policy_status;
@@ -22,6 +23,11 @@ use lateen_api::{
     StickySession, VirtualService, WorkloadEntry,
 };
 
+pub(crate) use gateway_api::{is_of_gateway_api, regex_quoted};
+pub use gateway_api::{
+    CONTROLLER as GATEWAY_CONTROLLER, ListenerStatus, ObjectStatus, ParentStatus, StatusContent,
+    deployment_of,
+};
 pub(crate) use lookup::gateway_name;
 pub use lookup::{MergedRule, host_matches, resolve_host};
 pub use policy_status::{Condition, PolicyStatus};
@@ -31,6 +37,9 @@ pub use workload::{Endpoint, Locality, TLS_MODE_LABEL, Workload};
 
 use crate::{Key, MeshConfig};
 use workload::Slice;
+
+/// Annotation of gateways made from the Gateway API: hosts of the services that the gateway is behind.
+pub(crate) const SERVICE_ANNOTATION: &str = "internal.istio.io/gateway-service";
 
 /// The objects of the mesh.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +74,8 @@ pub struct Index {
     workload_entries: BTreeMap<Key, Arc<WorkloadEntry>>,
     sticky_sessions: BTreeMap<Key, Arc<StickySession>>,
     body_to_headers: BTreeMap<Key, Arc<BodyToHeaders>>,
+    /// The Gateway API's objects; what they become is among the gateways and virtual services.
+    gateway_api: gateway_api::GatewayApi,
     /// Destination rules by their namespace and full host.
     rule_hosts: BTreeMap<(String, String), BTreeSet<Key>>,
     /// Keys of labels that rules ask clients for.

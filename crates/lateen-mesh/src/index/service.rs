@@ -41,6 +41,8 @@ pub struct Service {
     pub created: i64,
     /// Whether Kubernetes declares it.
     pub kubernetes: bool,
+    /// Addresses and host names outside of the cluster, of a load balancer.
+    pub ingress: Vec<String>,
     /// Labels of the object that declares it.
     pub labels: BTreeMap<String, String>,
 }
@@ -157,6 +159,7 @@ impl Service {
             subject_alt_names: Vec::new(),
             networks: Vec::new(),
             labels: metadata.labels.clone().unwrap_or_default(),
+            ingress: ingress(service),
             kubernetes: true,
             host,
             name,
@@ -222,6 +225,7 @@ impl Service {
                 subject_alt_names: spec.subject_alt_names.clone(),
                 created: entry.created(),
                 labels: entry.metadata.labels.clone().unwrap_or_default(),
+                ingress: Vec::new(),
                 kubernetes: false,
             })
             .collect()
@@ -249,6 +253,17 @@ impl Service {
     pub fn port(&self, number: u32) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
     }
+}
+
+/// Where a load balancer is reached.
+fn ingress(service: &KubernetesService) -> Vec<String> {
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let points = balancer.and_then(|balancer| balancer.ingress.as_ref());
+    let points = points.into_iter().flatten();
+    points
+        .filter_map(|point| point.ip.clone().or_else(|| point.hostname.clone()))
+        .collect()
 }
 
 /// The address of `address` or of a network of one address; `None` for larger networks.

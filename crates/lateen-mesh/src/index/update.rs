@@ -6,11 +6,14 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use lateen_api::{DestinationRule, Kind, Object, WorkloadEntry, common::labels_match};
+use lateen_api::{
+    DestinationRule, Kind, Object, WorkloadEntry, common::labels_match, gateway_api::ParentKind,
+};
 use lateen_xds::ResourceType;
 
 use super::{
     Declaration, Index, delegate,
+    gateway_api::{Route, RouteKind},
     service::{Discovery, Service},
     workload::{Locality, Slice, Workload},
 };
@@ -67,8 +70,7 @@ impl Index {
         match change {
             Change::Namespace(namespace) => {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                self.namespaces.insert(name_of(&namespace.metadata), labels);
-                Impact::none()
+                self.set_namespace(name_of(&namespace.metadata), Some(labels))
             }
             Change::Node(node) => {
                 let locality =
@@ -143,16 +145,30 @@ impl Index {
             Change::BodyToHeaders(policy) => {
                 self.set_body_to_headers(object_key(&policy), Some(policy))
             }
+            Change::GatewayClass(class) => {
+                self.set_gateway_class(class.name().to_owned(), Some(class))
+            }
+            Change::KubernetesGateway(gateway) => {
+                self.set_kubernetes_gateway(object_key(&gateway), Some(gateway))
+            }
+            Change::HttpRoute(route) => {
+                let id = (RouteKind::Http, object_key(&route));
+                self.set_route(id, Some(Route::Http(Arc::new(route))))
+            }
+            Change::GrpcRoute(route) => {
+                let id = (RouteKind::Grpc, object_key(&route));
+                self.set_route(id, Some(Route::Grpc(Arc::new(route))))
+            }
+            Change::ReferenceGrant(grant) => {
+                self.set_reference_grant(object_key(&grant), Some(grant))
+            }
             Change::Deleted(kind, key) => self.delete(kind, key),
         }
     }
 
     fn delete(&mut self, kind: ObjectKind, key: Key) -> Impact {
         match kind {
-            ObjectKind::Namespace => {
-                self.namespaces.remove(&key.name);
-                Impact::none()
-            }
+            ObjectKind::Namespace => self.set_namespace(key.name, None),
             ObjectKind::Node => self.set_node(key.name, None),
             ObjectKind::Pod => self.set_pod(key, None),
             ObjectKind::Service => self.set_service(key, None),
@@ -182,6 +198,11 @@ impl Index {
             }),
             ObjectKind::StickySession => self.set_sticky_session(key, None),
             ObjectKind::BodyToHeaders => self.set_body_to_headers(key, None),
+            ObjectKind::GatewayClass => self.set_gateway_class(key.name, None),
+            ObjectKind::KubernetesGateway => self.set_kubernetes_gateway(key, None),
+            ObjectKind::HttpRoute => self.set_route((RouteKind::Http, key), None),
+            ObjectKind::GrpcRoute => self.set_route((RouteKind::Grpc, key), None),
+            ObjectKind::ReferenceGrant => self.set_reference_grant(key, None),
             ObjectKind::PeerAuthentication => {
                 let impact = self.namespaced(&key.namespace);
                 self.with_mode(&key.namespace.clone(), |index| {
@@ -216,6 +237,13 @@ impl Index {
     /// lead to comes on top.
     fn virtual_service_impact(&self) -> Impact {
         let mut impact = Impact::of(Scope::All, [ResourceType::Listener, ResourceType::Route]);
+        impact.merge(self.beyond_sidecars());
+        impact
+    }
+
+    /// The clusters of proxies whose Sidecar lists what they see: rules may lead further.
+    pub(super) fn beyond_sidecars(&self) -> Impact {
+        let mut impact = Impact::none();
         for (key, sidecar) in &self.sidecars {
             if sidecar.spec.egress.is_empty() {
                 continue;
@@ -312,6 +340,21 @@ impl Index {
             }
         }
         impact
+    }
+
+    fn set_namespace(
+        &mut self,
+        name: String,
+        labels: Option<BTreeMap<String, String>>,
+    ) -> Impact {
+        let old = match labels.clone() {
+            Some(labels) => self.namespaces.insert(name, labels),
+            None => self.namespaces.remove(&name),
+        };
+        if old == labels {
+            return Impact::none();
+        }
+        self.namespace_changed()
     }
 
     fn set_node(&mut self, name: String, locality: Option<Locality>) -> Impact {
@@ -413,6 +456,7 @@ impl Index {
             return Impact::none();
         }
         let mut impact = Impact::none();
+        let parent = key.clone();
         if let Some(old) = self.services.remove(&key) {
             impact.merge(self.touched_by_service(&old));
             self.undeclare(&old);
@@ -423,6 +467,7 @@ impl Index {
             self.refresh_identities(&service.host);
             impact.merge(self.touched_by_service(&service));
         }
+        impact.merge(self.parent_changed(ParentKind::Service, &parent));
         impact
     }
 
@@ -431,6 +476,7 @@ impl Index {
             return Impact::none();
         }
         let mut impact = Impact::none();
+        let parent = key.clone();
         for old in self.entries.remove(&key).into_iter().flatten() {
             impact.merge(self.touched(&old));
             self.undeclare(&old);
@@ -445,6 +491,7 @@ impl Index {
             self.refresh_identities(&service.host);
             impact.merge(self.touched(&service));
         }
+        impact.merge(self.parent_changed(ParentKind::ServiceEntry, &parent));
         impact
     }
 

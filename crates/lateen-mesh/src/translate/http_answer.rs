@@ -11,6 +11,8 @@ use lateen_xds::pb::envoy::config::{
     },
 };
 
+use super::http_match;
+
 /// A redirect of requests that came to this port, with TLS or without.
 pub(super) fn redirect_action(
     redirect: &HttpRedirect,
@@ -25,8 +27,17 @@ pub(super) fn redirect_action(
         308 => RedirectResponseCode::PermanentRedirect,
         _ => RedirectResponseCode::MovedPermanently,
     };
+    let segments = match &matching.path_specifier {
+        Some(PathSpecifier::PathSeparatedPrefix(matched)) => Some(matched),
+        _ => None,
+    };
     let path = match (redirect.uri.as_str(), redirect.prefix_rewrite.as_str()) {
         ("", "") => None,
+        ("", prefix) if let Some(matched) = segments => Some(if prefix == "/" {
+            PathRewriteSpecifier::RegexRewrite(http_match::without_prefix(matched))
+        } else {
+            PathRewriteSpecifier::PrefixRewrite(prefix.to_owned())
+        }),
         ("", prefix) if matches!(matching.path_specifier, Some(PathSpecifier::Prefix(_))) => {
             Some(PathRewriteSpecifier::PrefixRewrite(prefix.to_owned()))
         }

@@ -11,13 +11,25 @@ use lateen_xds::pb::envoy::{
         HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
         query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
     },
-    r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+    r#type::matcher::v3::{
+        RegexMatchAndSubstitute, RegexMatcher, StringMatcher, string_matcher::MatchPattern,
+    },
 };
 
 use super::build::flag;
+use crate::index::regex_quoted;
+
+/// How prefixes of paths match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prefixes {
+    /// By characters, as virtual services have it.
+    Characters,
+    /// By whole segments, as the Gateway API has it.
+    Segments,
+}
 
 /// The route match of a condition; without one, everything matches.
-pub(super) fn route_match(condition: Option<&HttpMatch>) -> RouteMatch {
+pub(super) fn route_match(condition: Option<&HttpMatch>, prefixes: Prefixes) -> RouteMatch {
     let Some(condition) = condition else {
         return RouteMatch {
             path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
@@ -26,6 +38,10 @@ pub(super) fn route_match(condition: Option<&HttpMatch>) -> RouteMatch {
     };
     let path = match condition.uri.as_ref().map(StringMatch::condition) {
         Some(Condition::Exact(text)) => PathSpecifier::Path(text.to_owned()),
+        Some(Condition::Prefix(text)) if prefixes == Prefixes::Segments && text != "/" => {
+            let text = text.strip_suffix('/').unwrap_or(text);
+            PathSpecifier::PathSeparatedPrefix(text.to_owned())
+        }
         Some(Condition::Prefix(text)) => PathSpecifier::Prefix(text.to_owned()),
         Some(Condition::Regex(text)) => PathSpecifier::SafeRegex(regex(text)),
         Some(Condition::Present) | None => PathSpecifier::Prefix("/".to_owned()),
@@ -119,6 +135,14 @@ pub(super) fn text(wanted: &StringMatch) -> Option<StringMatcher> {
         match_pattern: Some(pattern),
         ..StringMatcher::default()
     })
+}
+
+/// What takes a prefix of whole segments away, the slash behind it too: `/a/b` without `/a` is `/b`, and `/a` is `/`.
+pub(super) fn without_prefix(prefix: &str) -> RegexMatchAndSubstitute {
+    RegexMatchAndSubstitute {
+        pattern: Some(regex(&format!("^{}(/?)(.*)", regex_quoted(prefix)))),
+        substitution: r"/\2".to_owned(),
+    }
 }
 
 /// An RE2 expression.

@@ -14,7 +14,10 @@ use lateen_xds::pb::envoy::{
         route::v3::{
             Decorator, Route, RouteAction, RouteMatch, WeightedCluster,
             route::Action,
-            route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy},
+            route_action::{
+                ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
+                RequestMirrorPolicy,
+            },
             route_match::PathSpecifier,
             weighted_cluster::{ClusterWeight, cluster_weight},
         },
@@ -30,11 +33,11 @@ use super::{
     destination, hash_policy,
     header_operations::operations,
     http_answer::{direct_response, redirect_action},
-    http_match, retry, route_filters,
+    http_match::{self, Prefixes}, retry, route_filters,
 };
 use crate::{
     Index, Proxy,
-    index::{Service, gateway_name},
+    index::{Service, gateway_name, is_of_gateway_api},
     names::ClusterName,
 };
 
@@ -105,7 +108,13 @@ fn route(
         (rule, "") => rule.to_owned(),
         (rule, condition) => format!("{rule}.{condition}"),
     };
-    let matching = http_match::route_match(condition);
+    let of_gateway_api = is_of_gateway_api(rules);
+    let prefixes = if of_gateway_api {
+        Prefixes::Segments
+    } else {
+        Prefixes::Characters
+    };
+    let matching = http_match::route_match(condition, prefixes);
     let changes = rule.headers.as_ref();
     let mut request = operations(changes.and_then(|headers| headers.request.as_ref()));
     let mut response = operations(changes.and_then(|headers| headers.response.as_ref()));
@@ -121,13 +130,13 @@ fn route(
     } else if let Some(response) = &rule.direct_response {
         Action::DirectResponse(direct_response(response))
     } else {
-        Action::Route(route_action(
-            place,
-            rules,
-            rule,
-            condition,
-            request.authority,
-        ))
+        let mut action = route_action(place, rules, rule, condition, request.authority);
+        if of_gateway_api {
+            action.cluster_not_found_response_code =
+                ClusterNotFoundResponseCode::InternalServerError.into();
+            keep_slash(&mut action, &matching);
+        }
+        Action::Route(action)
     };
     let operation = format!(
         "{}{}",
@@ -165,6 +174,16 @@ fn route(
             .unwrap_or_default(),
         action: Some(action),
         ..Route::default()
+    }
+}
+
+/// A prefix by segments that is replaced by `/` goes together with the slash behind it: `/a/b` without `/a` is `/b`.
+fn keep_slash(action: &mut RouteAction, matching: &RouteMatch) {
+    if let Some(PathSpecifier::PathSeparatedPrefix(prefix)) = &matching.path_specifier
+        && action.prefix_rewrite == "/"
+    {
+        action.prefix_rewrite.clear();
+        action.regex_rewrite = Some(http_match::without_prefix(prefix));
     }
 }
 
@@ -367,7 +386,7 @@ pub(super) fn default_route(index: &Index, proxy: &Proxy, service: &Service, por
     let hash = hash_policy::of_destination(index, proxy, service, port, "");
     Route {
         name: "default".to_owned(),
-        r#match: Some(http_match::route_match(None)),
+        r#match: Some(http_match::route_match(None, Prefixes::Characters)),
         decorator: Some(Decorator {
             operation: format!("{}:{port}/*", service.host),
             propagate: None,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Index, Proxy,
-    index::{Service, host_matches},
+    index::{Service, host_matches, is_of_gateway_api},
     protocol::Protocol,
 };
 
@@ -78,12 +78,13 @@ pub(super) fn configuration(
     let rules = index.virtual_services(proxy, "mesh");
     let by_host = RulesByHost::of(index, &rules);
     for service in &services {
-        if let Some(rules) = by_host.find(&service.host) {
-            let routes = http_route::routes(&place, rules);
-            if !routes.is_empty() {
-                hosts.push(service_host(&place, service, routes, only.is_some()));
-                taken.insert(&service.host);
-            }
+        // Rules may be for other ports or clients: then the next ones count.
+        let mut routes = by_host
+            .find(&service.host)
+            .map(|rules| http_route::routes(&place, rules));
+        if let Some(routes) = routes.find(|routes| !routes.is_empty()) {
+            hosts.push(service_host(&place, service, routes, only.is_some()));
+            taken.insert(&service.host);
         }
     }
     if only.is_none() {
@@ -104,21 +105,23 @@ pub(super) fn configuration(
 
 /// Virtual services by host, so that looking one up does not cost all of them.
 struct RulesByHost<'a> {
-    exact: BTreeMap<String, &'a VirtualService>,
+    /// The first to be asked first.
+    exact: BTreeMap<String, Vec<&'a VirtualService>>,
     /// Longest first; the oldest of equally long ones first.
     wildcards: Vec<(String, &'a VirtualService)>,
 }
 
 impl<'a> RulesByHost<'a> {
     fn of(index: &Index, rules: &[&'a VirtualService]) -> Self {
-        let (mut exact, mut wildcards) = (BTreeMap::new(), Vec::new());
+        let mut exact: BTreeMap<String, Vec<&VirtualService>> = BTreeMap::new();
+        let mut wildcards = Vec::new();
         for rules in rules.iter().filter(|rules| !rules.spec.http.is_empty()) {
             for host in &rules.spec.hosts {
                 let host = index.resolve(host, rules.namespace());
                 if host.starts_with('*') {
                     wildcards.push((host, *rules));
                 } else {
-                    exact.entry(host).or_insert(*rules);
+                    exact.entry(host).or_default().push(*rules);
                 }
             }
         }
@@ -127,16 +130,17 @@ impl<'a> RulesByHost<'a> {
         Self { exact, wildcards }
     }
 
-    /// The virtual service for a host: the most specific host wins, then the oldest. Nothing is merged for sidecars.
-    fn find(&self, host: &str) -> Option<&'a VirtualService> {
+    /// The virtual services for a host, in the order in which they are asked: those of the host itself, else the one of
+    /// the most specific wildcard. Nothing is merged for sidecars.
+    fn find(&self, host: &str) -> impl Iterator<Item = &'a VirtualService> {
+        let exact = self.exact.get(host);
         let wildcard = || {
-            let mut covering = self
-                .wildcards
-                .iter()
-                .filter(|(pattern, _)| host_matches(pattern, host));
-            covering.next().map(|(_, rules)| *rules)
+            let mut covering = self.wildcards.iter();
+            let found = covering.find(|(pattern, _)| host_matches(pattern, host));
+            found.map(|(_, rules)| *rules)
         };
-        self.exact.get(host).copied().or_else(wildcard)
+        let wildcard = exact.is_none().then(wildcard).flatten();
+        exact.into_iter().flatten().copied().chain(wildcard)
     }
 }
 
@@ -150,6 +154,10 @@ fn unknown_hosts_of_rules(
     let mut seen = BTreeSet::new();
     let mut hosts = Vec::new();
     for rules in rules.iter().filter(|rules| !rules.spec.http.is_empty()) {
+        // Routes of the Gateway API are for services that exist.
+        if is_of_gateway_api(rules) {
+            continue;
+        }
         let names = rules
             .spec
             .hosts

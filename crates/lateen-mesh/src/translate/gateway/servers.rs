@@ -10,12 +10,10 @@ use lateen_api::{
 
 use crate::{
     Index, Proxy, ProxyKind,
-    index::{Service, host_matches},
+    index::{SERVICE_ANNOTATION, Service, host_matches},
     protocol::Protocol,
 };
 
-/// Annotation of gateways made from the Gateway API: hosts of the services that the gateway is behind.
-const SERVICE_ANNOTATION: &str = "internal.istio.io/gateway-service";
 /// Label of a service whose ports are never translated to those of its pods.
 const NO_TRANSLATION_LABEL: &str = "experimental.istio.io/disable-gateway-port-translation";
 
