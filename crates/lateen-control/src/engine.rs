@@ -214,6 +214,11 @@ fn config_kind(change: &Change) -> Option<ObjectKind> {
         Change::WorkloadEntry(_) => Some(ObjectKind::WorkloadEntry),
         Change::StickySession(_) => Some(ObjectKind::StickySession),
         Change::BodyToHeaders(_) => Some(ObjectKind::BodyToHeaders),
+        Change::GatewayClass(_) => Some(ObjectKind::GatewayClass),
+        Change::KubernetesGateway(_) => Some(ObjectKind::KubernetesGateway),
+        Change::HttpRoute(_) => Some(ObjectKind::HttpRoute),
+        Change::GrpcRoute(_) => Some(ObjectKind::GrpcRoute),
+        Change::ReferenceGrant(_) => Some(ObjectKind::ReferenceGrant),
         _ => None,
     }
 }

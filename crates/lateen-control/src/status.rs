@@ -1,4 +1,4 @@
-//! The status of Lateen's own kinds, kept as the mesh is.
+//! The status of Lateen's own kinds and of the Gateway API's, kept as the mesh is.
 //!
 //! Every replica of the control plane writes: they see the same objects and say the same of them, and what is said
 //! already is not written again.
@@ -13,6 +13,7 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use lateen_api::Kind;
+use lateen_api::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
 use lateen_api::lateen::{BodyToHeadersSpec, RedisStore, StickySessionSpec};
 use lateen_mesh::index::{self, PolicyStatus};
 use lateen_mesh::{Key, ObjectKind};
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::engine::World;
+use crate::gateway_status;
 use crate::identity::GatewaySecrets;
 use crate::store_probe;
 use crate::watch::Refused;
@@ -35,7 +37,7 @@ const PROBE: Duration = Duration::from_secs(10);
 /// What is known of the servers of sticky sessions.
 type Stores = BTreeMap<Key, index::Condition>;
 
-/// Writes what becomes of each policy, for ever.
+/// Writes what becomes of each policy, gateway and route, for ever.
 pub(crate) async fn keep(world: Arc<World>, client: Client, secrets: Arc<GatewaySecrets>) {
     let mut state = world.state();
     if state.wait_for(|state| state.synced).await.is_err() {
@@ -53,8 +55,8 @@ pub(crate) async fn keep(world: Arc<World>, client: Client, secrets: Arc<Gateway
             next_probe = Instant::now() + PROBE;
         }
         let mut failed = false;
-        for (kind, key, conditions) in due(&world, &stores, Timestamp::now()) {
-            failed |= write(&client, kind, &key, &conditions).await.is_err();
+        for (kind, key, status) in due(&world, &stores, Timestamp::now()) {
+            failed |= write(&client, kind, &key, &status).await.is_err();
         }
         if failed {
             tokio::time::sleep(RETRY).await;
@@ -89,29 +91,41 @@ async fn probe(
     Some((key.clone(), store_probe::condition(store, &secrets).await))
 }
 
-/// The policies whose status does not say what it should, with the conditions that it should have.
-fn due(world: &World, stores: &Stores, now: Timestamp) -> Vec<(ObjectKind, Key, Vec<Condition>)> {
+/// The objects whose status does not say what it should, with the fields that it should have.
+fn due(world: &World, stores: &Stores, now: Timestamp) -> Vec<(ObjectKind, Key, Value)> {
+    let conditions = |conditions: Vec<Condition>| json!({ "conditions": conditions });
     // In the engine's order: it notes refusals while it writes the index.
     let index = world.index.read();
     let refused = world.refused.read();
-    let invalid = refused.values().filter_map(|refused| {
+    let own = refused.values().filter(|refused| is_policy(refused.kind));
+    let invalid = own.filter_map(|refused| {
         let status = refused.status.as_ref();
-        let conditions = updated(&of_refused(refused), refused.generation, status, now);
-        Some((refused.kind, refused.key.clone(), conditions?))
+        let found = updated(&of_refused(refused), refused.generation, status, now);
+        Some((refused.kind, refused.key.clone(), conditions(found?)))
     });
     let judged = index.policy_statuses().filter_map(|status| {
         // A refused change of a good object: that is the news, not how the good form fares.
         if refused.contains_key(&(status.kind, status.key.clone())) {
             return None;
         }
-        let mut conditions = status.conditions;
+        let mut wanted = status.conditions;
         if status.store.is_some() {
-            conditions.extend(stores.get(&status.key).cloned());
+            wanted.extend(stores.get(&status.key).cloned());
         }
-        let conditions = updated(&conditions, status.generation, status.current.as_ref(), now);
-        Some((status.kind, status.key, conditions?))
+        let found = updated(&wanted, status.generation, status.current.as_ref(), now);
+        Some((status.kind, status.key, conditions(found?)))
     });
-    invalid.chain(judged).collect()
+    let of_gateway_api = index.gateway_api_statuses().into_iter();
+    let of_gateway_api = of_gateway_api.filter_map(|status| {
+        let fields = gateway_status::wanted(&status, now);
+        Some((status.kind, status.key, fields?))
+    });
+    invalid.chain(judged).chain(of_gateway_api).collect()
+}
+
+/// Whether the conditions of a kind are those of the whole object, and ours.
+fn is_policy(kind: ObjectKind) -> bool {
+    matches!(kind, ObjectKind::StickySession | ObjectKind::BodyToHeaders)
 }
 
 fn of_refused(refused: &Refused) -> [index::Condition; 1] {
@@ -123,8 +137,7 @@ fn of_refused(refused: &Refused) -> [index::Condition; 1] {
     }]
 }
 
-/// The conditions to write, unless the current status says the same. One that holds, or does not, as before keeps the
-/// time of its last transition.
+/// The conditions to write, unless the current status says the same.
 fn updated(
     wanted: &[index::Condition],
     generation: i64,
@@ -135,7 +148,18 @@ fn updated(
     let current: Vec<Condition> = current
         .and_then(|conditions| serde_json::from_value(conditions).ok())
         .unwrap_or_default();
-    let wanted: Vec<Condition> = wanted
+    let wanted = with_times(wanted, generation, &current, now);
+    (wanted != current).then_some(wanted)
+}
+
+/// Conditions as they are written. One that holds, or does not, as before keeps the time of its last transition.
+pub(crate) fn with_times(
+    wanted: &[index::Condition],
+    generation: i64,
+    current: &[Condition],
+    now: Timestamp,
+) -> Vec<Condition> {
+    wanted
         .iter()
         .map(|condition| {
             let status = if condition.holds { "True" } else { "False" };
@@ -151,21 +175,23 @@ fn updated(
                     .map_or_else(|| Time(now), |before| before.last_transition_time.clone()),
             }
         })
-        .collect();
-    (wanted != current).then_some(wanted)
+        .collect()
 }
 
 async fn write(
     client: &Client,
     kind: ObjectKind,
     key: &Key,
-    conditions: &[Condition],
+    status: &Value,
 ) -> Result<(), kube::Error> {
     let Some(resource) = resource(kind) else {
         return Ok(());
     };
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
-    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    let api: Api<DynamicObject> = match key.namespace.as_str() {
+        "" => Api::all_with(client.clone(), &resource),
+        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
+    };
+    let patch = Patch::Merge(json!({ "status": status }));
     match api
         .patch_status(&key.name, &PatchParams::default(), &patch)
         .await
@@ -190,6 +216,10 @@ fn resource(kind: ObjectKind) -> Option<ApiResource> {
     match kind {
         ObjectKind::StickySession => Some(of::<StickySessionSpec>()),
         ObjectKind::BodyToHeaders => Some(of::<BodyToHeadersSpec>()),
+        ObjectKind::GatewayClass => Some(of::<GatewayClassSpec>()),
+        ObjectKind::KubernetesGateway => Some(of::<GatewaySpec>()),
+        ObjectKind::HttpRoute => Some(of::<HttpRouteSpec>()),
+        ObjectKind::GrpcRoute => Some(of::<GrpcRouteSpec>()),
         _ => None,
     }
 }

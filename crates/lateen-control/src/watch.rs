@@ -53,7 +53,7 @@ pub(crate) struct Refused {
 }
 
 /// The kinds that are watched.
-pub(crate) const KINDS: [ObjectKind; 14] = [
+pub(crate) const KINDS: [ObjectKind; 19] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
     ObjectKind::Pod,
@@ -68,6 +68,11 @@ pub(crate) const KINDS: [ObjectKind; 14] = [
     ObjectKind::WorkloadEntry,
     ObjectKind::StickySession,
     ObjectKind::BodyToHeaders,
+    ObjectKind::GatewayClass,
+    ObjectKind::KubernetesGateway,
+    ObjectKind::HttpRoute,
+    ObjectKind::GrpcRoute,
+    ObjectKind::ReferenceGrant,
 ];
 
 /// Starts a watch of every kind. They end when the set is dropped.
@@ -103,6 +108,18 @@ pub(crate) fn start(client: &Client, events: &mpsc::Sender<Event>) -> JoinSet<()
             ObjectKind::BodyToHeaders => {
                 istio(&mut watches, kind, client, events, Change::BodyToHeaders);
             }
+            ObjectKind::GatewayClass => {
+                istio(&mut watches, kind, client, events, Change::GatewayClass);
+            }
+            ObjectKind::KubernetesGateway => {
+                let change = Change::KubernetesGateway;
+                istio(&mut watches, kind, client, events, change);
+            }
+            ObjectKind::HttpRoute => istio(&mut watches, kind, client, events, Change::HttpRoute),
+            ObjectKind::GrpcRoute => istio(&mut watches, kind, client, events, Change::GrpcRoute),
+            ObjectKind::ReferenceGrant => {
+                istio(&mut watches, kind, client, events, Change::ReferenceGrant);
+            }
             ObjectKind::PeerAuthentication => {
                 istio(
                     &mut watches,
@@ -137,7 +154,7 @@ fn typed<K: BuiltIn>(
     watches.spawn(follow(kind, Api::all(client), events, told));
 }
 
-/// A kind of Istio's. It is watched undecoded, so that one object that does not fit does not hide the others: its last
+/// A kind of Istio's, Lateen's or the Gateway API's. It is watched undecoded, so that one object that does not fit does not hide the others: its last
 /// good form stays in effect.
 fn istio<S: Kind>(
     watches: &mut JoinSet<()>,
@@ -174,12 +191,19 @@ fn istio<S: Kind>(
 
 /// The object as the mesh knows it, or why it cannot be followed.
 ///
-/// The webhook refuses what is invalid before it is stored. An object of Lateen's own kinds may still have been stored
-/// before that rule was, or while nobody validated: proxies would reject the whole cluster or listener for it.
+/// The webhook refuses what is invalid before it is stored. An object of Lateen's own kinds or a route of the Gateway API
+/// may still have been stored before that rule was, or while nobody validated: proxies would reject the whole cluster,
+/// listener or route configuration for it.
 fn followable<S: Kind>(object: &DynamicObject, kind: ObjectKind) -> Result<Object<S>, String> {
     let value = serde_json::to_value(object).map_err(|error| error.to_string())?;
-    let is_own = matches!(kind, ObjectKind::StickySession | ObjectKind::BodyToHeaders);
-    let problems = is_own.then(|| validate(&value)).flatten();
+    let is_checked = matches!(
+        kind,
+        ObjectKind::StickySession
+            | ObjectKind::BodyToHeaders
+            | ObjectKind::HttpRoute
+            | ObjectKind::GrpcRoute
+    );
+    let problems = is_checked.then(|| validate(&value)).flatten();
     match problems.unwrap_or_default().as_slice() {
         [] => decode::<S>(&value).map_err(|error| error.to_string()),
         problems => {

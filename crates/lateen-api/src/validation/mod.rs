@@ -4,6 +4,7 @@
 
 pub mod destination_rule;
 pub mod gateway;
+pub mod gateway_api;
 pub mod http_policy;
 pub mod http_route;
 pub mod lateen;
@@ -14,7 +15,7 @@ pub mod virtual_service;
 
 use std::fmt;
 
-use crate::object::decode;
+use crate::{gateway_api::GROUP as GATEWAY_API, object::decode};
 
 /// One thing that is wrong with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +138,11 @@ pub fn validate(object: &serde_json::Value) -> Option<Vec<Problem>> {
         ("networking.istio.io", "WorkloadEntry") => check(object, service_entry::workload),
         ("networking.istio.io", "Sidecar") => check(object, sidecar::specification),
         ("security.istio.io", "PeerAuthentication") => check(object, peer_authentication),
+        (GATEWAY_API, "HTTPRoute") => check(object, gateway_api::http_route),
+        (GATEWAY_API, "GRPCRoute") => check(object, gateway_api::grpc_route),
+        (GATEWAY_API, "Gateway") => check(object, gateway_api::gateway),
+        (GATEWAY_API, "GatewayClass") => check(object, gateway_api::gateway_class),
+        (GATEWAY_API, "ReferenceGrant") => check(object, gateway_api::reference_grant),
         ("lateen.dev", "StickySession") => check(object, lateen::sticky_session),
         ("lateen.dev", "BodyToHeaders") => check(object, lateen::body_to_headers),
         _ => return None,

@@ -33,7 +33,7 @@ fn service_account(options: &Options) -> Value {
 }
 
 /// What the control plane reads everywhere, and the little that it writes: the root certificate, the webhook
-/// configurations that it completes, and the status of Lateen's own kinds.
+/// configurations that it completes, and the status of Lateen's own kinds and the Gateway API's.
 fn cluster_role() -> Value {
     let read = json!(["get", "list", "watch"]);
     json!({
@@ -49,8 +49,9 @@ fn cluster_role() -> Value {
             // The root certificate in every namespace.
             {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]},
             {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
-            {"apiGroups": ["lateen.dev", "networking.istio.io", "security.istio.io"], "resources": ["*"], "verbs": read},
-            {"apiGroups": ["lateen.dev"], "resources": ["*/status"], "verbs": ["patch"]},
+            {"apiGroups": ["gateway.networking.k8s.io", "lateen.dev", "networking.istio.io", "security.istio.io"],
+             "resources": ["*"], "verbs": read},
+            {"apiGroups": ["gateway.networking.k8s.io", "lateen.dev"], "resources": ["*/status"], "verbs": ["patch"]},
             {"apiGroups": ["admissionregistration.k8s.io"],
              "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
              "verbs": ["get", "list", "watch", "patch"]},

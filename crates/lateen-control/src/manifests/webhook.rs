@@ -95,7 +95,7 @@ fn validator_of(options: &Options) -> Value {
             "sideEffects": "None",
             "rules": [{
                 "operations": ["CREATE", "UPDATE"],
-                "apiGroups": ["lateen.dev", "networking.istio.io", "security.istio.io"],
+                "apiGroups": ["gateway.networking.k8s.io", "lateen.dev", "networking.istio.io", "security.istio.io"],
                 "apiVersions": ["*"],
                 "resources": ["*"],
             }],

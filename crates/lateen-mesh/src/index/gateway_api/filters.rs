@@ -110,9 +110,10 @@ fn operations(modifier: &HeaderModifier) -> Result<HeaderOperations, Problem> {
     let entries = |list: &[HeaderValue]| -> Result<BTreeMap<String, String>, Problem> {
         let mut entries = BTreeMap::new();
         for header in list {
-            if !lateen_api::validation::names::is_header_value(&header.value) {
+            if !lateen_api::validation::gateway_api::is_header_text(&header.value) {
                 let name = &header.name;
-                let message = format!("the value of header {name:?} has characters that it may not");
+                let message =
+                    format!("the value of header {name:?} has characters that it may not");
                 return Err(Problem::new(INVALID_FILTER, message));
             }
             // Of several for one name the first counts.
@@ -189,10 +190,7 @@ fn change_of_path(modifier: &PathModifier) -> Change<'_> {
     }
 }
 
-fn mirror(
-    filter: &RequestMirror,
-    backends: &Backends<'_>,
-) -> (HttpMirrorPolicy, Option<Problem>) {
+fn mirror(filter: &RequestMirror, backends: &Backends<'_>) -> (HttpMirrorPolicy, Option<Problem>) {
     let (destination, problem) = backends.destination(&filter.backend_ref);
     let value = match (&filter.fraction, filter.percent) {
         (Some(fraction), _) => {

@@ -43,7 +43,12 @@ pub(super) fn of_http(route: &HttpRoute, backends: &Backends<'_>) -> Converted {
     let mut converted = Converted::default();
     for (position, rule) in route.spec.rules.iter().enumerate() {
         let base = Rule {
-            name: name(route.namespace(), route.name(), position, rule.name.as_ref()),
+            name: name(
+                route.namespace(),
+                route.name(),
+                position,
+                rule.name.as_ref(),
+            ),
             retries: rule.retry.as_ref().map(retries),
             ..Rule::default()
         };
@@ -60,7 +65,12 @@ pub(super) fn of_grpc(route: &GrpcRoute, backends: &Backends<'_>) -> Converted {
     let mut converted = Converted::default();
     for (position, rule) in route.spec.rules.iter().enumerate() {
         let base = Rule {
-            name: name(route.namespace(), route.name(), position, rule.name.as_ref()),
+            name: name(
+                route.namespace(),
+                route.name(),
+                position,
+                rule.name.as_ref(),
+            ),
             ..Rule::default()
         };
         let parts = (&*rule.filters, &*rule.backend_refs);
@@ -347,8 +357,8 @@ fn regex(text: &str) -> StringMatch {
 }
 
 /// The order in which rules are tried, as the Gateway API has it: exact paths first, then prefixes, then expressions,
-/// longer before shorter; then rules with a method, with more headers, with more query parameters. What is equal stays in
-/// the order that it has.
+/// longer before shorter; every path last, so that it hides no expression; then rules with a method, with more headers,
+/// with more query parameters. What is equal stays in the order that it has.
 pub(super) fn sort_by_precedence(rules: &mut [Rule]) {
     rules.sort_by_cached_key(|rule| {
         let wanted = rule.r#match.first();
@@ -358,7 +368,7 @@ pub(super) fn sort_by_precedence(rules: &mut [Rule]) {
             }) => (0, text.len()),
             Some(StringMatch {
                 prefix: Some(text), ..
-            }) => (1, text.len()),
+            }) if text != "/" => (1, text.len()),
             Some(StringMatch {
                 regex: Some(text), ..
             }) => (2, text.len()),
