@@ -13,6 +13,7 @@
 pub mod command;
 mod debug;
 mod engine;
+mod gateway_deploy;
 mod gateway_status;
 mod http_server;
 mod identity;

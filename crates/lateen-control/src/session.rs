@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 
 use crate::debug;
 use crate::engine::World;
-use crate::identity::{GatewaySecrets, Identity, NamespaceSecrets, store_secrets};
+use crate::identity::{
+    GatewaySecrets, Identity, NamespaceSecrets, gateway_certificates, store_secrets,
+};
 
 /// Longest error of a proxy that is kept for status, in bytes.
 const MAX_ERROR: usize = 4096;
@@ -97,6 +99,13 @@ impl Session for ProxySession {
             let of_stores =
                 store_secrets::resources(&self.secrets, &self.world, &self.connection, names);
             all.extend(of_stores);
+            let of_gateways = gateway_certificates::resources(
+                &self.secrets,
+                &self.world,
+                &self.connection,
+                names,
+            );
+            all.extend(of_gateways);
             return all;
         }
         let index = self.world.index.read();

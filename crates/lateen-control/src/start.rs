@@ -25,7 +25,7 @@ use crate::identity::{
 };
 use crate::inject::InjectConfig;
 use crate::source::{POD_WAIT, ProxySource};
-use crate::{debug, http_server, identity, status, watch, webhook};
+use crate::{debug, gateway_deploy, http_server, identity, status, watch, webhook};
 
 /// ConfigMap and key of the mesh's settings.
 const MESH_CONFIG: (&str, &str) = ("istio", "mesh");
@@ -156,6 +156,11 @@ impl Control {
             Arc::clone(&world),
             config.client.clone(),
             secrets,
+        ));
+        tasks.spawn(gateway_deploy::keep(
+            Arc::clone(&world),
+            config.client.clone(),
+            config.inject.clone(),
         ));
         for listener in monitoring {
             let world = Arc::clone(&world);

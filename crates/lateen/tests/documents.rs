@@ -142,6 +142,23 @@ fn httpbin_works_as_its_readme_shows() {
 }
 
 #[test]
+fn the_gateway_api_works_as_its_readme_shows() {
+    let expected = [
+        "istio.io/gateway-controller   True",
+        "gateway.gateway.networking.k8s.io/edge condition met",
+        "served-by: v2",
+        "/anything/one\n",
+        "/bin/get",
+        "404\n",
+        "GET /get?n=",
+        "500\n",
+        "there is no service httpbin-v3",
+        "httproute.gateway.networking.k8s.io \"edge\" deleted",
+    ];
+    check("samples/gateway-api/README.md", &expected);
+}
+
+#[test]
 fn the_echo_works_as_its_readme_shows() {
     check("samples/tcp-echo/README.md", &["10 one hello", "two hello"]);
 }

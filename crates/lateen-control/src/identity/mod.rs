@@ -5,6 +5,7 @@
 
 mod authority;
 mod caller;
+pub(crate) mod gateway_certificates;
 mod issue;
 mod root_certificate;
 mod secrets;

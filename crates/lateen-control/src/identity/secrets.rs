@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::{Identity, store_secrets};
+use super::{Identity, gateway_certificates, store_secrets};
 use crate::engine::World;
 
 const SCHEME: &str = "kubernetes://";
@@ -187,6 +187,7 @@ async fn follow(api: Api<Secret>, into: Arc<NamespaceSecrets>, world: Weak<World
                     connection.changes.mark(ResourceType::Secret, Names::All);
                 } else {
                     store_secrets::mark(connection, &into.namespace);
+                    gateway_certificates::mark(connection, &into.namespace);
                 }
             }
         }
@@ -236,6 +237,11 @@ impl NamespaceSecrets {
             Some((namespace, local)) => (namespace == self.namespace).then_some(local)?,
             None => rest,
         };
+        self.named(name, local)
+    }
+
+    /// A certificate, or with the suffix the authorities of clients, under the name that a proxy asked for.
+    pub(super) fn named(&self, name: &str, local: &str) -> Option<Resource> {
         let secrets = self.secrets.read();
         let own = secrets
             .get(local)

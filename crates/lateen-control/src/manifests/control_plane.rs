@@ -32,7 +32,7 @@ fn service_account(options: &Options) -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(options)})
 }
 
-/// What the control plane reads everywhere, and the little that it writes: the root certificate, the webhook
+/// What the control plane reads everywhere, and the little that it writes: the root certificate, gateways, the webhook
 /// configurations that it completes, and the status of Lateen's own kinds and the Gateway API's.
 fn cluster_role() -> Value {
     let read = json!(["get", "list", "watch"]);
@@ -52,6 +52,10 @@ fn cluster_role() -> Value {
             {"apiGroups": ["gateway.networking.k8s.io", "lateen.dev", "networking.istio.io", "security.istio.io"],
              "resources": ["*"], "verbs": read},
             {"apiGroups": ["gateway.networking.k8s.io", "lateen.dev"], "resources": ["*/status"], "verbs": ["patch"]},
+            // The proxies of gateways that name no Service, and the classes of gateways.
+            {"apiGroups": [""], "resources": ["serviceaccounts", "services"], "verbs": ["create", "patch"]},
+            {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["create", "patch"]},
+            {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gatewayclasses"], "verbs": ["create"]},
             {"apiGroups": ["admissionregistration.k8s.io"],
              "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
              "verbs": ["get", "list", "watch", "patch"]},

@@ -2,10 +2,9 @@
 //! `lateen install` to a real one.
 
 mod control_plane;
-mod gateway;
+pub(crate) mod gateway;
 mod webhook;
 
-use lateen_mesh::index::GATEWAY_CONTROLLER;
 use serde_json::{Value, json};
 
 use crate::MeshConfig;
@@ -58,26 +57,10 @@ pub fn render(options: &Options) -> Vec<Value> {
     })];
     objects.extend(control_plane::render(options));
     objects.extend(webhook::render(options));
-    objects.extend(GATEWAY_CLASSES.map(gateway_class));
     if options.ingress_gateway {
         objects.extend(gateway::render(options));
     }
     objects
-}
-
-/// Classes of the Gateway API's gateways that are the mesh's.
-const GATEWAY_CLASSES: [&str; 2] = ["istio", "lateen"];
-
-fn gateway_class(name: &str) -> Value {
-    json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "GatewayClass",
-        "metadata": {"name": name},
-        "spec": {
-            "controllerName": GATEWAY_CONTROLLER,
-            "description": "Gateways of the mesh",
-        },
-    })
 }
 
 #[cfg(test)]

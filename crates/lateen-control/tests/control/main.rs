@@ -1,5 +1,6 @@
 //! The control plane beside a real API server, asked over real sockets.
 
+mod gateway_api;
 mod identity;
 mod support;
 

@@ -23,11 +23,11 @@ use lateen_api::{
     StickySession, VirtualService, WorkloadEntry,
 };
 
-pub(crate) use gateway_api::{is_of_gateway_api, regex_quoted};
 pub use gateway_api::{
     CONTROLLER as GATEWAY_CONTROLLER, ListenerStatus, ObjectStatus, ParentStatus, StatusContent,
-    deployment_of,
+    deployment_of, parse_certificate_name,
 };
+pub(crate) use gateway_api::{is_of_gateway_api, regex_quoted};
 pub(crate) use lookup::gateway_name;
 pub use lookup::{MergedRule, host_matches, resolve_host};
 pub use policy_status::{Condition, PolicyStatus};

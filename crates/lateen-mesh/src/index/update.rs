@@ -342,11 +342,7 @@ impl Index {
         impact
     }
 
-    fn set_namespace(
-        &mut self,
-        name: String,
-        labels: Option<BTreeMap<String, String>>,
-    ) -> Impact {
+    fn set_namespace(&mut self, name: String, labels: Option<BTreeMap<String, String>>) -> Impact {
         let old = match labels.clone() {
             Some(labels) => self.namespaces.insert(name, labels),
             None => self.namespaces.remove(&name),

@@ -205,3 +205,33 @@ fn a_class_of_somebody_else_is_left_alone() {
     mesh.apply("GatewayClass", "", "istio", class);
     assert_eq!(listeners(&mesh), ["0.0.0.0_80"]);
 }
+
+#[test]
+fn certificates_are_shown_to_the_gateways_that_serve_them() {
+    let certificates = json!([{"name": "own"}, {"name": "theirs", "namespace": "away"}]);
+    let tls = json!({"name": "tls", "port": 80, "protocol": "HTTPS", "tls": {"certificateRefs": certificates}});
+    let mut mesh = mesh(json!([tls]));
+    let (own, theirs) = (
+        "kubernetes-gateway://shop/own",
+        "kubernetes-gateway://away/theirs",
+    );
+    let may = |mesh: &Mesh, proxy: lateen_mesh::Proxy| {
+        [own, theirs].map(|name| mesh.index.may_have_certificate(&proxy, name))
+    };
+    let edge = || proxy("router", "shop");
+    // A listener that lacks a permission is not served at all, and shows nothing.
+    assert_eq!(may(&mesh, edge()), [false, false]);
+    let grant = json!({
+        "from": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "shop"}],
+        "to": [{"group": "", "kind": "Secret"}],
+    });
+    mesh.apply("ReferenceGrant", "away", "grant", grant);
+    assert_eq!(listeners(&mesh), ["0.0.0.0_80"]);
+    assert_eq!(may(&mesh, edge()), [true, true]);
+    assert_eq!(may(&mesh, proxy("sidecar", "shop")), [false, false]);
+    assert_eq!(may(&mesh, proxy("router", "away")), [false, false]);
+    let other = "kubernetes-gateway://shop/other";
+    assert!(!mesh.index.may_have_certificate(&edge(), other));
+    let authorities = "kubernetes-gateway://shop/own-cacert";
+    assert!(mesh.index.may_have_certificate(&edge(), authorities));
+}

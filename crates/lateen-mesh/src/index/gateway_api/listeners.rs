@@ -13,7 +13,7 @@ use lateen_api::{
     networking::{GatewaySpec as IstioGatewaySpec, gateway::Server},
 };
 
-use super::{GATEWAY_GROUP, PARENTS, RouteKind, backends::Problem};
+use super::{GATEWAY_GROUP, PARENTS, RouteKind, backends::Problem, certificates::certificate_name};
 use crate::{
     Index, Key,
     index::{SERVICE_ANNOTATION, host_matches},
@@ -225,7 +225,9 @@ impl Index {
             return Err(invalid("HTTPS needs tls".to_owned()));
         };
         if tls.mode.unwrap_or_default() == TlsMode::Passthrough {
-            return Err(invalid("HTTPS is decrypted here: mode Terminate".to_owned()));
+            return Err(invalid(
+                "HTTPS is decrypted here: mode Terminate".to_owned(),
+            ));
         }
         let mode = match tls.options.get(TERMINATE_MODE).map(String::as_str) {
             Some("ISTIO_MUTUAL") => {
@@ -272,14 +274,14 @@ impl Index {
             }
             let namespace = reference.namespace.as_deref().unwrap_or(own);
             let from = (GATEWAY_GROUP, "Gateway", own);
-            if namespace == own {
-                names.push(name.clone());
-            } else if self.is_granted(from, ("", "Secret", namespace, name)) {
-                names.push(format!("{namespace}/{name}"));
+            if namespace == own || self.is_granted(from, ("", "Secret", namespace, name)) {
+                names.push(certificate_name(namespace, name));
             } else {
                 return Err(Problem::new(
                     "RefNotPermitted",
-                    format!("no ReferenceGrant in namespace {namespace} lets gateways of {own} use {name}"),
+                    format!(
+                        "no ReferenceGrant in namespace {namespace} lets gateways of {own} use {name}"
+                    ),
                 ));
             }
         }

@@ -6,6 +6,7 @@
 //! concern anybody.
 
 mod backends;
+mod certificates;
 mod filters;
 mod listeners;
 mod parents;
@@ -27,6 +28,7 @@ use lateen_api::{
     },
 };
 
+pub use certificates::parse_certificate_name;
 pub(crate) use rules::regex_quoted;
 pub use update::deployment_of;
 
@@ -161,7 +163,10 @@ struct Merged {
 /// that do not exist, and for who sees it.
 pub(crate) fn is_of_gateway_api(rules: &VirtualService) -> bool {
     let annotations = rules.metadata.annotations.as_ref();
-    annotations.is_some_and(|all| all.get(SEMANTICS.0).is_some_and(|value| value == SEMANTICS.1))
+    annotations.is_some_and(|all| {
+        all.get(SEMANTICS.0)
+            .is_some_and(|value| value == SEMANTICS.1)
+    })
 }
 
 impl Index {

@@ -69,7 +69,9 @@ impl Index {
                     Some(entry) => Ok(Bound::Mesh(entry.spec.hosts.clone())),
                     None => {
                         let name = &reference.name;
-                        Err(Denied::no_parent(format!("there is no ServiceEntry {name}")))
+                        Err(Denied::no_parent(format!(
+                            "there is no ServiceEntry {name}"
+                        )))
                     }
                 }),
                 ParentKind::Gateway => {
@@ -177,7 +179,10 @@ impl Index {
 
 /// Whether a listener takes routes of a kind: its protocol must, and its own list when it has one.
 fn allows_kind(listener: &Listener, kind: RouteKind) -> bool {
-    let listed = listener.allowed_routes.as_ref().map(|allowed| &allowed.kinds);
+    let listed = listener
+        .allowed_routes
+        .as_ref()
+        .map(|allowed| &allowed.kinds);
     let listed = listed.filter(|kinds| !kinds.is_empty());
     listeners::kinds_of(&listener.protocol).contains(&kind)
         && listed.is_none_or(|kinds| {

@@ -7,7 +7,7 @@ use lateen_api::gateway_api::{
 };
 
 use super::{
-    CONTROLLER, GATEWAY_GROUP, Route, RouteId,
+    CLASSES, CONTROLLER, GATEWAY_GROUP, Route, RouteId,
     backends::{Backends, Problem},
     listeners::{self, Fault},
     parents::{Bound, Denied},
@@ -112,6 +112,14 @@ impl Index {
         })
     }
 
+    /// Classes of ours that have no object yet.
+    pub fn missing_classes(&self) -> impl Iterator<Item = &'static str> {
+        let known = &self.gateway_api.classes;
+        CLASSES
+            .into_iter()
+            .filter(|name| !known.contains_key(*name))
+    }
+
     fn route_status<'a>(
         &'a self,
         id: &'a RouteId,
@@ -140,19 +148,22 @@ impl Index {
         if parents.is_empty() && !has_status_of_ours(current) {
             return None;
         }
-        let parents = parents.into_iter().take(MAX_PARENTS).map(|(reference, outcome)| {
-            let backends = Backends {
-                index: self,
-                kind: *kind,
-                namespace: &key.namespace,
-                grants: reference.parent_kind() == Some(ParentKind::Gateway),
-            };
-            let problems = route.convert(&backends).problems;
-            ParentStatus {
-                reference: reference.clone(),
-                conditions: vec![accepted(outcome), resolved(&problems)],
-            }
-        });
+        let parents = parents
+            .into_iter()
+            .take(MAX_PARENTS)
+            .map(|(reference, outcome)| {
+                let backends = Backends {
+                    index: self,
+                    kind: *kind,
+                    namespace: &key.namespace,
+                    grants: reference.parent_kind() == Some(ParentKind::Gateway),
+                };
+                let problems = route.convert(&backends).problems;
+                ParentStatus {
+                    reference: reference.clone(),
+                    conditions: vec![accepted(outcome), resolved(&problems)],
+                }
+            });
         Some(ObjectStatus {
             kind: kind.object_kind(),
             key: key.clone(),
@@ -237,10 +248,7 @@ fn has_status_of_ours(status: Option<&serde_json::Value>) -> bool {
 }
 
 /// A route is accepted at a parent when one of its listeners takes it; else the listener counts that came nearest.
-fn nearer(
-    one: Result<usize, Denied>,
-    other: Result<usize, Denied>,
-) -> Result<usize, Denied> {
+fn nearer(one: Result<usize, Denied>, other: Result<usize, Denied>) -> Result<usize, Denied> {
     match (one, other) {
         (Ok(one), Ok(other)) => Ok(one + other),
         (Ok(count), Err(_)) | (Err(_), Ok(count)) => Ok(count),
@@ -314,7 +322,10 @@ fn listener_status(
         .iter()
         .map(|kind| kind.name())
         .collect();
-    let listed = listener.allowed_routes.as_ref().map(|allowed| &*allowed.kinds);
+    let listed = listener
+        .allowed_routes
+        .as_ref()
+        .map(|allowed| &*allowed.kinds);
     let listed = listed.unwrap_or_default();
     let is_served = |kind: &str, group: Option<&str>| {
         group.unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP && served.contains(&kind)

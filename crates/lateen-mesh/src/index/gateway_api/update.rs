@@ -264,8 +264,8 @@ impl Index {
                     continue;
                 }
                 let ports = service.ports.iter();
-                let routed = ports
-                    .filter(|port| port.protocol.is_http() || port.protocol == Protocol::Auto);
+                let routed =
+                    ports.filter(|port| port.protocol.is_http() || port.protocol == Protocol::Auto);
                 let names = routed.flat_map(|port| {
                     let number = port.number;
                     [number.to_string(), format!("{host}:{number}")]
