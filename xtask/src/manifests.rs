@@ -82,6 +82,8 @@ pub(crate) fn change(object: &Value) -> Result<Option<Change>> {
         (gateway_api::GROUP, "Gateway") => Change::KubernetesGateway(read(object)?),
         (gateway_api::GROUP, "HTTPRoute") => Change::HttpRoute(read(object)?),
         (gateway_api::GROUP, "GRPCRoute") => Change::GrpcRoute(read(object)?),
+        (gateway_api::GROUP, "TCPRoute") => Change::TcpRoute(read(object)?),
+        (gateway_api::GROUP, "TLSRoute") => Change::TlsRoute(read(object)?),
         (gateway_api::GROUP, "ReferenceGrant") => Change::ReferenceGrant(read(object)?),
         _ => return Ok(None),
     }))

@@ -85,6 +85,11 @@ impl World {
         self.state.subscribe()
     }
 
+    /// Lets those who follow the state look again, for what the index does not hold.
+    pub(crate) fn nudge(&self) {
+        self.state.send_modify(|state| state.batches += 1);
+    }
+
     pub(crate) fn next_connection_id(&self) -> u64 {
         self.connection_ids.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -218,6 +223,8 @@ fn config_kind(change: &Change) -> Option<ObjectKind> {
         Change::KubernetesGateway(_) => Some(ObjectKind::KubernetesGateway),
         Change::HttpRoute(_) => Some(ObjectKind::HttpRoute),
         Change::GrpcRoute(_) => Some(ObjectKind::GrpcRoute),
+        Change::TcpRoute(_) => Some(ObjectKind::TcpRoute),
+        Change::TlsRoute(_) => Some(ObjectKind::TlsRoute),
         Change::ReferenceGrant(_) => Some(ObjectKind::ReferenceGrant),
         _ => None,
     }

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use lateen_api::gateway_api::GROUP;
+use lateen_mesh::Key;
 use lateen_mesh::index::{
     GATEWAY_CONTROLLER, ListenerStatus, ObjectStatus, ParentStatus, StatusContent,
 };
@@ -65,6 +66,22 @@ pub(crate) fn wanted(status: &ObjectStatus, now: Timestamp) -> Option<Value> {
     (!same).then_some(Value::Object(fields))
 }
 
+/// Says of listeners whose certificates cannot be used what is wrong with those.
+pub(crate) fn look_at_certificates(
+    status: &mut ObjectStatus,
+    problem: impl Fn(&Key) -> Option<String>,
+) {
+    let StatusContent::Gateway { listeners, .. } = &mut status.content else {
+        return;
+    };
+    for listener in listeners {
+        let problems: Vec<String> = listener.certificates.iter().filter_map(&problem).collect();
+        if !problems.is_empty() {
+            listener.without_certificate(problems.join("; "));
+        }
+    }
+}
+
 /// The entry of a list that was there before; nothing when there was none.
 fn entry(list: &Value, is_same: impl Fn(&Value) -> bool) -> Value {
     let entries = list.as_array().into_iter().flatten();
@@ -105,8 +122,8 @@ fn parent(status: &ParentStatus, conditions: &[Condition]) -> Value {
 #[cfg(test)]
 mod tests {
     use lateen_api::gateway_api::ParentReference;
+    use lateen_mesh::ObjectKind;
     use lateen_mesh::index;
-    use lateen_mesh::{Key, ObjectKind};
 
     use super::*;
 

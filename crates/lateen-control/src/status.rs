@@ -13,7 +13,9 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use lateen_api::Kind;
-use lateen_api::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
+use lateen_api::gateway_api::{
+    GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec,
+};
 use lateen_api::lateen::{BodyToHeadersSpec, RedisStore, StickySessionSpec};
 use lateen_mesh::index::{self, PolicyStatus};
 use lateen_mesh::{Key, ObjectKind};
@@ -55,7 +57,7 @@ pub(crate) async fn keep(world: Arc<World>, client: Client, secrets: Arc<Gateway
             next_probe = Instant::now() + PROBE;
         }
         let mut failed = false;
-        for (kind, key, status) in due(&world, &stores, Timestamp::now()) {
+        for (kind, key, status) in due(&world, &secrets, &stores, Timestamp::now()) {
             failed |= write(&client, kind, &key, &status).await.is_err();
         }
         if failed {
@@ -92,7 +94,12 @@ async fn probe(
 }
 
 /// The objects whose status does not say what it should, with the fields that it should have.
-fn due(world: &World, stores: &Stores, now: Timestamp) -> Vec<(ObjectKind, Key, Value)> {
+fn due(
+    world: &Arc<World>,
+    secrets: &GatewaySecrets,
+    stores: &Stores,
+    now: Timestamp,
+) -> Vec<(ObjectKind, Key, Value)> {
     let conditions = |conditions: Vec<Condition>| json!({ "conditions": conditions });
     // In the engine's order: it notes refusals while it writes the index.
     let index = world.index.read();
@@ -116,7 +123,11 @@ fn due(world: &World, stores: &Stores, now: Timestamp) -> Vec<(ObjectKind, Key, 
         Some((status.kind, status.key, conditions(found?)))
     });
     let of_gateway_api = index.gateway_api_statuses().into_iter();
-    let of_gateway_api = of_gateway_api.filter_map(|status| {
+    let of_gateway_api = of_gateway_api.filter_map(|mut status| {
+        gateway_status::look_at_certificates(&mut status, |secret| {
+            let known = secrets.of_namespace(world, &secret.namespace);
+            known.certificate_problem(&secret.name)
+        });
         let fields = gateway_status::wanted(&status, now);
         Some((status.kind, status.key, fields?))
     });
@@ -220,6 +231,8 @@ fn resource(kind: ObjectKind) -> Option<ApiResource> {
         ObjectKind::KubernetesGateway => Some(of::<GatewaySpec>()),
         ObjectKind::HttpRoute => Some(of::<HttpRouteSpec>()),
         ObjectKind::GrpcRoute => Some(of::<GrpcRouteSpec>()),
+        ObjectKind::TcpRoute => Some(of::<TcpRouteSpec>()),
+        ObjectKind::TlsRoute => Some(of::<TlsRouteSpec>()),
         _ => None,
     }
 }

@@ -53,7 +53,7 @@ pub(crate) struct Refused {
 }
 
 /// The kinds that are watched.
-pub(crate) const KINDS: [ObjectKind; 19] = [
+pub(crate) const KINDS: [ObjectKind; 21] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
     ObjectKind::Pod,
@@ -72,6 +72,8 @@ pub(crate) const KINDS: [ObjectKind; 19] = [
     ObjectKind::KubernetesGateway,
     ObjectKind::HttpRoute,
     ObjectKind::GrpcRoute,
+    ObjectKind::TcpRoute,
+    ObjectKind::TlsRoute,
     ObjectKind::ReferenceGrant,
 ];
 
@@ -117,6 +119,8 @@ pub(crate) fn start(client: &Client, events: &mpsc::Sender<Event>) -> JoinSet<()
             }
             ObjectKind::HttpRoute => istio(&mut watches, kind, client, events, Change::HttpRoute),
             ObjectKind::GrpcRoute => istio(&mut watches, kind, client, events, Change::GrpcRoute),
+            ObjectKind::TcpRoute => istio(&mut watches, kind, client, events, Change::TcpRoute),
+            ObjectKind::TlsRoute => istio(&mut watches, kind, client, events, Change::TlsRoute),
             ObjectKind::ReferenceGrant => {
                 istio(&mut watches, kind, client, events, Change::ReferenceGrant);
             }

@@ -7,8 +7,8 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use lateen_api::{
-    gateway_api, BodyToHeaders, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar,
-    StickySession, VirtualService, WorkloadEntry,
+    BodyToHeaders, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar,
+    StickySession, VirtualService, WorkloadEntry, gateway_api,
 };
 use lateen_xds::{Names, ResourceType};
 
@@ -54,6 +54,10 @@ pub enum Change {
     HttpRoute(gateway_api::HttpRoute),
     /// A GRPCRoute appeared or changed.
     GrpcRoute(gateway_api::GrpcRoute),
+    /// A TCPRoute appeared or changed.
+    TcpRoute(gateway_api::TcpRoute),
+    /// A TLSRoute appeared or changed.
+    TlsRoute(gateway_api::TlsRoute),
     /// A permission to refer appeared or changed.
     ReferenceGrant(gateway_api::ReferenceGrant),
     /// An object went.
@@ -82,6 +86,8 @@ pub enum ObjectKind {
     KubernetesGateway,
     HttpRoute,
     GrpcRoute,
+    TcpRoute,
+    TlsRoute,
     ReferenceGrant,
 }
 

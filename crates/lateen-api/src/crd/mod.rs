@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 
 use crate::{
     Kind,
-    gateway_api::{self, GatewayClassSpec, GrpcRouteSpec, HttpRouteSpec, ReferenceGrantSpec},
+    gateway_api::{
+        self, GatewayClassSpec, GrpcRouteSpec, HttpRouteSpec, ReferenceGrantSpec, TcpRouteSpec,
+        TlsRouteSpec,
+    },
     lateen::{BodyToHeadersSpec, StickySessionSpec},
     networking::{
         DestinationRuleSpec, GatewaySpec, ServiceEntrySpec, SidecarSpec, VirtualServiceSpec,
@@ -208,7 +211,7 @@ pub fn all() -> Vec<Value> {
 }
 
 /// The Gateway API's kinds, with its names and columns.
-fn gateway_api() -> [Value; 5] {
+fn gateway_api() -> [Value; 7] {
     const HOSTNAMES: Column = (
         "Hostnames",
         ".spec.hostnames",
@@ -260,6 +263,8 @@ fn gateway_api() -> [Value; 5] {
         )),
         definition::<HttpRouteSpec>(&kind(&[], &[HOSTNAMES, AGE])),
         definition::<GrpcRouteSpec>(&kind(&[], &[HOSTNAMES, AGE])),
+        definition::<TcpRouteSpec>(&kind(&[], &[AGE])),
+        definition::<TlsRouteSpec>(&kind(&[], &[HOSTNAMES, AGE])),
         definition::<ReferenceGrantSpec>(&kind(&["refgrant"], &[AGE])),
     ]
 }

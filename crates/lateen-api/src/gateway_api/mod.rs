@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod gateway_class;
 pub mod grpc_route;
 pub mod http_route;
+pub mod l4_route;
 pub mod reference_grant;
 
 use schemars::JsonSchema;
@@ -16,6 +17,7 @@ pub use gateway::GatewaySpec;
 pub use gateway_class::GatewayClassSpec;
 pub use grpc_route::GrpcRouteSpec;
 pub use http_route::HttpRouteSpec;
+pub use l4_route::{TcpRouteSpec, TlsRouteSpec};
 pub use reference_grant::ReferenceGrantSpec;
 
 use crate::Object;
@@ -28,6 +30,10 @@ pub type GatewayClass = Object<GatewayClassSpec>;
 pub type GrpcRoute = Object<GrpcRouteSpec>;
 /// Rules for HTTP requests.
 pub type HttpRoute = Object<HttpRouteSpec>;
+/// Where connections of a port go.
+pub type TcpRoute = Object<TcpRouteSpec>;
+/// Where connections with a server name go.
+pub type TlsRoute = Object<TlsRouteSpec>;
 /// Permission to refer to objects of a namespace from others.
 pub type ReferenceGrant = Object<ReferenceGrantSpec>;
 

@@ -140,6 +140,8 @@ pub fn validate(object: &serde_json::Value) -> Option<Vec<Problem>> {
         ("security.istio.io", "PeerAuthentication") => check(object, peer_authentication),
         (GATEWAY_API, "HTTPRoute") => check(object, gateway_api::http_route),
         (GATEWAY_API, "GRPCRoute") => check(object, gateway_api::grpc_route),
+        (GATEWAY_API, "TCPRoute") => check(object, gateway_api::tcp_route),
+        (GATEWAY_API, "TLSRoute") => check(object, gateway_api::tls_route),
         (GATEWAY_API, "Gateway") => check(object, gateway_api::gateway),
         (GATEWAY_API, "GatewayClass") => check(object, gateway_api::gateway_class),
         (GATEWAY_API, "ReferenceGrant") => check(object, gateway_api::reference_grant),

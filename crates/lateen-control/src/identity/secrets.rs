@@ -24,6 +24,8 @@ use lateen_xds::pb::google::protobuf::Any;
 use lateen_xds::{Names, Resource, ResourceType};
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -128,7 +130,7 @@ impl GatewaySecrets {
     }
 
     /// The Secrets of a namespace, read from now on.
-    pub(super) fn of_namespace(
+    pub(crate) fn of_namespace(
         &self,
         world: &Arc<World>,
         namespace: &str,
@@ -181,6 +183,7 @@ async fn follow(api: Api<Secret>, into: Arc<NamespaceSecrets>, world: Weak<World
             return;
         };
         if *into.listed.borrow() {
+            world.nudge();
             for connection in world.connections.lock().values() {
                 let shown = connection.secrets.as_ref();
                 if shown.is_some_and(|shown| Arc::ptr_eq(shown, &into)) {
@@ -224,6 +227,32 @@ impl NamespaceSecrets {
     pub(crate) fn entry(&self, secret: &str, key: &str) -> Option<Vec<u8>> {
         let secrets = self.secrets.read();
         bytes(secrets.get(secret)?, key).map(<[u8]>::to_vec)
+    }
+
+    /// Why a Secret holds no certificate with its key; nothing while the Secrets have not been read.
+    pub(crate) fn certificate_problem(&self, name: &str) -> Option<String> {
+        if !*self.listed.borrow() {
+            return None;
+        }
+        let secrets = self.secrets.read();
+        let Some(secret) = secrets.get(name) else {
+            return Some(format!("there is no Secret {name}"));
+        };
+        let Some(Type::TlsCertificate(pair)) = certificate(secret) else {
+            return Some(format!("Secret {name} has no tls.crt and tls.key"));
+        };
+        let pem = |source: Option<DataSource>| match source.and_then(|source| source.specifier) {
+            Some(Specifier::InlineBytes(bytes)) => bytes,
+            _ => Vec::new(),
+        };
+        let chain = pem(pair.certificate_chain);
+        let mut chain = CertificateDer::pem_slice_iter(&chain).peekable();
+        if chain.peek().is_none() || chain.any(|block| block.is_err()) {
+            return Some(format!("Secret {name}: tls.crt holds no certificates"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&pem(pair.private_key));
+        key.is_err()
+            .then(|| format!("Secret {name}: tls.key holds no private key"))
     }
 
     /// A Secret of the namespace, if it is known.
@@ -344,6 +373,21 @@ mod tests {
             ])),
             listed: watch::Sender::new(true),
         }
+    }
+
+    #[test]
+    fn certificates_are_looked_at_before_somebody_needs_them() {
+        let secrets = secrets();
+        let check = |name: &str, expected: Option<&str>| {
+            let found = secrets.certificate_problem(name);
+            assert_eq!(found.as_deref(), expected, "{name}");
+        };
+        check("nothing", Some("there is no Secret nothing"));
+        check("half", Some("Secret half has no tls.crt and tls.key"));
+        let message = "Secret web: tls.crt holds no certificates";
+        check("web", Some(message));
+        secrets.listed.send_replace(false);
+        check("nothing", None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use lateen_api::networking::http_route::HttpRoute;
 use lateen_xds::ResourceType;
 
-use super::{Discovery, Index, Service, cache::Class, update::ROUTING};
+use super::{Discovery, Index, Service, ServicePort, cache::Class, update::ROUTING};
 use crate::{Impact, Key, Proxy, Scope, names::ClusterName, protocol::Protocol};
 
 /// Address of listeners that serve every destination address.
@@ -83,26 +83,14 @@ impl Index {
             named.push((ResourceType::Endpoint, name.clone()));
             named.push((ResourceType::Cluster, name));
         }
-        let mut binds: BTreeSet<&str> = service.addresses.iter().map(String::as_str).collect();
-        binds.insert(ANY_ADDRESS);
         for port in service
             .ports
             .iter()
             .filter(|port| port.protocol != Protocol::Udp)
         {
             let number = port.number;
-            named.extend(
-                binds
-                    .iter()
-                    .map(|bind| (ResourceType::Listener, format!("{bind}_{number}"))),
-            );
-            if service.is_headless() && !port.protocol.is_http() {
-                let endpoints = self.endpoints(service, port).into_iter();
-                named.extend(endpoints.map(|endpoint| {
-                    let name = format!("{}_{number}", endpoint.address);
-                    (ResourceType::Listener, name)
-                }));
-            }
+            let listeners = self.listener_names(service, port).into_iter();
+            named.extend(listeners.map(|name| (ResourceType::Listener, name)));
             if port.protocol.is_http() || port.protocol == Protocol::Auto {
                 named.push((ResourceType::Route, number.to_string()));
                 named.push((ResourceType::Route, format!("{}:{number}", service.host)));
@@ -142,6 +130,19 @@ impl Index {
             }
         }
         impact
+    }
+
+    /// Names of the listeners of clients that a port of a service can be part of.
+    pub(super) fn listener_names(&self, service: &Service, port: &ServicePort) -> Vec<String> {
+        let mut binds: BTreeSet<String> = service.addresses.iter().cloned().collect();
+        binds.insert(ANY_ADDRESS.to_owned());
+        if service.is_headless() && !port.protocol.is_http() {
+            let endpoints = self.endpoints(service, port).into_iter();
+            binds.extend(endpoints.map(|endpoint| endpoint.address));
+        }
+        let number = port.number;
+        let name = |bind: String| format!("{bind}_{number}");
+        binds.into_iter().map(name).collect()
     }
 
     /// Everything that a service or the one that it is another name of appears in.

@@ -159,6 +159,14 @@ impl Index {
                 let id = (RouteKind::Grpc, object_key(&route));
                 self.set_route(id, Some(Route::Grpc(Arc::new(route))))
             }
+            Change::TcpRoute(route) => {
+                let id = (RouteKind::Tcp, object_key(&route));
+                self.set_route(id, Some(Route::Tcp(Arc::new(route))))
+            }
+            Change::TlsRoute(route) => {
+                let id = (RouteKind::Tls, object_key(&route));
+                self.set_route(id, Some(Route::Tls(Arc::new(route))))
+            }
             Change::ReferenceGrant(grant) => {
                 self.set_reference_grant(object_key(&grant), Some(grant))
             }
@@ -202,6 +210,8 @@ impl Index {
             ObjectKind::KubernetesGateway => self.set_kubernetes_gateway(key, None),
             ObjectKind::HttpRoute => self.set_route((RouteKind::Http, key), None),
             ObjectKind::GrpcRoute => self.set_route((RouteKind::Grpc, key), None),
+            ObjectKind::TcpRoute => self.set_route((RouteKind::Tcp, key), None),
+            ObjectKind::TlsRoute => self.set_route((RouteKind::Tls, key), None),
             ObjectKind::ReferenceGrant => self.set_reference_grant(key, None),
             ObjectKind::PeerAuthentication => {
                 let impact = self.namespaced(&key.namespace);

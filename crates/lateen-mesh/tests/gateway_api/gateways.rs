@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Mesh, backend, configuration, proxy};
 
 /// A mesh with a gateway of these listeners behind the service `edge`.
-fn mesh(listeners: Value) -> Mesh {
+pub(crate) fn mesh(listeners: Value) -> Mesh {
     let mut mesh = Mesh::new();
     mesh.service("shop", "edge", json!({"gateway": "edge"}));
     let pod = json!({

@@ -1,5 +1,6 @@
 //! The Gateway API: what routes and gateways become, whom a change concerns, and what their status says.
 
+mod connections;
 mod gateways;
 mod impact;
 mod routes;
@@ -67,6 +68,8 @@ impl Mesh {
         self.index.apply(match kind {
             "HTTPRoute" => Change::HttpRoute(read(&object)),
             "GRPCRoute" => Change::GrpcRoute(read(&object)),
+            "TCPRoute" => Change::TcpRoute(read(&object)),
+            "TLSRoute" => Change::TlsRoute(read(&object)),
             "Gateway" => Change::KubernetesGateway(read(&object)),
             "GatewayClass" => Change::GatewayClass(read(&object)),
             "ReferenceGrant" => Change::ReferenceGrant(read(&object)),

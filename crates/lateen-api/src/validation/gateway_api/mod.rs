@@ -6,4 +6,4 @@ mod route;
 
 pub use filter::is_header_text;
 pub use gateway::{gateway, gateway_class, reference_grant};
-pub use route::{grpc_route, http_route};
+pub use route::{grpc_route, http_route, tcp_route, tls_route};

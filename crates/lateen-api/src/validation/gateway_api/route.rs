@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use super::filter;
 use crate::{
     gateway_api::{
-        BackendKind, BackendReference, GrpcRouteSpec, HttpRouteSpec, ParentReference,
+        BackendKind, BackendReference, GrpcRouteSpec, HttpRouteSpec, ParentReference, TcpRouteSpec,
+        TlsRouteSpec,
         grpc_route::GrpcMethodMatch,
         http_route::{
             HttpRouteMatch, HttpRule, PathMatch, PathMatchType, RouteBackend, RouteFilterType,
             ValueMatch, ValueMatchType,
         },
+        l4_route::ConnectionRule,
     },
     validation::{
         Problems,
@@ -55,6 +57,30 @@ pub fn grpc_route(spec: &GrpcRouteSpec, problems: &mut Problems) {
         filter::at_most_one_each(&rule.filters, problems);
         problems.each("backendRefs", &rule.backend_refs, |problems, one| {
             backend(one, None, problems);
+        });
+    });
+}
+
+/// Checks a TCPRoute.
+pub fn tcp_route(spec: &TcpRouteSpec, problems: &mut Problems) {
+    common(&spec.parent_refs, &[], problems);
+    connection_rules(&spec.rules, problems);
+}
+
+/// Checks a TLSRoute.
+pub fn tls_route(spec: &TlsRouteSpec, problems: &mut Problems) {
+    common(&spec.parent_refs, &spec.hostnames, problems);
+    connection_rules(&spec.rules, problems);
+}
+
+fn connection_rules(rules: &[ConnectionRule], problems: &mut Problems) {
+    problems.demand(rules.len() == 1, "rules", "exactly one rule is served");
+    problems.each("rules", rules, |problems, rule| {
+        let message = "a rule has a backend";
+        problems.demand(!rule.backend_refs.is_empty(), "backendRefs", message);
+        problems.each("backendRefs", &rule.backend_refs, |problems, backend| {
+            reference(&backend.reference, problems);
+            weight(backend.weight, problems);
         });
     });
 }
@@ -232,13 +258,16 @@ fn grpc_method(wanted: &GrpcMethodMatch, problems: &mut Problems) {
 
 fn backend(backend: &RouteBackend, prefix: Option<bool>, problems: &mut Problems) {
     reference(&backend.reference, problems);
-    let weight = backend.weight.unwrap_or(1);
-    let message = format!("use 0 to {MAX_WEIGHT}");
-    problems.demand((0..=MAX_WEIGHT).contains(&weight), "weight", message);
+    weight(backend.weight, problems);
     problems.each("filters", &backend.filters, |problems, one| {
         filter::check(one, prefix, problems);
     });
     filter::at_most_one_each(&backend.filters, problems);
+}
+
+fn weight(weight: Option<i32>, problems: &mut Problems) {
+    let known = (0..=MAX_WEIGHT).contains(&weight.unwrap_or(1));
+    problems.demand(known, "weight", format!("use 0 to {MAX_WEIGHT}"));
 }
 
 /// Checks what requests go to.

@@ -13,7 +13,11 @@ use lateen_api::{
     networking::{GatewaySpec as IstioGatewaySpec, gateway::Server},
 };
 
-use super::{GATEWAY_GROUP, PARENTS, RouteKind, backends::Problem, certificates::certificate_name};
+use super::{
+    GATEWAY_GROUP, PARENTS, RouteKind,
+    backends::Problem,
+    certificates::{certificate_name, parse_certificate_name},
+};
 use crate::{
     Index, Key,
     index::{SERVICE_ANNOTATION, host_matches},
@@ -28,12 +32,21 @@ const MAX_CERTIFICATES: usize = 2;
 /// Type of an address that is the name of a Service.
 const HOSTNAME: &str = "Hostname";
 
-/// Kinds of routes that a protocol takes.
-pub(super) fn kinds_of(protocol: &str) -> &'static [RouteKind] {
-    match protocol {
+/// Kinds of routes that a listener takes, by its protocol and who decrypts.
+pub(super) fn kinds_of(listener: &Listener) -> &'static [RouteKind] {
+    match listener.protocol.as_str() {
         "HTTP" | "HTTPS" => &[RouteKind::Http, RouteKind::Grpc],
+        "TCP" => &[RouteKind::Tcp],
+        "TLS" if is_passed(listener) => &[RouteKind::Tls],
+        "TLS" => &[RouteKind::Tls, RouteKind::Tcp],
         _ => &[],
     }
+}
+
+/// Whether TLS is not decrypted at a listener.
+pub(super) fn is_passed(listener: &Listener) -> bool {
+    let mode = listener.tls.as_ref().and_then(|tls| tls.mode);
+    mode.unwrap_or_default() == TlsMode::Passthrough
 }
 
 /// Where the gateway that a listener becomes stands among Istio's.
@@ -120,7 +133,7 @@ impl Index {
             .collect();
         for listener in &gateway.spec.listeners {
             let fault = match self.server_tls(gateway, listener) {
-                _ if kinds_of(&listener.protocol).is_empty() => Some(Fault::Protocol(format!(
+                _ if kinds_of(listener).is_empty() => Some(Fault::Protocol(format!(
                     "protocol {:?} is not served",
                     listener.protocol
                 ))),
@@ -218,16 +231,22 @@ impl Index {
         listener: &Listener,
     ) -> Result<Option<ServerTlsSettings>, Problem> {
         let invalid = |message: String| Problem::new("InvalidCertificateRef", message);
-        if listener.protocol != "HTTPS" {
+        let protocol = listener.protocol.as_str();
+        if !matches!(protocol, "HTTPS" | "TLS") {
             return Ok(None);
         }
         let Some(tls) = &listener.tls else {
-            return Err(invalid("HTTPS needs tls".to_owned()));
+            return Err(invalid(format!("protocol {protocol} needs tls")));
         };
-        if tls.mode.unwrap_or_default() == TlsMode::Passthrough {
-            return Err(invalid(
-                "HTTPS is decrypted here: mode Terminate".to_owned(),
-            ));
+        if is_passed(listener) {
+            if protocol == "HTTPS" {
+                let message = "HTTPS is decrypted here: mode Terminate";
+                return Err(invalid(message.to_owned()));
+            }
+            return Ok(Some(ServerTlsSettings {
+                mode: Some(ServerTlsMode::Passthrough),
+                ..ServerTlsSettings::default()
+            }));
         }
         let mode = match tls.options.get(TERMINATE_MODE).map(String::as_str) {
             Some("ISTIO_MUTUAL") => {
@@ -252,6 +271,17 @@ impl Index {
             credential_names: names,
             ..ServerTlsSettings::default()
         }))
+    }
+
+    /// The Secrets that the certificates of a listener are in; none when something is wrong with it.
+    pub(super) fn named_certificates(&self, gateway: &Gateway, listener: &Listener) -> Vec<Key> {
+        let settings = self.server_tls(gateway, listener).ok().flatten();
+        let settings = settings.unwrap_or_default();
+        let names = settings.credential_names.iter();
+        let names = names.chain(std::iter::once(&settings.credential_name));
+        names
+            .filter_map(|name| parse_certificate_name(name))
+            .collect()
     }
 
     /// The names of the secrets of a listener, as proxies ask for them.

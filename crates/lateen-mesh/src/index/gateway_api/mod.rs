@@ -7,6 +7,7 @@
 
 mod backends;
 mod certificates;
+mod connections;
 mod filters;
 mod listeners;
 mod parents;
@@ -20,11 +21,13 @@ use std::{
     sync::Arc,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lateen_api::{
-    Kind, Object, VirtualService,
+    Kind as _, VirtualService,
     gateway_api::{
-        GROUP as GATEWAY_GROUP, Gateway, GatewayClass, GrpcRoute, HttpRoute, ParentKind,
-        ParentReference, ReferenceGrant,
+        GROUP as GATEWAY_GROUP, Gateway, GatewayClass, GrpcRoute, GrpcRouteSpec, HttpRoute,
+        HttpRouteSpec, ParentKind, ParentReference, ReferenceGrant, TcpRoute, TcpRouteSpec,
+        TlsRoute, TlsRouteSpec,
     },
 };
 
@@ -53,14 +56,18 @@ const PARENTS: &str = "internal.istio.io/parents";
 pub(super) enum RouteKind {
     Http,
     Grpc,
+    Tcp,
+    Tls,
 }
 
 impl RouteKind {
     /// As `kind` fields have it.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Http => lateen_api::gateway_api::HttpRouteSpec::KIND,
-            Self::Grpc => lateen_api::gateway_api::GrpcRouteSpec::KIND,
+            Self::Http => HttpRouteSpec::KIND,
+            Self::Grpc => GrpcRouteSpec::KIND,
+            Self::Tcp => TcpRouteSpec::KIND,
+            Self::Tls => TlsRouteSpec::KIND,
         }
     }
 
@@ -68,6 +75,8 @@ impl RouteKind {
         match self {
             Self::Http => ObjectKind::HttpRoute,
             Self::Grpc => ObjectKind::GrpcRoute,
+            Self::Tcp => ObjectKind::TcpRoute,
+            Self::Tls => ObjectKind::TlsRoute,
         }
     }
 }
@@ -77,6 +86,8 @@ impl RouteKind {
 pub(super) enum Route {
     Http(Arc<HttpRoute>),
     Grpc(Arc<GrpcRoute>),
+    Tcp(Arc<TcpRoute>),
+    Tls(Arc<TlsRoute>),
 }
 
 impl Route {
@@ -84,6 +95,8 @@ impl Route {
         match self {
             Self::Http(_) => RouteKind::Http,
             Self::Grpc(_) => RouteKind::Grpc,
+            Self::Tcp(_) => RouteKind::Tcp,
+            Self::Tls(_) => RouteKind::Tls,
         }
     }
 
@@ -91,6 +104,8 @@ impl Route {
         match self {
             Self::Http(route) => &route.spec.parent_refs,
             Self::Grpc(route) => &route.spec.parent_refs,
+            Self::Tcp(route) => &route.spec.parent_refs,
+            Self::Tls(route) => &route.spec.parent_refs,
         }
     }
 
@@ -98,14 +113,29 @@ impl Route {
         match self {
             Self::Http(route) => &route.spec.hostnames,
             Self::Grpc(route) => &route.spec.hostnames,
+            Self::Tcp(_) => &[],
+            Self::Tls(route) => &route.spec.hostnames,
         }
     }
 
-    fn created(&self) -> i64 {
+    fn metadata(&self) -> &ObjectMeta {
         match self {
-            Self::Http(route) => route.created(),
-            Self::Grpc(route) => route.created(),
+            Self::Http(route) => &route.metadata,
+            Self::Grpc(route) => &route.metadata,
+            Self::Tcp(route) => &route.metadata,
+            Self::Tls(route) => &route.metadata,
         }
+    }
+
+    /// The status that the object has.
+    fn status(&self) -> Option<&serde_json::Value> {
+        let status = match self {
+            Self::Http(route) => &route.status,
+            Self::Grpc(route) => &route.status,
+            Self::Tcp(route) => &route.status,
+            Self::Tls(route) => &route.status,
+        };
+        status.as_ref()
     }
 
     /// Converts its rules.
@@ -113,18 +143,8 @@ impl Route {
         match self {
             Self::Http(route) => rules::of_http(route, backends),
             Self::Grpc(route) => rules::of_grpc(route, backends),
-        }
-    }
-
-    /// Generation and status of the object.
-    fn observed(&self) -> (i64, Option<&serde_json::Value>) {
-        fn of<S: Kind>(object: &Object<S>) -> (i64, Option<&serde_json::Value>) {
-            let generation = object.metadata.generation.unwrap_or_default();
-            (generation, object.status.as_ref())
-        }
-        match self {
-            Self::Http(route) => of(route),
-            Self::Grpc(route) => of(route),
+            Self::Tcp(route) => connections::of_rules(&route.spec.rules, backends),
+            Self::Tls(route) => connections::of_rules(&route.spec.rules, backends),
         }
     }
 }

@@ -184,7 +184,7 @@ fn allows_kind(listener: &Listener, kind: RouteKind) -> bool {
         .as_ref()
         .map(|allowed| &allowed.kinds);
     let listed = listed.filter(|kinds| !kinds.is_empty());
-    listeners::kinds_of(&listener.protocol).contains(&kind)
+    listeners::kinds_of(listener).contains(&kind)
         && listed.is_none_or(|kinds| {
             kinds.iter().any(|allowed| {
                 allowed.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP

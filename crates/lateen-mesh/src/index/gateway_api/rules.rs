@@ -14,8 +14,11 @@ use lateen_api::{
             RouteRetry, RouteTimeouts, ValueMatch, ValueMatchType,
         },
     },
-    networking::http_route::{
-        DirectResponse, HttpMatch, HttpRetry, HttpRoute as Rule, HttpRouteDestination,
+    networking::{
+        http_route::{
+            DirectResponse, HttpMatch, HttpRetry, HttpRoute as Rule, HttpRouteDestination,
+        },
+        virtual_service::RouteDestination,
     },
 };
 
@@ -34,7 +37,10 @@ const ATTEMPTS: i32 = 2;
 /// The rules of a route, and what is wrong with them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Converted {
+    /// Of requests.
     pub(super) rules: Vec<Rule>,
+    /// Of connections, for kinds that do not look at requests.
+    pub(super) destinations: Vec<RouteDestination>,
     pub(super) problems: Vec<Problem>,
 }
 

@@ -62,8 +62,24 @@ pub struct ListenerStatus {
     pub kinds: Vec<&'static str>,
     /// How many routes are attached.
     pub attached: usize,
+    /// Secrets that its certificates are in. Whether they exist is for the reader to see.
+    pub certificates: Vec<Key>,
     /// What is to be said.
     pub conditions: Vec<Condition>,
+}
+
+impl ListenerStatus {
+    /// Says that a certificate cannot be used.
+    pub fn without_certificate(&mut self, message: String) {
+        for condition in &mut self.conditions {
+            let reason = match condition.kind {
+                "ResolvedRefs" => "InvalidCertificateRef",
+                "Programmed" => "Invalid",
+                _ => continue,
+            };
+            *condition = bad(condition.kind, reason, message.clone());
+        }
+    }
 }
 
 /// What becomes of a route at a parent.
@@ -144,7 +160,7 @@ impl Index {
                 Some((_, known)) => *known = nearer(known.clone(), outcome),
             }
         }
-        let (generation, current) = route.observed();
+        let current = route.status();
         if parents.is_empty() && !has_status_of_ours(current) {
             return None;
         }
@@ -167,7 +183,7 @@ impl Index {
         Some(ObjectStatus {
             kind: kind.object_kind(),
             key: key.clone(),
-            generation,
+            generation: route.metadata().generation.unwrap_or_default(),
             content: StatusContent::Route(parents.collect()),
             current: current.cloned(),
         })
@@ -188,7 +204,11 @@ impl Index {
             .map(|listener| {
                 let count = attached.get(&(key.clone(), &*listener.name));
                 let fault = faults.get(&*listener.name);
-                listener_status(listener, fault, &programmed, count.copied().unwrap_or(0))
+                ListenerStatus {
+                    attached: count.copied().unwrap_or(0),
+                    certificates: self.named_certificates(gateway, listener),
+                    ..listener_status(listener, fault, &programmed)
+                }
             })
             .collect();
         ObjectStatus {
@@ -316,9 +336,8 @@ fn listener_status(
     listener: &Listener,
     fault: Option<&Fault>,
     gateway: &Condition,
-    attached: usize,
 ) -> ListenerStatus {
-    let served: Vec<&'static str> = listeners::kinds_of(&listener.protocol)
+    let served: Vec<&'static str> = listeners::kinds_of(listener)
         .iter()
         .map(|kind| kind.name())
         .collect();
@@ -376,7 +395,8 @@ fn listener_status(
     ListenerStatus {
         name: listener.name.clone(),
         kinds: served.iter().copied().filter(takes).collect(),
-        attached,
+        attached: 0,
+        certificates: Vec::new(),
         conditions: vec![accepted, programmed, conflicted, resolved],
     }
 }

@@ -250,8 +250,15 @@ impl Index {
         impact
     }
 
-    /// Clients have the rules in the route configurations of the host's ports.
+    /// Clients have rules for requests in the route configurations of the host's ports, and those for connections in their
+    /// listeners.
     fn mesh_impact(&self, rules: &VirtualService) -> Impact {
+        let requests = !rules.spec.http.is_empty();
+        let kind = if requests {
+            ResourceType::Route
+        } else {
+            ResourceType::Listener
+        };
         let mut impact = Impact::none();
         for host in &rules.spec.hosts {
             let declarations = self.hosts.get(host).into_iter().flatten();
@@ -260,19 +267,19 @@ impl Index {
                 if service.namespace != rules.namespace() {
                     // Rules of clients are for their own namespace.
                     let scope = Scope::Namespace(rules.namespace().to_owned());
-                    impact.merge(Impact::of(scope, [ResourceType::Route]));
+                    impact.merge(Impact::of(scope, [kind]));
                     continue;
                 }
-                let ports = service.ports.iter();
-                let routed =
-                    ports.filter(|port| port.protocol.is_http() || port.protocol == Protocol::Auto);
-                let names = routed.flat_map(|port| {
+                let names = service.ports.iter().flat_map(|port| {
                     let number = port.number;
-                    [number.to_string(), format!("{host}:{number}")]
+                    let routed = port.protocol.is_http() || port.protocol == Protocol::Auto;
+                    match (requests, routed) {
+                        (true, true) => vec![number.to_string(), format!("{host}:{number}")],
+                        (true, false) => Vec::new(),
+                        (false, _) => self.listener_names(service, port),
+                    }
                 });
-                impact.merge(Impact::of_named(
-                    names.map(|name| (ResourceType::Route, name)),
-                ));
+                impact.merge(Impact::of_named(names.map(|name| (kind, name))));
             }
         }
         impact.merge(self.beyond_sidecars());
