@@ -33,7 +33,8 @@ use super::{
     destination, hash_policy,
     header_operations::operations,
     http_answer::{direct_response, redirect_action},
-    http_match::{self, Prefixes}, retry, route_filters,
+    http_match::{self, Prefixes},
+    retry, route_filters,
 };
 use crate::{
     Index, Proxy,

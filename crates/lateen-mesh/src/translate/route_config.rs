@@ -60,7 +60,10 @@ pub(super) fn unknown_hosts(cluster: Option<String>) -> VirtualHost {
     };
     let route = Route {
         name: name.to_owned(),
-        r#match: Some(http_match::route_match(None, http_match::Prefixes::Characters)),
+        r#match: Some(http_match::route_match(
+            None,
+            http_match::Prefixes::Characters,
+        )),
         action: Some(action),
         ..Route::default()
     };

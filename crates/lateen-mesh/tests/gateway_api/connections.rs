@@ -34,8 +34,11 @@ fn clusters(chain: &FilterChain) -> Vec<(String, u32)> {
     }
 }
 
-/// What the only listener of the gateway does: server names, whether TLS is ended, clusters.
-fn chains(mesh: &Mesh) -> Vec<(Vec<String>, bool, Vec<(String, u32)>)> {
+/// What a filter chain does: server names, whether TLS is ended, clusters with their weights.
+type Chain = (Vec<String>, bool, Vec<(String, u32)>);
+
+/// What the only listener of the gateway does.
+fn chains(mesh: &Mesh) -> Vec<Chain> {
     let router = proxy("router", "shop");
     let found = resources(&mesh.index, &router, ResourceType::Listener, &Names::All);
     let chains = found.iter().flat_map(|one| {
