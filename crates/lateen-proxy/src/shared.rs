@@ -22,6 +22,9 @@ use crate::telemetry::peer::Identity;
 use crate::telemetry::series::Registry;
 use crate::worker::Command;
 
+/// Longest wait for workers, which take microseconds unless the machine is overloaded.
+const MOST_WAIT: Duration = Duration::from_secs(1);
+
 /// Clusters by name.
 pub(crate) type Clusters = HashMap<String, Arc<Cluster>, RandomState>;
 
@@ -155,6 +158,16 @@ impl Shared {
             // A worker that is gone has nothing left to do.
             let _ = worker.send(command());
         }
+    }
+
+    /// Returns when every worker has come back to its queue, and so acts on nothing that it looked up before this call; after
+    /// [`MOST_WAIT`] at the latest. Not to be called by a worker.
+    pub(crate) fn wait_for_workers(&self) {
+        let (token, passed) = std::sync::mpsc::channel();
+        self.tell_workers(|| Command::Pass(token.clone()));
+        drop(token);
+        // Nobody sends; it ends when the last token is dropped.
+        let _ = passed.recv_timeout(MOST_WAIT);
     }
 
     pub(crate) fn is_live(&self) -> bool {

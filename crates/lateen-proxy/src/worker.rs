@@ -34,6 +34,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Most sessions of a shard that end in one sweep, so that it takes no longer than a few milliseconds.
 const SWEPT_SESSIONS: usize = 20_000;
 
+/// Held until a worker comes to it; see [`Shared::wait_for_workers`].
+pub(crate) type PassToken = std::sync::mpsc::Sender<()>;
+
 /// What the control side asks of a worker.
 pub(crate) enum Command {
     /// Accept connections from a socket.
@@ -43,6 +46,8 @@ pub(crate) enum Command {
     },
     /// Clusters changed: drop what belongs to endpoints that are gone.
     Prune,
+    /// Drop the token: whatever this worker had looked up before is used by now.
+    Pass(PassToken),
     /// Another worker waits for a connection of this cluster: close idle ones.
     CloseIdle(u64),
     /// End now.
@@ -116,6 +121,7 @@ impl Worker {
                         self.prune();
                         self.follow_stores();
                     }
+                    Some(Command::Pass(token)) => drop(token),
                     Some(Command::CloseIdle(cluster)) => self.pools.close_idle(cluster),
                     Some(Command::Stop) | None => return,
                 },

@@ -265,6 +265,10 @@ impl Store {
                 });
             }
         }
+        if update.kind == ResourceType::Cluster && !update.removed.is_empty() {
+            // A worker may be about to look for a cluster that the route named which it chose a moment ago.
+            self.shared.wait_for_workers();
+        }
         for name in &update.removed {
             match update.kind {
                 ResourceType::Cluster => self.remove_cluster(name, &mut clusters),

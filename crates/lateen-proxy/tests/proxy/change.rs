@@ -64,6 +64,47 @@ fn changes_under_load_fail_no_request() {
     assert!(one.count() > 0 && two.count() > 0);
 }
 
+/// A request that chose its route just before it changed still finds the cluster.
+#[test]
+fn clusters_that_no_route_names_any_more_are_removed_without_loss() {
+    let upstream = Upstream::start("one");
+    let mut proxy = Proxy::start(2);
+    proxy.cluster("c0", &[upstream.address], json!({}));
+    let address = proxy.http(json!([to("c0", json!({}))]), json!({}));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let loads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = Client::connect(address);
+                    while !stop.load(Ordering::Relaxed) {
+                        let answer = client.get("/", &[]).expect("a connection broke");
+                        assert_eq!(answer.status, 200, "{answer:?}");
+                    }
+                })
+            })
+            .collect();
+        for round in 1..=400 {
+            let (before, after) = (format!("c{}", round - 1), format!("c{round}"));
+            proxy.cluster(&after, &[upstream.address], json!({}));
+            let hosts =
+                json!([{ "name": "all", "domains": ["*"], "routes": [to(&after, json!({}))] }]);
+            proxy.accept(
+                ResourceType::Route,
+                &[json!({ "name": "r", "virtualHosts": hosts })],
+            );
+            proxy.remove(ResourceType::Cluster, &before);
+            if loads.iter().any(|load| load.is_finished()) {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        for load in loads {
+            load.join().expect("a request failed");
+        }
+    });
+}
+
 #[test]
 fn kept_connections_leave_for_a_chain_that_fits_better() {
     let upstream = Upstream::start("one");
