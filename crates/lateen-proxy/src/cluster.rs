@@ -283,6 +283,12 @@ impl Drop for ActiveRequest {
 }
 
 impl Cluster {
+    /// Counts a response, of an endpoint or in its place.
+    pub(crate) fn count_response(&self, status: u16) {
+        self.shared.stats.here().response(status);
+        self.shared.codes.here().inc(status);
+    }
+
     /// Whether outlier detection keeps requests from an endpoint. Marks of an earlier configuration do not count.
     pub(crate) fn is_ejected(&self, host: &Host) -> bool {
         self.outlier.is_some() && host.shared.outlier.is_ejected()

@@ -35,6 +35,8 @@ pub(crate) struct Record {
     pub(crate) flags: Flags,
     pub(crate) details: Cow<'static, str>,
     pub(crate) upstream_failure: String,
+    /// The text of an answer of the proxy itself, while it is worded.
+    pub(crate) local_body: String,
     /// What is logged, in Envoy's words, when it is not the end.
     pub(crate) log_type: Option<&'static str>,
     pub(crate) bytes_received: u64,
@@ -76,6 +78,7 @@ impl Record {
             flags: Flags::default(),
             details: Cow::Borrowed(""),
             upstream_failure: String::new(),
+            local_body: String::new(),
             log_type: None,
             bytes_received: 0,
             bytes_sent: 0,

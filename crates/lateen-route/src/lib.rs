@@ -29,6 +29,7 @@ pub mod fraction;
 pub mod hash;
 pub mod header_match;
 pub mod header_mutation;
+pub mod internal_redirect;
 pub mod invalid;
 pub mod mutate;
 mod path_match;

@@ -9,6 +9,7 @@ use crate::balance::subset::Labels;
 use crate::filter::PerFilter;
 use crate::hash::HashPolicy;
 use crate::header_match::{CookieMatch, HeaderMatch, QueryMatch};
+use crate::internal_redirect::InternalRedirects;
 use crate::mutate::Mutations;
 use crate::path_match::PathMatch;
 use crate::redirect::Redirect;
@@ -123,6 +124,8 @@ pub struct Forward {
     pub cluster_not_found: StatusCode,
     /// Upgrades that this route allows or forbids, overriding the listener's list.
     pub upgrades: Vec<RouteUpgrade>,
+    /// Redirects of endpoints that the proxy follows; nothing: none.
+    pub internal_redirects: Option<InternalRedirects>,
     /// Requests use the circuit breakers and connections of high priority.
     pub high_priority: bool,
     /// The subset of the cluster that takes the request.

@@ -121,7 +121,7 @@ fn text(format: &str, omit_empty: bool) -> Result<Format, Invalid> {
     Ok(Format::Text(Template::parse(format)?, missing))
 }
 
-fn substitution(mut message: SubstitutionFormatString) -> Result<Format, Invalid> {
+pub(super) fn substitution(mut message: SubstitutionFormatString) -> Result<Format, Invalid> {
     // The content type is for responses made with a format, and keys are sorted anyway.
     message.content_type.clear();
     message.json_format_options = None;
@@ -163,7 +163,7 @@ fn known_formatter(formatter: &TypedExtensionConfig) -> Result<(), Invalid> {
     }
 }
 
-fn filter(message: AccessLogFilter, depth: usize) -> Result<LogFilter, Invalid> {
+pub(super) fn filter(message: AccessLogFilter, depth: usize) -> Result<LogFilter, Invalid> {
     if depth >= MAX_DEPTH {
         return Err(Invalid::new("", "nests too deep"));
     }

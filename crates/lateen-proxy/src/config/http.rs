@@ -18,7 +18,7 @@ use lateen_xds::pb::google::protobuf;
 use super::filters::{self, Filters};
 use super::store::Context;
 use super::telemetry::Telemetry;
-use super::{access_log, aggregated, flag, limit};
+use super::{access_log, aggregated, flag, limit, local_reply};
 use crate::http::client_certificate::{Details, ForwardMode};
 use crate::http::codec;
 use crate::http::decorator::Side;
@@ -202,6 +202,12 @@ pub(crate) fn compile(
         suppress_envoy_headers,
         body_fields,
         filters,
+        local_replies: message
+            .local_reply_config
+            .take()
+            .map(local_reply::compile)
+            .transpose()
+            .within("local_reply_config")?,
         access_log: access_log::compile(std::mem::take(&mut message.access_log), context)?,
         stats: context.http_stats(&stat_prefix),
         node_ip: context.node_ip,

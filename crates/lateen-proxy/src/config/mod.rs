@@ -11,6 +11,7 @@ pub(crate) mod endpoint;
 pub(crate) mod filters;
 pub(crate) mod http;
 pub(crate) mod listener;
+mod local_reply;
 pub(crate) mod outlier;
 mod proxy_protocol;
 pub(crate) mod store;

@@ -120,13 +120,6 @@ pub(super) async fn one_attempt(
                 Lease::Http2(_) => Some(true),
                 Lease::Tcp(_) => None,
             };
-            cluster
-                .shared
-                .stats
-                .here()
-                .response(response.status().as_u16());
-            let codes = cluster.shared.codes.here();
-            codes.inc(response.status().as_u16());
             if response.status().is_server_error() {
                 host.shared.failed_requests.fetch_add(1, Ordering::Relaxed);
             }

@@ -9,8 +9,8 @@ use http_body::Body;
 use lateen_route::filter::FilterLevels;
 use lateen_route::mutate::Mutations;
 use lateen_route::redirect::Redirect;
-use lateen_route::route::{Target, Terminate, WeightedCluster};
-use lateen_route::{Action, Decision, Forward, Route, RouteTable, VirtualHost};
+use lateen_route::route::Terminate;
+use lateen_route::{Action, Decision, Route, RouteTable};
 
 use super::body::{Content, ResponseBody};
 use super::connection::HttpConnection;
@@ -18,13 +18,14 @@ use super::filter::alpn::UpstreamProtocols;
 use super::filter::{ActiveFault, Passed, Wanted};
 use super::finish::{Deadline, Lease, Tail, UpstreamHold};
 use super::forward::{self, Forwarded};
+use super::found::Found;
 use super::head::Head;
-use super::manager::ServerHeader;
+use super::manager::{HttpManager, ServerHeader};
 use super::reply::{LocalReply, grpc_status};
 use super::request_body::RequestSource;
 use super::throttle::Throttled;
 use super::upgrade::{self, Side, Switched, Upgrade};
-use super::{filter, forwarded, hop};
+use super::{filter, forwarded, hop, redirect};
 use crate::cluster::Priority;
 use crate::record::Record;
 
@@ -53,6 +54,8 @@ pub(super) struct Exchange {
     pub(super) upstream_protocols: Option<Arc<UpstreamProtocols>>,
     /// A fault was injected.
     pub(super) fault: Option<ActiveFault>,
+    /// Redirects of endpoints that were followed: names of the routes that they led from and to.
+    pub(super) redirects: Vec<(String, String)>,
     /// Bytes per second of the response, when a fault limits them.
     pub(super) response_rate: Option<u64>,
     /// What came is no request, so that nothing is known of its head.
@@ -74,15 +77,7 @@ pub(super) struct Answer {
 impl Exchange {
     /// Begins to count a request.
     pub(super) fn new(connection: Rc<HttpConnection>, head: Head) -> Self {
-        connection.request_started();
-        let stats = connection.manager.stats.here();
-        stats.rq_total.inc();
-        stats.rq_active.inc();
-        if connection.http2 {
-            stats.rq_http2.inc()
-        } else {
-            stats.rq_http1.inc()
-        }
+        count_start(&connection);
         let mut record = Record::new(connection.info.clone());
         record.version = Some(head.version);
         Self {
@@ -97,6 +92,7 @@ impl Exchange {
             wanted: None,
             upstream_protocols: None,
             fault: None,
+            redirects: Vec::new(),
             response_rate: None,
             unknown: false,
             connection,
@@ -136,8 +132,17 @@ impl Exchange {
         if let Err(reply) = filter::body::copy_fields(self, &manager.body_fields).await {
             return self.local(reply);
         }
+        loop {
+            if let Some(answer) = self.pass(&manager).await {
+                return answer;
+            }
+        }
+    }
+
+    /// Goes once through filters and route. Nothing when the request has to do so again, as a redirect was followed.
+    async fn pass(&mut self, manager: &HttpManager) -> Option<Answer> {
         let Some(table) = manager.routes.load() else {
-            return self.local(LocalReply::not_found());
+            return Some(self.local(LocalReply::not_found()));
         };
         let decision = table.decide(&self.head.view(), fastrand::u64(..));
         let found = Found::new(&decision);
@@ -176,7 +181,7 @@ impl Exchange {
                 self.local_with(reply, &found.mutation_levels(&table))
             }
             (Err(reply), _) => self.local(reply),
-            (Ok(()), Some(found)) => self.act(&table, &found).await,
+            (Ok(()), Some(found)) => self.act(&table, &found).await?,
             (Ok(()), None) if matches!(decision, Decision::RedirectToHttps(_)) => {
                 self.redirect(&Redirect::to_https(), None, &[])
             }
@@ -192,7 +197,7 @@ impl Exchange {
         if let Some(side) = manager.tracing {
             side.on_response(headers, told);
         }
-        answer
+        Some(answer)
     }
 
     /// Changes of protocol must be allowed by the route, or else by the listener.
@@ -224,8 +229,31 @@ impl Exchange {
         Err(LocalReply::upgrade_refused())
     }
 
-    /// Does what a route says.
-    async fn act(&mut self, table: &RouteTable, found: &Found<'_>) -> Answer {
+    /// The request begins again, after what was a request of its own.
+    fn begin_again(&mut self, status: StatusCode) {
+        let mut next = Record::new(self.connection.info.clone());
+        next.version = self.record.version;
+        next.peer.clone_from(&self.record.peer);
+        next.peer_asked = self.record.peer_asked;
+        let mut tail = Tail {
+            record: std::mem::replace(&mut self.record, next),
+            connection: self.connection.clone(),
+            source: self.source.clone(),
+            upstream: None,
+            deadline: None,
+            idle: None,
+            fault: self.fault.take(),
+        };
+        tail.record.status = status.as_u16();
+        tail.record.head = Some(self.head.clone_for_values());
+        tail.followed();
+        count_start(&self.connection);
+        self.priority = Priority::Default;
+        (self.wanted, self.upstream_protocols, self.response_rate) = Default::default();
+    }
+
+    /// Does what a route says. Nothing when that is to begin again.
+    async fn act(&mut self, table: &RouteTable, found: &Found<'_>) -> Option<Answer> {
         let Found {
             virtual_host,
             route,
@@ -235,7 +263,7 @@ impl Exchange {
         self.record.route.clone_from(&route.name);
         self.record.virtual_host.clone_from(&virtual_host.name);
         let levels = found.mutation_levels(table);
-        match &route.action {
+        Some(match &route.action {
             Action::Direct { status, body } => {
                 manager.stats.here().direct.inc();
                 let body = bytes::Bytes::copy_from_slice(body);
@@ -259,9 +287,7 @@ impl Exchange {
                     Err(mut reply) => {
                         // What the proxy answers for a cluster counts as an answer of the cluster.
                         if let Some(cluster) = &self.record.cluster {
-                            let status = reply.status.as_u16();
-                            cluster.shared.stats.here().response(status);
-                            cluster.shared.codes.here().inc(status);
+                            cluster.count_response(reply.status.as_u16());
                         }
                         if virtual_host.attempt_count_in_response && self.record.attempts > 0 {
                             let count = HeaderValue::from(self.record.attempts);
@@ -270,6 +296,24 @@ impl Exchange {
                         self.local_with(reply, &levels)
                     }
                     Ok(forwarded) => {
+                        if let Some(policy) = &action.internal_redirects {
+                            let (response, hold) = (&forwarded.response, &forwarded.hold);
+                            let status = response.status();
+                            let looked_at = policy.statuses.contains(&status);
+                            if looked_at && redirect::follow(self, table, route, policy, response) {
+                                if response.body().is_end_stream() {
+                                    forwarded.hold.release();
+                                }
+                                self.begin_again(status);
+                                return None;
+                            }
+                            if looked_at {
+                                hold.cluster.count_response(status.as_u16());
+                            }
+                            if let Some(source) = &self.source {
+                                source.forget();
+                            }
+                        }
                         let mut answer = self.answer_of_upstream(forwarded).await;
                         if virtual_host.attempt_count_in_response {
                             let count = HeaderValue::from(self.record.attempts);
@@ -281,7 +325,7 @@ impl Exchange {
                     }
                 }
             }
-        }
+        })
     }
 
     fn redirect(
@@ -385,13 +429,24 @@ impl Exchange {
         self.record.status = reply.status.as_u16();
         self.mutate_response(&mut headers, levels);
         let (mut status, mut body) = (reply.status, reply.body);
+        let manager = &self.connection.manager;
+        if let Some(replies) = manager.local_replies.as_ref().filter(|_| !reply.plain) {
+            let head = (!self.unknown).then(|| self.head.clone_for_values());
+            self.record.head = head;
+            replies.rewrite(&mut self.record, &mut headers, &mut status, &mut body);
+        }
         if self.head.is_grpc() && !reply.plain {
             let grpc = reply
                 .grpc_status
                 .unwrap_or_else(|| grpc_status(status).into());
             // The status and the text travel as trailers, which for an empty response are its headers.
             headers.insert("grpc-status", HeaderValue::from(grpc));
-            if let Ok(message) = HeaderValue::from_bytes(&body)
+            let is_json = |value: &HeaderValue| value.as_bytes() == b"application/json";
+            if headers.get(header::CONTENT_TYPE).is_some_and(is_json) && body.ends_with(b"\n") {
+                // The end of the line is for readers of bodies.
+                body.truncate(body.len() - 1);
+            }
+            if let Ok(message) = HeaderValue::try_from(percent_encoded(&body))
                 && !body.is_empty()
             {
                 headers.insert("grpc-message", message);
@@ -406,6 +461,8 @@ impl Exchange {
             headers
                 .entry(header::CONTENT_TYPE)
                 .or_insert_with(|| HeaderValue::from_static("text/plain"));
+        } else {
+            headers.remove(header::CONTENT_TYPE);
         }
         let content = Content::Full(body);
         Answer {
@@ -522,81 +579,29 @@ impl Exchange {
     }
 }
 
-/// A route that was found.
-#[derive(Clone, Copy)]
-struct Found<'t> {
-    virtual_host: &'t VirtualHost,
-    route: &'t Route,
-    /// The candidate that was drawn, if the route goes to one of several clusters.
-    chosen: Option<&'t WeightedCluster>,
+/// Counts a request that begins.
+fn count_start(connection: &HttpConnection) {
+    connection.request_started();
+    let stats = connection.manager.stats.here();
+    stats.rq_total.inc();
+    stats.rq_active.inc();
+    if connection.http2 {
+        stats.rq_http2.inc()
+    } else {
+        stats.rq_http1.inc()
+    }
 }
 
-impl<'t> Found<'t> {
-    fn new(decision: &Decision<'t>) -> Option<Self> {
-        let Decision::Route {
-            virtual_host,
-            route,
-            weighted,
-        } = *decision
-        else {
-            return None;
-        };
-        let chosen = weighted.and_then(|index| match &route.forward()?.target {
-            Target::Weighted { clusters, .. } => clusters.get(index),
-            _ => None,
-        });
-        Some(Self {
-            virtual_host,
-            route,
-            chosen,
-        })
-    }
-
-    /// The levels of header changes in the order in which they apply: the most specific first, unless configured the
-    /// other way round, so that what applies last wins.
-    fn mutation_levels(&self, table: &'t RouteTable) -> Vec<&'t Mutations> {
-        let of_cluster = self.chosen.map(|cluster| &cluster.mutations);
-        let mut levels: Vec<_> = of_cluster
-            .into_iter()
-            .chain([
-                &self.route.mutations,
-                &self.virtual_host.mutations,
-                &table.mutations,
-            ])
-            .collect();
-        if table.most_specific_mutations_win {
-            levels.reverse();
+/// A text as `grpc-message` has it, according to the protocol of gRPC over HTTP/2.
+fn percent_encoded(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b'%' | ..b' ' | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
+            plain => out.push(char::from(*plain)),
         }
-        levels
     }
-
-    /// The levels of filter configuration, the most specific first.
-    fn filter_levels(&self, table: &'t RouteTable) -> FilterLevels<'t> {
-        FilterLevels([
-            self.chosen.map(|cluster| &cluster.filters),
-            Some(&self.route.filters),
-            Some(&self.virtual_host.filters),
-            Some(&table.filters),
-        ])
-    }
-
-    /// Where the request is about to go.
-    fn cluster<'n>(&'n self, head: &'n Head) -> Option<&'n str> {
-        target(self.route.forward()?, self.chosen, head)
-    }
-}
-
-/// The name of the cluster that a request goes to.
-pub(super) fn target<'n>(
-    action: &'n Forward,
-    chosen: Option<&'n WeightedCluster>,
-    head: &'n Head,
-) -> Option<&'n str> {
-    match &action.target {
-        Target::Cluster(name) => Some(name),
-        Target::Weighted { .. } => chosen.map(|cluster| cluster.name.as_str()),
-        Target::Header(name) => head.headers.get(name)?.to_str().ok(),
-    }
+    out
 }
 
 /// Applies the request changes of all levels.

@@ -181,6 +181,12 @@ impl Tail {
         self.upstream = None;
     }
 
+    /// The request goes on elsewhere: the endpoint's redirect is followed.
+    pub(super) fn followed(&mut self) {
+        self.record.details = "internal_redirect".into();
+        self.end(false);
+    }
+
     /// The request is over. `unread`: the client went away before the response was complete.
     pub(crate) fn finish(&mut self, unread: bool) {
         if unread {
@@ -190,6 +196,11 @@ impl Tail {
         } else {
             self.upstream_complete();
         }
+        self.end(true);
+    }
+
+    /// Counts and logs the end. Only a request that was answered counts with its response.
+    fn end(&mut self, is_answered: bool) {
         let record = &mut self.record;
         if let Some(source) = &self.source {
             record.bytes_received = source.received();
@@ -197,13 +208,15 @@ impl Tail {
         let now = Instant::now();
         record.duration = Some(now.into_std() - record.started);
         let stats = self.connection.manager.stats.here();
-        if record.status > 0 {
+        if record.status > 0 && is_answered {
             stats.response(record.status);
         }
         let duration = record.duration.unwrap_or_default();
         stats.rq_time.observe(duration.as_millis() as u64);
         // What the cluster answered; what the proxy answers itself took the cluster no time.
-        if let (Some(cluster), Some(_)) = (&record.cluster, record.response_start) {
+        if let (Some(cluster), Some(_)) = (&record.cluster, record.response_start)
+            && is_answered
+        {
             let cluster = &cluster.shared.stats;
             cluster.here().rq_time.observe(duration.as_millis() as u64);
         }

@@ -14,8 +14,9 @@ use lateen_route::route::{Forward, WeightedCluster};
 use lateen_route::{Route, VirtualHost};
 use tokio::time::Instant;
 
-use super::exchange::{Exchange, mutate_request, target};
+use super::exchange::{Exchange, mutate_request};
 use super::finish::{Deadline, UpstreamHold};
+use super::found::target;
 use super::incoming::Incoming;
 use super::reply::LocalReply;
 use super::request_body::{BodyFault, RequestSource};

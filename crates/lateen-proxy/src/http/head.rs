@@ -164,7 +164,7 @@ fn underscores(headers: &mut HeaderMap, rule: Underscores) -> Result<(), LocalRe
 }
 
 /// The path in its normal form, if that differs.
-fn normalised(path: &str, manager: &HttpManager) -> Result<Option<String>, LocalReply> {
+pub(super) fn normalised(path: &str, manager: &HttpManager) -> Result<Option<String>, LocalReply> {
     let mut changed: Option<String> = None;
     let end = path.find('?').unwrap_or(path.len());
     match manager.escaped_slashes {

@@ -11,6 +11,7 @@ use lateen_route::body_fields::BodyFields;
 use super::client_certificate::{Details, ForwardMode};
 use super::decorator::Side;
 use super::filter::HttpFilters;
+use super::local_reply::LocalReplies;
 use crate::access_log::AccessLog;
 use crate::shared::RouteSlot;
 use crate::stats::{HttpStats, PerWorker};
@@ -60,6 +61,8 @@ pub(crate) struct HttpManager {
     /// What requests pass before they are forwarded.
     pub(crate) filters: HttpFilters,
     pub(crate) access_log: Vec<AccessLog>,
+    /// How the proxy's own answers are worded; nothing: as they are.
+    pub(crate) local_replies: Option<LocalReplies>,
     pub(crate) stats: Arc<PerWorker<HttpStats>>,
     /// What peers are told, and learnt from.
     pub(crate) peer_headers: PeerHeaders,

@@ -37,6 +37,7 @@ pub(super) async fn attempts(
     let policy = policy.filter(|policy| policy.applies(&exchange.head.view()));
     let policy = policy.as_deref();
     if policy.is_none()
+        && plan.action.internal_redirects.is_none()
         && let Some(source) = &exchange.source
     {
         source.forget();
@@ -110,6 +111,16 @@ pub(super) async fn attempts(
                 may_retry = false;
             }
         }
+        let redirects = plan.action.internal_redirects.as_ref();
+        if let Ok((response, _)) = &result {
+            let status = response.status();
+            // Whoever looks at a redirect counts it, if it is not followed.
+            let looked_at = redirects.is_some_and(|policy| policy.statuses.contains(&status));
+            // Those that are tried again are nobody's answer.
+            if !may_retry && !looked_at {
+                cluster.count_response(status.as_u16());
+            }
+        }
         if let Some(policy) = policy.filter(|_| may_retry) {
             left -= 1;
             cluster.shared.stats.here().rq_retry.inc();
@@ -129,7 +140,7 @@ pub(super) async fn attempts(
                 if exchange.record.attempts > 1 && !wanted {
                     cluster.shared.stats.here().rq_retry_success.inc();
                 }
-                if let Some(source) = &exchange.source {
+                if let Some(source) = exchange.source.as_ref().filter(|_| redirects.is_none()) {
                     source.forget();
                 }
                 Ok(Forwarded {

@@ -173,8 +173,11 @@ impl Values for Record {
                     out,
                 );
             }
-            // Only replies that are made by a format have a body to show.
-            Operator::LocalReplyBody => return true,
+            // There is one only while it is worded, and it is no line that could be forged.
+            Operator::LocalReplyBody => {
+                out.push_str(&self.local_body);
+                return true;
+            }
             Operator::Response(name) => return lookup(&self.response_headers, name, out),
             Operator::Trailer(name) => return lookup(&self.trailers, name, out),
             // No flags are a dash everywhere: in headers and JSON, too.

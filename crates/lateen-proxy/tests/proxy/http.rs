@@ -516,9 +516,9 @@ fn resources_that_are_not_understood_are_refused_with_their_path() {
         (
             ResourceType::Route,
             json!({ "name": "r", "virtualHosts": [{ "name": "a", "domains": ["*"], "routes": [
-                { "match": { "prefix": "/" }, "route": { "cluster": "c", "internalRedirectPolicy": {} } },
+                { "match": { "prefix": "/" }, "route": { "cluster": "c", "hedgePolicy": { "hedgeOnPerTryTimeout": true } } },
             ]}]}),
-            "virtual_hosts[0].routes[0].route.internal_redirect_policy",
+            "virtual_hosts[0].routes[0].route.hedge_policy",
         ),
         (
             ResourceType::Route,
@@ -542,8 +542,8 @@ fn resources_that_are_not_understood_are_refused_with_their_path() {
         ),
         (
             ResourceType::Listener,
-            crate::support::http_listener("l", free_address(), json!({ "stripAnyHostPort": true })),
-            "filter_chains[0].filters[0].typed_config.strip_port_mode",
+            crate::support::http_listener("l", free_address(), json!({ "addUserAgent": true })),
+            "filter_chains[0].filters[0].typed_config.add_user_agent",
         ),
     ] {
         let rejected = proxy.send(kind, &[resource]);

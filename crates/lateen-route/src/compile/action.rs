@@ -18,6 +18,7 @@ use crate::constraint::{header_name, not_empty, one_line};
 use crate::filter::PerFilter;
 use crate::fraction::Fraction;
 use crate::hash::HashPolicy;
+use crate::internal_redirect::InternalRedirects;
 use crate::mutate::{HeaderMutations, Mutations};
 use crate::redirect::Redirect;
 use crate::retry::RetryPolicy;
@@ -191,6 +192,12 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
         mirrors.push(mirror(policy).within_item("request_mirror_policies", index)?);
     }
     let upgrades = upgrade::compile(std::mem::take(&mut message.upgrade_configs))?;
+    let internal_redirects = message
+        .internal_redirect_policy
+        .take()
+        .map(InternalRedirects::compile)
+        .transpose()
+        .within("internal_redirect_policy")?;
     let code = std::mem::take(&mut message.cluster_not_found_response_code);
     let cluster_not_found = match ClusterNotFoundResponseCode::try_from(code) {
         Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
@@ -221,6 +228,7 @@ fn forward(mut message: pb::RouteAction) -> Result<Forward, Invalid> {
         mirrors,
         cluster_not_found,
         upgrades,
+        internal_redirects,
         high_priority,
         subset,
     })
