@@ -145,4 +145,6 @@ def answer(name, connection, request, tls=None):
         lines.append("connection: close")
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
     connection.sendall(head + (b"" if method == "HEAD" else body))
-    return "close" not in options
+    while "early" in options and connection.recv(65536):
+        pass
+    return "close" not in options and "early" not in options

@@ -47,7 +47,7 @@ class Reader:
         found = {name.lower(): value for name, value in headers}
         message = {"start": start, "headers": headers, "body": "", "framing": "none"}
         status = "" if is_request else start.split(" ")[1]
-        if is_request and "tunnel" in found.get("x-do", ""):
+        if is_request and ("tunnel" in found.get("x-do", "") or "early" in found.get("x-do", "")):
             return message
         bodiless = method == "HEAD" or (method == "CONNECT" and status.startswith("2"))
         if bodiless or status.startswith("1") or status in ("204", "304"):

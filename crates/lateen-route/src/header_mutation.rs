@@ -8,6 +8,7 @@ use lateen_xds::pb::envoy::extensions::filters::http::header_mutation::v3 as pb;
 
 use crate::format::Template;
 use crate::mutate::{Addition, compile_addition, removable_name};
+use crate::query_mutation::QueryMutations;
 use crate::string_match::StringMatch;
 use crate::{Invalid, Within, refuse_rest};
 
@@ -16,6 +17,8 @@ use crate::{Invalid, Within, refuse_rest};
 pub struct HeaderMutation {
     /// Changes of requests, after the route was chosen.
     pub request: Steps,
+    /// Changes of their query, which follow.
+    pub query: QueryMutations,
     /// Changes of responses.
     pub response: Steps,
     /// Of the configurations of routes, the most specific is applied last rather than first. Only the filter's own says so.
@@ -37,7 +40,7 @@ impl HeaderMutation {
     /// Compiles the configuration of the filter.
     ///
     /// # Errors
-    /// When it is invalid, or says something that is not implemented: query parameters and trailers are not changed.
+    /// When it is invalid, or says something that is not implemented: trailers are not changed.
     pub fn compile(mut message: pb::HeaderMutation) -> Result<Self, Invalid> {
         let mutations = message.mutations.take().unwrap_or_default();
         let most_specific_wins = std::mem::take(&mut message.most_specific_header_mutations_wins);
@@ -63,6 +66,8 @@ impl HeaderMutation {
             "request_mutations",
             std::mem::take(&mut message.request_mutations),
         )?;
+        let query =
+            QueryMutations::compile(std::mem::take(&mut message.query_parameter_mutations))?;
         let response = Steps::compile(
             "response_mutations",
             std::mem::take(&mut message.response_mutations),
@@ -70,6 +75,7 @@ impl HeaderMutation {
         refuse_rest(&message)?;
         Ok(Self {
             request,
+            query,
             response,
             most_specific_wins: false,
         })

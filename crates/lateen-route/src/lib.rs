@@ -33,6 +33,7 @@ pub mod internal_redirect;
 pub mod invalid;
 pub mod mutate;
 mod path_match;
+pub mod query_mutation;
 pub mod redirect;
 pub mod retry;
 pub mod rewrite;

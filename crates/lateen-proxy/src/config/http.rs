@@ -11,7 +11,7 @@ use lateen_xds::pb::envoy::config::core::v3::http_protocol_options::HeadersWithU
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-    ServerHeaderTransformation, UpgradeConfig,
+    ServerHeaderTransformation, StripPortMode, UpgradeConfig,
 };
 use lateen_xds::pb::google::protobuf;
 
@@ -23,7 +23,8 @@ use crate::http::client_certificate::{Details, ForwardMode};
 use crate::http::codec;
 use crate::http::decorator::Side;
 use crate::http::manager::{
-    ClientLimits, Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader, Underscores,
+    ClientLimits, Codec, EscapedSlashes, HttpManager, RouteSource, ServerHeader, StripPort,
+    Underscores,
 };
 
 const UUID_REQUEST_ID: &str =
@@ -99,7 +100,8 @@ pub(crate) fn compile(
         ) => EscapedSlashes::Keep,
         Ok(PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
         Ok(PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::Unescape,
-        _ => return Err(Invalid::unsupported("path_with_escaped_slashes_action")),
+        Ok(PathWithEscapedSlashesAction::UnescapeAndRedirect) => EscapedSlashes::Redirect,
+        Err(_) => return Err(Invalid::unsupported("path_with_escaped_slashes_action")),
     };
     let forward = std::mem::take(&mut message.forward_client_cert_details);
     let forward_client_cert = match ForwardClientCertDetails::try_from(forward) {
@@ -123,9 +125,13 @@ pub(crate) fn compile(
     }
 
     let limits = limits(&mut message)?;
-    let mut accept_http_10 = false;
+    let (mut accept_http_10, mut allow_chunked_length) = (false, false);
+    let mut default_host = None;
     if let Some(mut options) = message.http_protocol_options.take() {
         accept_http_10 = std::mem::take(&mut options.accept_http_10);
+        allow_chunked_length = std::mem::take(&mut options.allow_chunked_length);
+        let host = std::mem::take(&mut options.default_host_for_http_10);
+        default_host = Some(host).filter(|host| !host.is_empty());
         // Absolute request targets are always accepted, as their default is.
         if options.allow_absolute_url.is_some_and(|value| value.value) {
             options.allow_absolute_url = None;
@@ -179,6 +185,14 @@ pub(crate) fn compile(
         normalize_path: flag(message.normalize_path.take(), false),
         merge_slashes: std::mem::take(&mut message.merge_slashes),
         escaped_slashes,
+        strip_port: strip_port(&mut message)?,
+        via: match std::mem::take(&mut message.via) {
+            name if name.is_empty() => None,
+            name => Some(
+                HeaderValue::from_str(&name)
+                    .map_err(|_| Invalid::new("via", "is not a valid header value"))?,
+            ),
+        },
         strip_trailing_dot: std::mem::take(&mut message.strip_trailing_host_dot),
         tracing,
         tells_client: flag(message.add_proxy_protocol_connection_state.take(), true),
@@ -197,6 +211,8 @@ pub(crate) fn compile(
         headers_kb: headers_kb(message.max_request_headers_kb.take())?,
         max_streams,
         accept_http_10,
+        default_host,
+        allow_chunked_length,
         extended_connect,
         upgrades,
         suppress_envoy_headers,
@@ -216,6 +232,24 @@ pub(crate) fn compile(
     };
     refuse_rest(&message)?;
     Ok(manager)
+}
+
+/// Which ports are taken off hosts.
+fn strip_port(message: &mut pb::HttpConnectionManager) -> Result<StripPort, Invalid> {
+    let own = std::mem::take(&mut message.strip_matching_host_port);
+    let any = message
+        .strip_port_mode
+        .take()
+        .is_some_and(|StripPortMode::StripAnyHostPort(any)| any);
+    match (own, any) {
+        (true, true) => Err(Invalid::new(
+            "strip_matching_host_port",
+            "excludes strip_any_host_port",
+        )),
+        (true, false) => Ok(StripPort::Own),
+        (false, true) => Ok(StripPort::Any),
+        (false, false) => Ok(StripPort::None),
+    }
 }
 
 /// The protocols that clients may switch to.

@@ -39,7 +39,7 @@ pub(super) async fn handle(
     body: Incoming,
     stream: Option<OnUpgrade>,
 ) -> Response<ResponseBody> {
-    let (head, problem) = Head::new(request, &connection.manager);
+    let (head, problem) = Head::new(request, &connection.manager, connection.info.local.port());
     let mut exchange = Exchange::new(connection, head);
     exchange.source = RequestSource::new(body, true);
     exchange.upgrade = Upgrade::of(&exchange.head.method, &exchange.head.headers, stream);

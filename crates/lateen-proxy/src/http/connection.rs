@@ -191,6 +191,7 @@ pub(crate) async fn serve(
             head_time: state.manager.limits.head.unwrap_or(HEAD_TIMEOUT),
             write_time: state.manager.stream_idle_timeout,
             accepts_http_10: state.manager.accept_http_10,
+            allows_chunked_length: state.manager.allow_chunked_length,
         };
         let server = Server::new(stream, prefix, settings, stats.clone());
         let service = |head, body| {

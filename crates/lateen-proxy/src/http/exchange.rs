@@ -375,8 +375,13 @@ impl Exchange {
         manager
             .peer_headers
             .on_response(worker, &mut self.record, &mut parts.headers);
-        // As in Envoy, which counts from the end of the request.
-        if !self.connection.manager.suppress_envoy_headers && self.upgrade.is_none() {
+        // It counts from the end of the request, which may not have come.
+        let is_received = self
+            .source
+            .as_deref()
+            .is_none_or(RequestSource::is_complete);
+        let is_timed = is_received && self.upgrade.is_none();
+        if !self.connection.manager.suppress_envoy_headers && is_timed {
             let millis = self
                 .record
                 .response_start
@@ -522,6 +527,9 @@ impl Exchange {
                     .or_insert_with(|| manager.server_name.clone());
             }
             ServerHeader::PassThrough => {}
+        }
+        if let Some(via) = &manager.via {
+            forwarded::append_via(&mut headers, via);
         }
         if manager.request_id_in_response
             && let Some(id) = self.head.headers.get(forwarded::X_REQUEST_ID)

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::client_certificate;
 use super::head::Head;
@@ -51,6 +51,24 @@ pub(crate) fn apply(head: &mut Head, manager: &HttpManager, info: &ConnectionInf
     request_id(headers, manager);
     if manager.tracing.is_some() {
         trace(headers);
+    }
+    if let Some(via) = &manager.via {
+        append_via(headers, via);
+    }
+}
+
+/// Says that a message came through this proxy (RFC 9110 section 7.6.3).
+pub(super) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
+    let before: Vec<_> = headers.get_all(header::VIA).iter().collect();
+    if before.is_empty() {
+        headers.insert(header::VIA, via.clone());
+        return;
+    }
+    // In one field, as Envoy writes it.
+    let before: Vec<_> = before.into_iter().map(HeaderValue::as_bytes).collect();
+    let all = [&before.join(&b','), via.as_bytes()].join(&b", "[..]);
+    if let Ok(value) = HeaderValue::from_bytes(&all) {
+        headers.insert(header::VIA, value);
     }
 }
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, Method, Version, header, request};
 use lateen_route::RequestView;
 
-use super::manager::{EscapedSlashes, HttpManager, Underscores};
+use super::manager::{EscapedSlashes, HttpManager, StripPort, Underscores};
 use super::normalise;
 use super::reply::LocalReply;
 use crate::http1::{Malformed, Refusal, RequestHead, is_authority};
@@ -23,7 +23,12 @@ pub(crate) struct Head {
 impl Head {
     /// Takes the head of a request apart. The second value says what is wrong with it, if anything: even a bad head is
     /// logged.
-    pub(crate) fn new(request: RequestHead, manager: &HttpManager) -> (Self, Option<LocalReply>) {
+    /// `port` is the one that the client connected to.
+    pub(crate) fn new(
+        request: RequestHead,
+        manager: &HttpManager,
+        port: u16,
+    ) -> (Self, Option<LocalReply>) {
         let mut headers = request.headers;
         let mut problem = underscores(&mut headers, manager.limits.underscores).err();
         let hosts = headers.get_all(header::HOST);
@@ -43,6 +48,9 @@ impl Head {
                 }
                 authority
             }
+            None if host.is_none() && request.version == Version::HTTP_10 => {
+                manager.default_host.clone().unwrap_or_default()
+            }
             None => host.unwrap_or_default(),
         };
         headers.remove(header::HOST);
@@ -55,12 +63,19 @@ impl Head {
         if manager.strip_trailing_dot {
             strip_dot(&mut authority);
         }
+        // That of a tunnel is where it leads.
+        if request.method != Method::CONNECT {
+            strip_port(&mut authority, manager.strip_port, port);
+        }
         let mut path = request.path;
         // A fragment is the client's own matter. Nobody behind sees it, so that nobody takes it for a part of the path: what
         // Istio sets Envoy to do (`http_reject_path_with_fragment`), which refuses such a path by itself.
         if let Some(end) = path.find('#') {
             path.truncate(end);
         }
+        let end = path.find('?').unwrap_or(path.len());
+        let is_redirected = manager.escaped_slashes == EscapedSlashes::Redirect
+            && normalise::has_escaped_slash(&path[..end]);
         // A tunnel has no path.
         if request.method != Method::CONNECT {
             if !path.starts_with('/') && path != "*" {
@@ -85,6 +100,13 @@ impl Head {
             headers,
             version: request.version,
         };
+        if is_redirected && problem.is_none() {
+            // No client of gRPC follows redirects.
+            problem = Some(match head.is_grpc() {
+                true => LocalReply::bad_request("path_normalization_failed"),
+                false => LocalReply::to_normal_path(&head.path),
+            });
+        }
         (head, problem)
     }
 
@@ -173,7 +195,9 @@ pub(super) fn normalised(path: &str, manager: &HttpManager) -> Result<Option<Str
             return Err(LocalReply::bad_request("path_normalization_failed"));
         }
         EscapedSlashes::Reject => {}
-        EscapedSlashes::Unescape => changed = normalise::unescape_slashes(path),
+        EscapedSlashes::Unescape | EscapedSlashes::Redirect => {
+            changed = normalise::unescape_slashes(path)
+        }
     }
     if manager.normalize_path {
         let current = changed.as_deref().unwrap_or(path);
@@ -196,6 +220,23 @@ fn strip_dot(authority: &mut String) {
     let host_end = authority.rfind(':').unwrap_or(authority.len());
     if authority[..host_end].ends_with('.') {
         authority.remove(host_end - 1);
+    }
+}
+
+/// Removes the port, if it is one that is not wanted.
+fn strip_port(authority: &mut String, rule: StripPort, own: u16) {
+    let Some((host, port)) = authority.rsplit_once(':') else {
+        return;
+    };
+    let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host = !host.contains(':') || host.ends_with(']');
+    let is_unwanted = match rule {
+        StripPort::None => false,
+        StripPort::Any => port.parse::<u32>().is_ok(),
+        StripPort::Own => port.parse() == Ok(u32::from(own)),
+    };
+    if is_number && is_host && is_unwanted {
+        authority.truncate(host.len());
     }
 }
 

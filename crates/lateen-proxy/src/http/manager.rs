@@ -34,6 +34,9 @@ pub(crate) struct HttpManager {
     pub(crate) merge_slashes: bool,
     pub(crate) escaped_slashes: EscapedSlashes,
     pub(crate) strip_trailing_dot: bool,
+    pub(crate) strip_port: StripPort,
+    /// What this proxy is called in `via`; nothing: it does not say that it is on the way.
+    pub(crate) via: Option<HeaderValue>,
     /// Trace context is passed on, and started when there is none.
     pub(crate) tracing: Option<Side>,
     /// What happens to `x-forwarded-client-cert`.
@@ -51,6 +54,10 @@ pub(crate) struct HttpManager {
     pub(crate) headers_kb: u32,
     pub(crate) max_streams: Option<u32>,
     pub(crate) accept_http_10: bool,
+    /// The host of requests in HTTP/1.0 that name none.
+    pub(crate) default_host: Option<String>,
+    /// A length beside chunks is passed over, rather than refused.
+    pub(crate) allow_chunked_length: bool,
     /// Clients of HTTP/2 may ask for other protocols (RFC 8441).
     pub(crate) extended_connect: bool,
     /// Protocols that clients may switch to, lower case; `connect` for tunnels.
@@ -132,10 +139,21 @@ pub(crate) enum ServerHeader {
     PassThrough,
 }
 
+/// Which ports are taken off hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StripPort {
+    None,
+    Any,
+    /// The one that the client connected to.
+    Own,
+}
+
 /// What happens to `%2F` and `%5C` in paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EscapedSlashes {
     Keep,
     Reject,
     Unescape,
+    /// The client is told to ask for the path without them.
+    Redirect,
 }

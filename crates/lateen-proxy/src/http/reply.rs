@@ -200,11 +200,22 @@ impl LocalReply {
         reply
     }
 
-    /// The request is malformed.
+    /// The request is malformed. Only what is wrong with the protocol itself has a flag.
     pub(crate) fn bad_request(details: &'static str) -> Self {
-        let flags = Flags::DOWNSTREAM_PROTOCOL_ERROR;
+        let flags = match details.starts_with("http") {
+            true => Flags::DOWNSTREAM_PROTOCOL_ERROR,
+            false => Flags::default(),
+        };
         let mut reply = Self::new(StatusCode::BAD_REQUEST, "", flags, details);
         reply.close = true;
+        reply
+    }
+
+    /// The path is to be asked for in its normal form.
+    pub(crate) fn to_normal_path(path: &str) -> Self {
+        let status = StatusCode::TEMPORARY_REDIRECT;
+        let mut reply = Self::new(status, "", Flags::default(), "path_normalization_failed");
+        reply.locate(path);
         reply
     }
 
@@ -224,6 +235,10 @@ impl LocalReply {
             }
             Refusal::Malformed(Malformed::Version) => ("Upgrade Required", "low_version"),
             Refusal::Malformed(Malformed::Target) => ("Bad Request", "http1.invalid_url"),
+            Refusal::Malformed(Malformed::LengthAndChunks) => (
+                "Bad Request",
+                "http1.content_length_and_chunked_not_allowed",
+            ),
             Refusal::Malformed(Malformed::Body) => ("Bad Request", "http1.body_disallowed"),
             Refusal::Malformed(Malformed::Coding) => {
                 ("Not Implemented", "http1.invalid_transfer_encoding")

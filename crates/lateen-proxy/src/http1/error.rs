@@ -16,6 +16,8 @@ pub(crate) enum Malformed {
     Coding,
     #[error("the length of the body is not clear")]
     Length,
+    #[error("a length and chunks exclude each other")]
+    LengthAndChunks,
     #[error("there may be no body")]
     Body,
     #[error("the target is malformed")]

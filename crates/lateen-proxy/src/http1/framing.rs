@@ -137,6 +137,17 @@ pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malform
     text.parse().map(Some).map_err(|_| Malformed::Length)
 }
 
+/// Whether a head announces chunks and, once, a length, too.
+pub(super) fn is_chunked_with_length(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_chunked = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_some_and(is_chunked)
+        && codings.next().is_none()
+        && lengths.next().is_some()
+        && lengths.next().is_none()
+}
+
 /// What a head says of its body.
 enum Announced {
     Nothing,
@@ -160,7 +171,10 @@ fn announced(version: Version, headers: &HeaderMap) -> Result<Announced, Malform
         return Ok(length.map_or(Announced::Nothing, Announced::Length));
     };
     // Beside a length one of both is a lie. Version 1.0 knows no codings, so that its proxies pass them on unread.
-    if length.is_some() || version < Version::HTTP_11 {
+    if length.is_some() {
+        return Err(Malformed::LengthAndChunks);
+    }
+    if version < Version::HTTP_11 {
         return Err(Malformed::Length);
     }
     if values.next().is_some() || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -246,7 +260,7 @@ mod tests {
 
     #[test]
     fn requests_end_where_nobody_can_doubt_it() {
-        use Malformed::{Coding, Length};
+        use Malformed::{Coding, Length, LengthAndChunks};
         const TE: &str = "transfer-encoding";
         const CL: &str = "content-length";
         for (fields, expected) in [
@@ -255,8 +269,8 @@ mod tests {
             (&[(CL, "007")], Ok("7")),
             (&[(TE, "chunked")], Ok("chunked")),
             (&[(TE, "Chunked")], Ok("chunked")),
-            (&[(CL, "3"), (TE, "chunked")], Err(Length)),
-            (&[(CL, "3"), (TE, "identity")], Err(Length)),
+            (&[(CL, "3"), (TE, "chunked")], Err(LengthAndChunks)),
+            (&[(CL, "3"), (TE, "identity")], Err(LengthAndChunks)),
             (&[(CL, "3"), (CL, "3")], Err(Length)),
             (&[(CL, "3"), (CL, "4")], Err(Length)),
             (&[(CL, "3, 3")], Err(Length)),

@@ -20,11 +20,12 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
 use body::State;
+use close::MOST_DRAINED;
 
 use super::body_encoder::BodyEncoder;
 use super::encode::{self, Announced, Asked};
 use super::error::{Error, Malformed};
-use super::framing::{Decoder, keeps_alive, may_have};
+use super::framing::{Decoder, is_chunked_with_length, keeps_alive, may_have};
 use super::io::Io;
 use super::parse::RequestHead;
 use super::tunnel::Tunnel;
@@ -44,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) write_time: Option<Duration>,
     /// HTTP/1.0 is spoken, too.
     pub(crate) accepts_http_10: bool,
+    /// A length beside chunks is passed over.
+    pub(crate) allows_chunked_length: bool,
 }
 
 /// Why there is no request.
@@ -137,8 +140,8 @@ impl Server {
     {
         let begun = match self.head().await {
             Ok(None) => return Some(Ended::Closed),
-            Ok(Some(head)) => match self.begin(&head) {
-                Ok(body) => Ok((head, body)),
+            Ok(Some(mut head)) => match self.begin(&mut head) {
+                Ok((body, is_doubtful)) => Ok((head, body, is_doubtful)),
                 Err(malformed) => Err(Refusal::Malformed(malformed)),
             },
             Err(refusal) => Err(refusal),
@@ -149,7 +152,7 @@ impl Server {
             takes_trailers: false,
         };
         let (response, keep_alive) = match begun {
-            Ok((head, body)) => {
+            Ok((head, body, is_doubtful)) => {
                 asked.method = head.method.clone();
                 asked.version = head.version;
                 let [has_te, has_connection] =
@@ -160,6 +163,7 @@ impl Server {
                 } else {
                     head.version == Version::HTTP_11
                 };
+                let keep_alive = keep_alive && !is_doubtful;
                 let answering = pin!(service(head, body));
                 match self.answer(answering).await {
                     Ok(response) => (response, keep_alive),
@@ -185,10 +189,17 @@ impl Server {
         None
     }
 
-    /// Prepares for the body of a request.
-    fn begin(&self, head: &RequestHead) -> Result<ServerBody, Malformed> {
+    /// Prepares for the body of a request. Says whether somebody on the way may have read it otherwise, so that nothing
+    /// may follow it.
+    fn begin(&self, head: &mut RequestHead) -> Result<(ServerBody, bool), Malformed> {
         if head.version == Version::HTTP_10 && !self.settings.accepts_http_10 {
             return Err(Malformed::Version);
+        }
+        // RFC 9112 section 6.1.
+        let is_doubtful =
+            self.settings.allows_chunked_length && is_chunked_with_length(&head.headers);
+        if is_doubtful {
+            head.headers.remove(header::CONTENT_LENGTH);
         }
         let decoder = Decoder::of_request(head.version, &head.headers)?;
         if head.method == Method::CONNECT && !decoder.is_done() {
@@ -203,10 +214,11 @@ impl Server {
             is_new && value.as_bytes().eq_ignore_ascii_case(b"100-continue")
         });
         let message = self.state.borrow_mut().begin(decoder, expects);
-        Ok(ServerBody {
+        let body = ServerBody {
             state: self.state.clone(),
             message,
-        })
+        };
+        Ok((body, is_doubtful))
     }
 
     /// Waits for the service, as long as the client does.
@@ -243,6 +255,14 @@ impl Server {
             state.awaits_continue = false;
             let out = &mut state.io.outgoing.collected;
             let announced = Announced::of(&body);
+            let is_short = match announced {
+                Announced::Empty => true,
+                Announced::Length(length) => length <= MOST_DRAINED,
+                Announced::Unknown => false,
+            };
+            // More is still to come than will be waited for after it.
+            let is_long = |left| left > MOST_DRAINED;
+            keep_alive &= !is_short || !state.decoder.left().is_some_and(is_long);
             let (status, headers) = (parts.status, &parts.headers);
             encode::response(out, asked, status, headers, announced, &mut keep_alive)?
         };

@@ -150,8 +150,8 @@ fn what_cannot_be_changed_is_refused_with_its_path() {
             "request_mutations[0].remove_on_match.key_matcher",
         ),
         (
-            json!({ "queryParameterMutations": [{ "remove": "a" }] }),
-            "query_parameter_mutations",
+            json!({ "queryParameterMutations": [{ "remove": "a" }, {}] }),
+            "query_parameter_mutations[1]",
         ),
         (
             json!({ "responseTrailersMutations": [{ "remove": "a" }] }),

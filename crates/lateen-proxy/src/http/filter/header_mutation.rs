@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use lateen_route::filter::{FilterConfig, FilterLevels};
+use lateen_route::format::Template;
 use lateen_route::header_mutation::HeaderMutation;
 
 use crate::http::exchange::Exchange;
@@ -23,6 +24,15 @@ pub(super) fn of_request(
                 exchange.record.head = Some(head);
                 template.write(&exchange.record, "", out);
             });
+        if mutation.query.is_empty() || exchange.head.path.is_empty() {
+            continue;
+        }
+        let mut head = exchange.head.clone_for_values();
+        head.headers.clone_from(&headers);
+        exchange.record.head = Some(head);
+        let record = &exchange.record;
+        let write = |template: &Template, out: &mut String| template.write(record, "", out);
+        exchange.head.path = mutation.query.apply(&exchange.head.path, write);
     }
     exchange.head.headers = headers;
 }

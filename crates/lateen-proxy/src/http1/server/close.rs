@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Server;
 
 /// Rest of a request's body that is read and thrown away, so that its connection can go on.
-const MOST_DRAINED: u64 = 64 << 10;
+pub(super) const MOST_DRAINED: u64 = 64 << 10;
 
 /// Time for it.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
