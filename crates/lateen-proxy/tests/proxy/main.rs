@@ -16,6 +16,7 @@ mod fault;
 mod header_mutation;
 mod http;
 mod http1;
+mod internal_redirect;
 mod limits;
 mod mirror;
 mod names;

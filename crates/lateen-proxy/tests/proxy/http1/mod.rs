@@ -219,3 +219,28 @@ fn old_clients_see_that_a_response_broke_off() {
     let broken = client.0.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
 }
+
+#[test]
+fn nothing_follows_a_request_with_a_length_beside_chunks() {
+    for (allowed, status, requests) in [(false, 400, 0), (true, 200, 1)] {
+        let upstream = Upstream::start("one");
+        let mut proxy = Proxy::start(1);
+        proxy.cluster("one", &[upstream.address], json!({}));
+        let options = json!({ "httpProtocolOptions": { "allowChunkedLength": allowed } });
+        let address = proxy.http(json!([to("one", json!({}))]), options);
+        let mut client = Client::connect(address);
+        let answer = client
+            .send(
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
+                 0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n",
+            )
+            .unwrap();
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(client.is_closed());
+        assert_eq!(upstream.count(), requests);
+        if allowed {
+            assert_eq!(answer.seen()["headers"]["content-length"], json!(null));
+        }
+    }
+}
