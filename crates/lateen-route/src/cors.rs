@@ -176,13 +176,25 @@ impl<'p> Cors<'p> {
             header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
             credentials.then_some(&yes),
         );
+        // Everything is allowed by what was asked for: to clients with credentials `*` is a name like any other.
+        let nothing = HeaderValue::from_static("");
+        let echoed = |allowed: Option<&'p HeaderValue>, by: HeaderName| match allowed {
+            Some(any) if any == "*" => Some(asked.get(by).unwrap_or(&nothing)),
+            allowed => allowed,
+        };
         set(
             header::ACCESS_CONTROL_ALLOW_METHODS,
-            self.first(|policy| policy.methods.as_ref()),
+            echoed(
+                self.first(|policy| policy.methods.as_ref()),
+                header::ACCESS_CONTROL_REQUEST_METHOD,
+            ),
         );
         set(
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            self.first(|policy| policy.headers.as_ref()),
+            echoed(
+                self.first(|policy| policy.headers.as_ref()),
+                header::ACCESS_CONTROL_REQUEST_HEADERS,
+            ),
         );
         set(
             header::ACCESS_CONTROL_MAX_AGE,

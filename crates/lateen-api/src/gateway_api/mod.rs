@@ -97,6 +97,17 @@ impl ParentReference {
         }
     }
 
+    /// The reference with group and kind written out, as statuses show it.
+    pub fn written_out(&self) -> Self {
+        let group = self.group.clone().unwrap_or_else(|| GROUP.to_owned());
+        let kind = self.kind.clone().unwrap_or_else(|| "Gateway".to_owned());
+        Self {
+            group: Some(group),
+            kind: Some(kind),
+            ..self.clone()
+        }
+    }
+
     /// The namespace that is meant, for a route of a namespace.
     pub fn namespace_for<'a>(&'a self, route: &'a str) -> &'a str {
         self.namespace.as_deref().unwrap_or(route)

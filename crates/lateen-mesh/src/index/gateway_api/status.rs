@@ -85,7 +85,7 @@ impl ListenerStatus {
 /// What becomes of a route at a parent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParentStatus {
-    /// The parent, as the route refers to it.
+    /// The parent, as the route refers to it, with group and kind.
     pub reference: ParentReference,
     /// What is to be said.
     pub conditions: Vec<Condition>,
@@ -176,7 +176,7 @@ impl Index {
                 };
                 let problems = route.convert(&backends).problems;
                 ParentStatus {
-                    reference: reference.clone(),
+                    reference: reference.written_out(),
                     conditions: vec![accepted(outcome), resolved(&problems)],
                 }
             });
