@@ -37,6 +37,9 @@ python3 conformance/envoy/run.py --recordings "$shared/golden/istiod-1.31" --sec
 step "Istio's integration suite"
 conformance/istio-suite/run.sh "$shared"
 
+step "the Gateway API's conformance suite"
+conformance/gateway-api/run.sh "$shared"
+
 step "the first scenario on its original manifests"
 LATEEN_SEED_MANIFESTS=$shared/seed-manifests LATEEN_KUBECTL=$tools/kubectl cargo test --quiet --package lateen --features oracles \
   --test original_sticky_sessions -- --nocapture --test-threads 1

@@ -1,4 +1,5 @@
-//! Istio's and Lateen's kinds as Rust types: decoding of every served version, validation and CRD generation.
+//! Kinds of Istio, the Gateway API and Lateen as Rust types: decoding of every served version, validation and CRD
+//! generation.
 //!
 //! Istio serves one schema under several versions (`v1`, `v1beta1`, `v1alpha3`), so one Rust type per kind is enough:
 //! [`decode`](object::decode) takes any of them. The types are the single source of the schema too: [`crd::all`] derives

@@ -41,8 +41,9 @@ pub struct Service {
     pub created: i64,
     /// Whether Kubernetes declares it.
     pub kubernetes: bool,
-    /// Addresses and host names outside of the cluster, of a load balancer.
-    pub ingress: Vec<String>,
+    /// Addresses and host names of its load balancer, none as long as it has none; `None` when no load balancer is asked
+    /// for.
+    pub ingress: Option<Vec<String>>,
     /// Labels of the object that declares it.
     pub labels: BTreeMap<String, String>,
 }
@@ -225,7 +226,7 @@ impl Service {
                 subject_alt_names: spec.subject_alt_names.clone(),
                 created: entry.created(),
                 labels: entry.metadata.labels.clone().unwrap_or_default(),
-                ingress: Vec::new(),
+                ingress: None,
                 kubernetes: false,
             })
             .collect()
@@ -255,15 +256,21 @@ impl Service {
     }
 }
 
-/// Where a load balancer is reached.
-fn ingress(service: &KubernetesService) -> Vec<String> {
+/// Where the load balancer of a service is reached.
+fn ingress(service: &KubernetesService) -> Option<Vec<String>> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() != Some("LoadBalancer") {
+        return None;
+    }
     let status = service.status.as_ref();
     let balancer = status.and_then(|status| status.load_balancer.as_ref());
     let points = balancer.and_then(|balancer| balancer.ingress.as_ref());
     let points = points.into_iter().flatten();
-    points
-        .filter_map(|point| point.ip.clone().or_else(|| point.hostname.clone()))
-        .collect()
+    Some(
+        points
+            .filter_map(|point| point.ip.clone().or_else(|| point.hostname.clone()))
+            .collect(),
+    )
 }
 
 /// The address of `address` or of a network of one address; `None` for larger networks.

@@ -151,3 +151,29 @@ fn a_gateway_counts_its_routes_and_waits_for_its_proxies() {
     let programmed = ("Programmed", true, "Programmed");
     assert_eq!(words(&listeners[0].conditions)[1], programmed);
 }
+
+#[test]
+fn a_gateway_is_where_its_load_balancer_is() {
+    let mut mesh = Mesh::new();
+    let http = json!({"name": "http", "port": 80, "protocol": "HTTP"});
+    mesh.apply("Gateway", "shop", "edge", gateway(json!([http])));
+    let mut check = |kind: &str, ingress: Value, expected: &[&str]| {
+        let service = json!({
+            "metadata": {"name": "edge", "namespace": "shop"},
+            "spec": {"type": kind, "ports": [{"name": "http", "port": 80}]},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        let service = serde_json::from_value(service).expect("a service");
+        mesh.index.apply(lateen_mesh::Change::Service(service));
+        let mut statuses = mesh.index.gateway_api_statuses().into_iter();
+        let status = statuses.find(|one| one.kind == ObjectKind::KubernetesGateway);
+        match status.expect("a status").content {
+            StatusContent::Gateway { addresses, .. } => assert_eq!(addresses, expected, "{kind}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    check("ClusterIP", json!([]), &["edge.shop.svc.cluster.local"]);
+    check("LoadBalancer", json!([]), &[]);
+    let given = json!([{"ip": "192.0.2.1"}, {"hostname": "lb.example.com"}]);
+    check("LoadBalancer", given, &["192.0.2.1", "lb.example.com"]);
+}

@@ -12,10 +12,7 @@ use super::{
     listeners::{self, Fault},
     parents::{Bound, Denied},
 };
-use crate::{
-    Index, Key, ObjectKind,
-    index::{Condition, Service},
-};
+use crate::{Index, Key, ObjectKind, index::Condition};
 
 /// Most parents and listeners whose status is told; the schema lets no more be stored.
 const MAX_PARENTS: usize = 32;
@@ -239,7 +236,16 @@ impl Index {
                     Some(port) => ready |= !self.endpoints(service, port).is_empty(),
                 }
             }
-            addresses.extend(reached_at(service));
+            match &service.ingress {
+                // A name of the cluster would be of no use outside, where its clients are.
+                Some(ingress) if ingress.is_empty() => {
+                    missing.push(format!(
+                        "the load balancer of Service {host} has no address yet"
+                    ));
+                }
+                Some(ingress) => addresses.extend(ingress.iter().cloned()),
+                None => addresses.push(service.host.clone()),
+            }
         }
         if !ready && missing.is_empty() {
             missing.push("no proxy is ready yet".to_owned());
@@ -250,14 +256,6 @@ impl Index {
         };
         (condition, addresses)
     }
-}
-
-/// Addresses outside of the cluster when there are any, else the name within.
-fn reached_at(service: &Service) -> Vec<String> {
-    if service.ingress.is_empty() {
-        return vec![service.host.clone()];
-    }
-    service.ingress.clone()
 }
 
 /// Whether a status has something that we said, which may have to go.
