@@ -34,6 +34,9 @@ python3 conformance/envoy/run.py
 step "the proxy beside a real Envoy, on what istiod sends"
 python3 conformance/envoy/run.py --recordings "$shared/golden/istiod-1.31" --seconds 300
 
+step "two minutes of changes under load"
+LATEEN_SOAK_MINUTES=2 cargo test --quiet --package lateen-proxy --test soak
+
 step "Istio's integration suite"
 conformance/istio-suite/run.sh "$shared"
 
