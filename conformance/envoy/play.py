@@ -19,11 +19,14 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from concurrent import futures
 
 import ads
 import certificates
 import generate
 import http2
+import http2_spec
+import http2_wire
 import network
 import recordings
 import shorthand
@@ -33,6 +36,10 @@ import yaml
 
 XDS, ADMIN = 15010, 15000
 DEADLINE = 20
+# Seconds without a frame that say that none will come.
+PATIENCE_WITH_FRAMES = 2.0
+# Lists of frames that are played at the same time, each on a connection of its own. Most of their time is waiting.
+AT_ONCE = 12
 NODE = "router~127.0.0.1~conformance.default~default.svc.cluster.local"
 
 
@@ -175,9 +182,15 @@ def play(which, binary, folder, path, seed, count):
             until(f"port {port}", lambda: listening(port))
         seen = [attempt(server, trial) for trial in snapshot.get("trials", [])]
         clients = {}
-        for request in expand(snapshot.get("requests", [])):
+        wanted = list(expand(snapshot.get("requests", [])))
+        with futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            seen += pool.map(lambda request: exchange_frames(request, request.get("port", snapshot.get("port"))),
+                             [request for request in wanted if "frames" in request])
+        for request in (request for request in wanted if "frames" not in request):
             request["tls"] = files(made, request.get("tls"))
             seen.append(ask(clients, request, snapshot))
+        if "h2spec" in snapshot:
+            seen += http2_spec.run(pathlib.Path(sys.prefix).parent / "h2spec", snapshot["h2spec"])
         seen += [{"name": f"log {each['name']}", "seen": {"lines": log_lines(logs / each["name"], each["lines"], each.get("without"))}}
                  for each in snapshot.get("logs", [])]
         seen += [{"name": f"stats {each}", "seen": statistics(each)} for each in snapshot.get("stats", [])]
@@ -348,6 +361,26 @@ def relay(request, key):
     except OSError as error:
         seen = "silence" if isinstance(error, TimeoutError) else "end"
     return {"name": request["name"], "seen": {"responses": [seen]}, "tally": request.get("tally"), "sent": sent.decode("latin-1")}
+
+
+def exchange_frames(request, port):
+    """Frames of HTTP/2 on a connection of their own: how each stream ends, and whether the connection goes on.
+
+    A request is refused by a 4xx of the proxy, a reset or the end of the connection. Which of them it is, and whether
+    others on the connection are still served, is the proxy's choice (RFC 9113, 5.4)."""
+    client = http2_wire.Connection(port, PATIENCE_WITH_FRAMES, request.get("settings"))
+    client.play(request["frames"])
+    found = client.outcome(request.get("streams", 1), PATIENCE_WITH_FRAMES)
+    streams = {str(1 + 2 * number): "refused" for number in range(request.get("streams", 1))}
+    for number, stream in found["streams"].items():
+        if "headers" in stream and "reset" not in stream:
+            answer = canonical({"start": "", "framing": "", "body": "", **stream})
+            own = "upstream" not in answer and answer["headers"].get(":status", [""])[0].startswith("4")
+            streams[number] = "refused" if own else answer
+    seen = {"streams": streams}
+    if "refused" not in streams.values():
+        seen.update({"goaway": found["goaway"], "goes on": found["goes on"]})
+    return {"name": request["name"], "seen": seen, "tally": None, "sent": str(request["frames"])[:300]}
 
 
 def shake(request, key):

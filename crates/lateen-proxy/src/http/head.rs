@@ -1,6 +1,6 @@
 //! The head of a request, normalised once: routing, logs and the upstream see the same bytes.
 
-use http::{HeaderMap, HeaderName, Method, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request};
 use lateen_route::RequestView;
 
 use super::manager::{EscapedSlashes, HttpManager, StripPort, Underscores};
@@ -54,6 +54,11 @@ impl Head {
             None => host.unwrap_or_default(),
         };
         headers.remove(header::HOST);
+        if request.version == Version::HTTP_2
+            && let Err(reply) = settle_http2(&mut headers, &authority)
+        {
+            problem = Some(reply);
+        }
         if !is_authority(authority.as_bytes()) {
             problem = Some(LocalReply::refusal(Refusal::Malformed(Malformed::Head)));
         }
@@ -167,6 +172,26 @@ impl From<request::Parts> for RequestHead {
     }
 }
 
+/// Puts crumbs of cookies together, as whoever speaks HTTP/1.1 knows one field alone (RFC 9113, 8.2.3), and refuses what its
+/// section 8 calls malformed and the codec lets pass: a user in the authority, and a length that is given twice.
+fn settle_http2(headers: &mut HeaderMap, authority: &str) -> Result<(), LocalReply> {
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    if lengths > 1 || authority.contains('@') {
+        return Err(LocalReply::bad_request("http2.violation.of.messaging.rule"));
+    }
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, cookie);
+    }
+    Ok(())
+}
+
 /// Applies the rule for names with underscores.
 fn underscores(headers: &mut HeaderMap, rule: Underscores) -> Result<(), LocalReply> {
     if rule == Underscores::Allow {
@@ -245,4 +270,37 @@ fn header_bytes(headers: &HeaderMap) -> usize {
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(fields: &[(&'static str, &str)], authority: &str, cookies: Option<&[&str]>) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let settled = settle_http2(&mut headers, authority).is_ok();
+        let left = headers.get_all(header::COOKIE).iter();
+        let left: Vec<_> = left.map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(
+            settled.then_some(left.as_slice()),
+            cookies,
+            "{fields:?} {authority}"
+        );
+    }
+
+    #[test]
+    fn requests_of_http2_are_settled_for_older_versions() {
+        check(&[], "a.test", Some(&[]));
+        check(&[("cookie", "a=1")], "a.test", Some(&["a=1"]));
+        let crumbs = [("cookie", "a=1"), ("x", "y"), ("cookie", "b=2; c=3")];
+        check(&crumbs, "a.test:80", Some(&["a=1; b=2; c=3"]));
+        check(&[("content-length", "3")], "a.test", Some(&[]));
+        let twice = [("content-length", "3"), ("content-length", "3")];
+        check(&twice, "a.test", None);
+        check(&[], "user@a.test", None);
+    }
 }
