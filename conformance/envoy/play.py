@@ -43,7 +43,7 @@ AT_ONCE = 12
 NODE = "router~127.0.0.1~conformance.default~default.svc.cluster.local"
 
 
-def bootstrap(recorded):
+def bootstrap(recorded=False):
     http2 = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}}}}
