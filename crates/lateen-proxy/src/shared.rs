@@ -9,12 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
 use lateen_route::RouteTable;
+use lateen_xds::ResourceType;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::access_log::LogFiles;
 use crate::cluster::{Cluster, ClusterShared};
-use crate::config::store::Dump;
+use crate::config::store::dump::Dump;
 use crate::listener::ListenerSlot;
 use crate::secret::Secrets;
 use crate::stats::{HttpStats, ListenerStats, PerWorker, ProxyProtocolStats, SslStats, TcpStats};
@@ -27,6 +28,9 @@ const MOST_WAIT: Duration = Duration::from_secs(1);
 
 /// Clusters by name.
 pub(crate) type Clusters = HashMap<String, Arc<Cluster>, RandomState>;
+
+/// Things that are made when their name is first asked for.
+pub(crate) type Named<T> = Mutex<HashMap<String, Arc<T>>>;
 
 /// State that is swapped in place while requests run.
 pub(crate) struct Shared {
@@ -101,14 +105,22 @@ pub(crate) struct Names {
     pub(crate) counter_base: Mutex<HashMap<String, u64>>,
     /// Istio's standard metrics.
     pub(crate) telemetry: Registry,
-    pub(crate) clusters: Mutex<HashMap<String, Arc<ClusterShared>>>,
-    pub(crate) routes: Mutex<HashMap<String, Arc<RouteSlot>>>,
-    pub(crate) http: Mutex<HashMap<String, Arc<PerWorker<HttpStats>>>>,
-    pub(crate) tcp: Mutex<HashMap<String, Arc<PerWorker<TcpStats>>>>,
-    pub(crate) listeners: Mutex<HashMap<String, Arc<PerWorker<ListenerStats>>>>,
-    pub(crate) listeners_ssl: Mutex<HashMap<String, Arc<PerWorker<SslStats>>>>,
+    pub(crate) clusters: Named<ClusterShared>,
+    pub(crate) routes: Named<RouteSlot>,
+    pub(crate) http: Named<PerWorker<HttpStats>>,
+    pub(crate) tcp: Named<PerWorker<TcpStats>>,
+    pub(crate) listeners: Named<PerWorker<ListenerStats>>,
+    pub(crate) listeners_ssl: Named<PerWorker<SslStats>>,
     /// By the prefix of the filter, which may be empty.
-    pub(crate) proxy_protocol: Mutex<HashMap<String, Arc<PerWorker<ProxyProtocolStats>>>>,
+    pub(crate) proxy_protocol: Named<PerWorker<ProxyProtocolStats>>,
+}
+
+/// The thing of this name, which `new` makes when there is none yet.
+pub(crate) fn find_or_make<T>(all: &Named<T>, name: &str, new: impl FnOnce() -> T) -> Arc<T> {
+    let mut all = all.lock();
+    all.entry(name.to_owned())
+        .or_insert_with(|| Arc::new(new()))
+        .clone()
 }
 
 /// The connections that a graceful drain concerns.
@@ -149,6 +161,19 @@ pub(crate) struct Updates {
 pub(crate) struct UpdateCounts {
     pub(crate) success: AtomicU64,
     pub(crate) rejected: AtomicU64,
+}
+
+impl Updates {
+    /// The counts of one resource type.
+    pub(crate) fn of(&self, kind: ResourceType) -> &UpdateCounts {
+        match kind {
+            ResourceType::Cluster => &self.cluster,
+            ResourceType::Endpoint => &self.endpoint,
+            ResourceType::Listener => &self.listener,
+            ResourceType::Route => &self.route,
+            ResourceType::Secret => &self.secret,
+        }
+    }
 }
 
 impl Shared {

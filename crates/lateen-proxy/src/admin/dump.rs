@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Control, Query, pretty};
-use crate::config::store::DumpEntry;
+use crate::config::store::dump::DumpEntry;
 
 /// Lists of the sections, which may be empty.
 const RESOURCES: [&str; 12] = [

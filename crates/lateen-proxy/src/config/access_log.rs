@@ -20,8 +20,8 @@ use lateen_xds::pb::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
 };
 
+use super::context::Context;
 use super::decode;
-use super::store::Context;
 use crate::access_log::{AccessLog, Format};
 use crate::flags::Flags;
 use crate::log_filter::{Comparison, LogFilter, Operation};

@@ -19,8 +19,8 @@ use lateen_xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
 use prost::Message;
 
+use super::context::Context;
 use super::endpoint::Assignment;
-use super::store::Context;
 use super::{outlier, proxy_protocol, telemetry, tls};
 use crate::balancing::Balancing;
 use crate::cluster::{

@@ -15,8 +15,8 @@ use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager
 };
 use lateen_xds::pb::google::protobuf;
 
+use super::context::Context;
 use super::filters::{self, Filters};
-use super::store::Context;
 use super::telemetry::Telemetry;
 use super::{access_log, aggregated, flag, limit, local_reply};
 use crate::http::client_certificate::{Details, ForwardMode};

@@ -10,7 +10,7 @@ use lateen_xds::pb::envoy::config::listener::v3::{filter, listener_filter};
 use prost::Message;
 
 use super::chain_match::ChainMatcher;
-use super::store::Context;
+use super::context::Context;
 use super::{
     access_log, decode, flag, http, limit, proxy_protocol, socket_address, tcp, telemetry, tls,
 };

@@ -7,6 +7,7 @@ pub(crate) mod access_log;
 pub(crate) mod body_fields;
 pub(crate) mod chain_match;
 pub(crate) mod cluster;
+pub(crate) mod context;
 pub(crate) mod endpoint;
 pub(crate) mod filters;
 pub(crate) mod http;

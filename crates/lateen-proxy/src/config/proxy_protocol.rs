@@ -7,8 +7,8 @@ use lateen_xds::pb::envoy::extensions::filters::listener::proxy_protocol::v3::Pr
 use lateen_xds::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use lateen_xds::pb::google::protobuf::Any;
 
+use super::context::Context;
 use super::decode;
-use super::store::Context;
 use crate::listener::PortPredicate;
 use crate::proxy_protocol::{Acceptor, Version};
 

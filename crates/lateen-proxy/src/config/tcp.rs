@@ -12,7 +12,7 @@ use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_prox
 };
 use lateen_xds::pb::envoy::r#type::v3::hash_policy::PolicySpecifier;
 
-use super::store::Context;
+use super::context::Context;
 use super::{access_log, limit};
 use crate::http::tunnel::TunnelSettings;
 use crate::tcp::TcpProxy;

@@ -12,7 +12,7 @@ use lateen_xds::pb::google::protobuf::{self, Any, Struct, value::Kind};
 use lateen_xds::{TYPED_STRUCT, TYPED_STRUCT_V3, TypedStruct};
 use prost::Message;
 
-use super::store::Context;
+use super::context::Context;
 use super::{decode, duration};
 use crate::telemetry::exchange::PROTOCOL;
 use crate::telemetry::http::PeerHeaders;

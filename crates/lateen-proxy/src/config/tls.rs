@@ -13,7 +13,7 @@ use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3::downstream_tl
 use lateen_xds::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use rustls_pki_types::ServerName;
 
-use super::store::Context;
+use super::context::Context;
 use super::{RAW_BUFFER, decode, duration, flag};
 use crate::secret::{Origin, SecretSlot};
 use crate::stats::{PerWorker, SslStats};

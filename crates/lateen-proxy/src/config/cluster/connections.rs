@@ -12,7 +12,7 @@ use lateen_xds::pb::envoy::extensions::upstreams::http::v3::http_protocol_option
 use super::sticky;
 use super::{ClusterSpec, breakers};
 use crate::cluster::{ServerNameRules, UpstreamProtocol};
-use crate::config::store::Context;
+use crate::config::context::Context;
 use crate::config::{decode, ip_and_port, limit};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";

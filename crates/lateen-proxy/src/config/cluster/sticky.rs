@@ -11,7 +11,7 @@ use lateen_route::{Invalid, Within};
 use lateen_xds::pb::google::protobuf::value::Kind;
 use lateen_xds::pb::google::protobuf::{Any, Struct, Value};
 
-use crate::config::store::Context;
+use crate::config::context::Context;
 use crate::config::telemetry::struct_of;
 use crate::config::tls;
 use crate::secret::Origin;

@@ -9,7 +9,6 @@ use lateen_route::Invalid;
 use super::Store;
 use crate::config::cluster::ClusterSpec;
 use crate::dns::{self, Addresses, Tell, Watch};
-use crate::worker;
 
 /// The names of one cluster.
 pub(super) struct Resolution {
@@ -82,23 +81,15 @@ impl Store {
             before.as_deref().map(sorted) != now.map(|now| sorted(now))
         });
         let ready = resolution.waiting.is_empty();
-        let spec = self
-            .warming_clusters
-            .get(cluster)
-            .or_else(|| self.clusters.get(cluster));
-        let Some(spec) = spec
-            .cloned()
-            .filter(|spec| ready && (waited || changed) && spec.transports.is_settled())
-        else {
-            return;
-        };
-        let mut clusters = (**self.shared.clusters.load()).clone();
-        if let Err(error) = self.activate_cluster(cluster, spec, &mut clusters) {
-            return tracing::error!(cluster, %error, "cluster cannot take effect");
+        let spec = self.newest_spec(cluster).cloned();
+        if let Some(spec) = spec
+            && ready
+            && (waited || changed)
+            && spec.transports.is_settled()
+        {
+            self.put_into_effect(vec![(cluster.to_owned(), spec)]);
+            self.settle();
         }
-        self.shared.clusters.store(Arc::new(clusters));
-        self.shared.tell_workers(|| worker::Command::Prune);
-        self.settle();
     }
 
     /// Whether no name of a cluster waits for its first answer.
