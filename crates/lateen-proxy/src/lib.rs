@@ -34,6 +34,7 @@ mod net;
 mod outlier;
 mod pool;
 mod process;
+mod prometheus;
 mod proxy_protocol;
 mod record;
 mod relay;

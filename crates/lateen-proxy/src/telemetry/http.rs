@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 use lateen_route::format::Template;
 
-use super::labels::{Facts, Kind, Service};
+use super::facts::{Facts, Kind, Service};
 use super::peer::{PEER_ID, PEER_METADATA, Workload};
 use super::series::Metric;
 use super::{Reporter, StatsFilter};

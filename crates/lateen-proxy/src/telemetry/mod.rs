@@ -1,11 +1,12 @@
 //! Istio's standard metrics and the exchange of workload metadata that they are made of.
 //!
-//! [`peer`] knows workloads and how proxies tell each other about them, [`http`] and [`tcp`] collect the facts of a
-//! request or connection, [`labels`] writes them as label sets, [`series`] counts.
+//! [`peer`] knows workloads and how proxies tell each other about them, [`http`] and [`tcp`] collect the [`facts`]
+//! of a request or connection, [`labels`] writes them as label sets, [`series`] counts.
 
 pub(crate) mod exchange;
+mod facts;
 pub(crate) mod http;
-pub(crate) mod labels;
+mod labels;
 pub(crate) mod peer;
 pub(crate) mod series;
 pub(crate) mod tcp;

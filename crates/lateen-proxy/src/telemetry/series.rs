@@ -12,7 +12,7 @@ use lateen_route::hash::xx64;
 use parking_lot::Mutex;
 
 use super::StatsFilter;
-use super::labels::Facts;
+use super::facts::Facts;
 use crate::histogram::{Histogram, HistogramSums};
 use crate::stats::Stat;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::StatsFilter;
+use super::facts::Kind;
 use super::http::with_facts;
-use super::labels::Kind;
 use super::series::{Metric, Series};
 use crate::record::Record;
 use crate::worker::Worker;
