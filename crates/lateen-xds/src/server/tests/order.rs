@@ -5,7 +5,9 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, Rds as RdsConfig,
 };
+use envoy_types::util::pack_any;
 
+use super::source::resource;
 use super::*;
 
 /// Longer than anything is held back.
@@ -115,15 +117,7 @@ async fn removed_clusters_wait_for_the_routes_of_a_changed_listener() {
         }],
         ..Listener::default()
     });
-    store
-        .content
-        .lock()
-        .entry(Lds)
-        .or_default()
-        .insert("l".to_owned(), listener);
-    for session in store.sessions.lock().iter().filter_map(Weak::upgrade) {
-        session.mark(Lds, Names::All);
-    }
+    store.put_resource(Lds, listener);
     store.put(&[(Cds, "a", 0), (Rds, "new", 1)]);
     assert_eq!(stream.next().await, "listener +l@2");
     stream.silence().await;
@@ -246,13 +240,4 @@ async fn world_keeps_the_same_order() {
     stream.ask(Rds, &["r"], &rds).await;
     let (line, _) = stream.next().await;
     assert_eq!(line, "cluster b");
-}
-
-impl WorldClient {
-    /// Nothing more comes for a while.
-    async fn silence(&mut self) {
-        let message = tokio::time::timeout(Duration::from_millis(100), self.responses.message());
-        let message = message.await;
-        assert!(message.is_err(), "unexpected: {message:?}");
-    }
 }
