@@ -3,6 +3,7 @@
 //! The cases were written for another program: some ask for what is not built yet. They are counted, not required;
 //! what a later change wins or loses shows in the counts.
 
+mod proxy;
 mod routes;
 mod simulation;
 mod validation;

@@ -9,7 +9,7 @@ use lateen_xds::{ResourceType, pb::envoy::config::route::v3::RouteConfiguration}
 use prost::Message;
 use serde_json::Value;
 
-use super::{Case, Outcome, simulation::proxy_of};
+use super::{Case, Outcome, proxy::proxy_of};
 use crate::manifests;
 
 /// Runs all cases.
