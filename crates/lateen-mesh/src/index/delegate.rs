@@ -11,7 +11,7 @@ use lateen_api::{
     },
 };
 
-use super::lookup::{exported, resolve_host};
+use super::{declarations::exported, host::resolve_host};
 use crate::Key;
 
 /// The virtual services that refer to delegates, with the delegates' rules in place.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lateen_api::{common::labels_match, networking::service_entry::WorkloadEntryBody};
 
 use super::{
-    Index,
+    Index, of_namespace,
     service::{Discovery, Service, ServicePort, TargetPort},
     workload::{Endpoint, Locality, SliceEndpoint, TLS_MODE_LABEL, Workload},
 };
@@ -17,12 +17,8 @@ impl Index {
         let mut endpoints = match &service.discovery {
             Discovery::Slices => self.endpoints_of_slices(service, port),
             Discovery::Workloads(labels) if labels.is_empty() => Vec::new(),
-            Discovery::Workloads(labels) => self
-                .pods
-                .iter()
-                .filter(|(key, pod)| {
-                    key.namespace == service.namespace && labels_match(labels, &pod.labels)
-                })
+            Discovery::Workloads(labels) => of_namespace(&self.pods, &service.namespace)
+                .filter(|(_, pod)| labels_match(labels, &pod.labels))
                 .filter_map(|(key, pod)| {
                     self.endpoint_of_pod(key, pod, pod.addresses.first()?, target(port, Some(pod))?)
                 })
@@ -50,10 +46,7 @@ impl Index {
             _ => None,
         };
         if let Some(labels) = selected.filter(|labels| !labels.is_empty()) {
-            let entries = self
-                .workload_entries
-                .range(Key::new(&*service.namespace, "")..)
-                .take_while(|(key, _)| key.namespace == service.namespace)
+            let entries = of_namespace(&self.workload_entries, &service.namespace)
                 .filter(|(_, entry)| labels_match(labels, &entry.spec.labels));
             endpoints.extend(
                 entries
@@ -242,9 +235,7 @@ impl Index {
         namespace: &'a str,
         labels: &'a BTreeMap<String, String>,
     ) -> impl Iterator<Item = &'a Service> {
-        self.services
-            .range(Key::new(namespace, "")..)
-            .take_while(move |(key, _)| key.namespace == namespace)
+        of_namespace(&self.services, namespace)
             .map(|(_, service)| service.as_ref())
             .filter(move |service| {
                 service

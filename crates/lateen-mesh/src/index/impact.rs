@@ -152,9 +152,7 @@ impl Index {
         let mut next = service.alias_for().map(str::to_owned);
         // Names may lead in a circle, which leads nowhere.
         while let Some(host) = next.take().filter(|host| seen.insert(host.clone())) {
-            let declarations = self.hosts.get(&host).into_iter().flatten();
-            let services = declarations.filter_map(|one| self.declared(&host, one));
-            for concrete in services {
+            for concrete in self.services_of_host(&host) {
                 impact.merge(self.touched(concrete));
                 next = concrete.alias_for().map(str::to_owned);
             }
@@ -167,10 +165,8 @@ impl Index {
         if host.starts_with('*') {
             return Impact::of(Scope::All, ROUTING);
         }
-        let declarations = self.hosts.get(host).into_iter().flatten();
-        let services = declarations.filter_map(|declaration| self.declared(host, declaration));
         let mut impact = Impact::none();
-        for service in services {
+        for service in self.services_of_host(host) {
             impact.merge(self.touched(service));
             impact.merge(Impact::endpoints(host));
         }
@@ -208,9 +204,7 @@ impl Index {
 
     /// Names of the clusters of a host, in both forms.
     pub(super) fn cluster_names_of(&self, host: &str) -> BTreeSet<String> {
-        let declarations = self.hosts.get(host).into_iter().flatten();
-        let services = declarations.filter_map(|declaration| self.declared(host, declaration));
-        services
+        self.services_of_host(host)
             .flat_map(|service| self.cluster_names(service))
             .collect()
     }

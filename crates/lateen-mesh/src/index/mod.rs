@@ -2,15 +2,21 @@
 
 mod body_to_headers;
 pub(crate) mod cache;
+mod declarations;
 mod delegate;
+mod destination_rule;
 mod endpoints;
 mod gateway_api;
+mod host;
 mod impact;
-mod lookup;
+mod peer_authentication;
 mod policy_status;
 mod service;
+mod sidecar;
 mod sticky_session;
 mod update;
+mod virtual_service;
+mod visibility;
 mod workload;
 
 use std::{
@@ -19,20 +25,21 @@ use std::{
 };
 
 use lateen_api::{
-    BodyToHeaders, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar,
-    StickySession, VirtualService, WorkloadEntry,
+    BodyToHeaders, DestinationRule, Gateway, Kind, Object, PeerAuthentication, ServiceEntry,
+    Sidecar, StickySession, VirtualService, WorkloadEntry,
 };
 
+pub use destination_rule::MergedRule;
 pub use gateway_api::{
     CONTROLLER as GATEWAY_CONTROLLER, ListenerStatus, ObjectStatus, ParentStatus, StatusContent,
     deployment_of, parse_certificate_name,
 };
 pub(crate) use gateway_api::{is_of_gateway_api, regex_quoted};
-pub(crate) use lookup::gateway_name;
-pub use lookup::{MergedRule, host_matches, resolve_host};
+pub use host::{host_matches, resolve_host};
 pub use policy_status::{Condition, PolicyStatus};
 pub use service::{Discovery, Service, ServicePort, TargetPort};
 pub use sticky_session::{StoreSecret, parse_store_secret, store_secret};
+pub(crate) use virtual_service::gateway_name;
 pub use workload::{Endpoint, Locality, TLS_MODE_LABEL, Workload};
 
 use crate::{Key, MeshConfig};
@@ -128,4 +135,25 @@ impl Index {
     pub fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
         self.namespaces.get(namespace)
     }
+}
+
+/// What a namespace has of a kind, in the order of names.
+fn of_namespace<'i, V>(
+    all: &'i BTreeMap<Key, V>,
+    namespace: &str,
+) -> impl Iterator<Item = (&'i Key, &'i V)> {
+    all.range(Key::new(namespace, "")..)
+        .take_while(move |(key, _)| key.namespace == namespace)
+}
+
+/// The objects of a kind that a namespace has, older ones first; names decide between those of one second.
+fn oldest_first<'i, S: Kind>(
+    all: &'i BTreeMap<Key, Arc<Object<S>>>,
+    namespace: &str,
+) -> Vec<&'i Object<S>> {
+    let mut found: Vec<_> = of_namespace(all, namespace)
+        .map(|(_, object)| object.as_ref())
+        .collect();
+    found.sort_by_key(|object| object.created());
+    found
 }

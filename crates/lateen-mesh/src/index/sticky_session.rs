@@ -6,7 +6,7 @@ use lateen_api::StickySession;
 use lateen_api::lateen::{RedisStore, SecretKeyReference, TargetReference};
 use lateen_xds::ResourceType;
 
-use super::{Index, Service};
+use super::{Index, Service, of_namespace};
 use crate::{Impact, Key, Proxy};
 
 /// What secrets of stores are named after.
@@ -84,9 +84,7 @@ impl Index {
                 .max()?;
             Some((!of_subset, session.created(), session.name().to_owned()))
         };
-        self.sticky_sessions
-            .range(Key::new(&*key.namespace, "")..)
-            .take_while(|(other, _)| other.namespace == key.namespace)
+        of_namespace(&self.sticky_sessions, &key.namespace)
             .filter_map(|(_, session)| Some((rank(session)?, &**session)))
             .min_by(|(one, _), (other, _)| one.cmp(other))
             .map(|(_, session)| session)

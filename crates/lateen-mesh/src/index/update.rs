@@ -49,9 +49,8 @@ impl Index {
 
     /// Looks the identities behind a host up again; says whether they differ from what clusters were told.
     fn refresh_identities(&mut self, host: &str) -> bool {
-        let declarations = self.hosts.get(host).into_iter().flatten();
-        let services = declarations.filter_map(|declaration| self.declared(host, declaration));
-        let found: BTreeSet<String> = services
+        let found: BTreeSet<String> = self
+            .services_of_host(host)
             .flat_map(|service| self.identities(service))
             .collect();
         let old = self.identities.get(host);

@@ -37,7 +37,7 @@ pub use update::deployment_of;
 
 pub use status::{ListenerStatus, ObjectStatus, ParentStatus, StatusContent};
 
-use super::Index;
+use super::{Index, of_namespace};
 use crate::{Key, ObjectKind};
 use parts::Part;
 
@@ -197,10 +197,8 @@ impl Index {
         to: (&str, &str, &str, &str),
     ) -> bool {
         let (group, kind, namespace, name) = to;
-        let grants = self.gateway_api.grants.range(Key::new(namespace, "")..);
-        let mut grants = grants
-            .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, grant)| &grant.spec);
+        let grants = of_namespace(&self.gateway_api.grants, namespace);
+        let mut grants = grants.map(|(_, grant)| &grant.spec);
         grants.any(|grant| {
             let mut who = grant.from.iter();
             let mut what = grant.to.iter();

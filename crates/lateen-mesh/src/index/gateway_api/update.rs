@@ -261,9 +261,7 @@ impl Index {
         };
         let mut impact = Impact::none();
         for host in &rules.spec.hosts {
-            let declarations = self.hosts.get(host).into_iter().flatten();
-            let services = declarations.filter_map(|one| self.declared(host, one));
-            for service in services {
+            for service in self.services_of_host(host) {
                 if service.namespace != rules.namespace() {
                     // Rules of clients are for their own namespace.
                     let scope = Scope::Namespace(rules.namespace().to_owned());
@@ -292,8 +290,7 @@ impl Index {
         let annotations = gateway.metadata.annotations.as_ref();
         let named = annotations.and_then(|all| all.get(crate::index::SERVICE_ANNOTATION));
         for host in named.iter().flat_map(|hosts| hosts.split(',')) {
-            let services = self.hosts.get(host).into_iter().flatten();
-            for service in services.filter_map(|one| self.declared(host, one)) {
+            for service in self.services_of_host(host) {
                 if let Some(selector) = &service.selector {
                     let scope = Scope::Selected(service.namespace.clone(), selector.clone());
                     let kinds = [ROUTING[2], ROUTING[3]];
