@@ -53,7 +53,7 @@ pub(crate) async fn keep(world: Arc<World>, client: Client, config: InjectConfig
             let missing = index.missing_classes().collect();
             let gateways = index.gateways_to_deploy();
             let wanted =
-                gateways.filter_map(|gateway| Some((key(gateway), objects(gateway, &config)?)));
+                gateways.filter_map(|gateway| Some((Key::of(gateway), objects(gateway, &config)?)));
             (missing, wanted.collect())
         };
         for name in &missing {
@@ -129,10 +129,6 @@ async fn apply(client: &Client, objects: &[Value]) -> Result<(), kube::Error> {
         api.patch(name, &parameters, &Patch::Apply(object)).await?;
     }
     Ok(())
-}
-
-fn key(gateway: &Gateway) -> Key {
-    Key::new(gateway.namespace(), gateway.name())
 }
 
 /// What a gateway needs, in the order in which it is made.

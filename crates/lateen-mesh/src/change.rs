@@ -7,8 +7,8 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use lateen_api::{
-    BodyToHeaders, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar,
-    StickySession, VirtualService, WorkloadEntry, gateway_api,
+    BodyToHeaders, DestinationRule, Gateway, Kind, Object, PeerAuthentication, ServiceEntry,
+    Sidecar, StickySession, VirtualService, WorkloadEntry, gateway_api,
 };
 use lateen_xds::{Names, ResourceType};
 
@@ -107,6 +107,11 @@ impl Key {
             namespace: namespace.into(),
             name: name.into(),
         }
+    }
+
+    /// The key of an object.
+    pub fn of<S: Kind>(object: &Object<S>) -> Self {
+        Self::new(object.namespace(), object.name())
     }
 }
 

@@ -7,6 +7,7 @@ use lateen_api::{BodyToHeaders, Gateway};
 use lateen_xds::ResourceType;
 
 use super::Index;
+use super::update::put;
 use crate::change::Scope;
 use crate::{Impact, Key, Proxy};
 
@@ -53,10 +54,7 @@ impl Index {
     ) -> Impact {
         let namespace = key.namespace.clone();
         let policy = policy.map(Arc::new);
-        let old = match &policy {
-            Some(policy) => self.body_to_headers.insert(key, Arc::clone(policy)),
-            None => self.body_to_headers.remove(&key),
-        };
+        let old = put(&mut self.body_to_headers, key, policy.clone());
         let spec =
             |policy: &Option<Arc<BodyToHeaders>>| policy.as_ref().map(|policy| policy.spec.clone());
         if spec(&old) == spec(&policy) {

@@ -1,6 +1,6 @@
-//! Which destination rules a client follows for a service.
+//! Destination rules: which ones a client follows for a service, and whom a change of one concerns.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use lateen_api::{
     DestinationRule,
@@ -8,8 +8,13 @@ use lateen_api::{
     networking::{destination_rule::Subset, traffic_policy::TrafficPolicy},
 };
 
-use super::{Index, Service, declarations::exported, host::host_matches};
-use crate::Proxy;
+use super::{
+    Index, Service,
+    declarations::exported,
+    host::host_matches,
+    update::{differ, put, remove_from},
+};
+use crate::{Impact, Key, Proxy};
 
 /// Destination rules for one host, taken together.
 #[derive(Debug, Clone)]
@@ -110,5 +115,39 @@ impl Index {
                 .find_map(|rule| rule.spec.traffic_policy.as_ref()),
             subsets: subsets.collect(),
         })
+    }
+    /// Sets or removes a rule: it concerns whatever the services of its host appear in.
+    pub(super) fn set_destination_rule(
+        &mut self,
+        key: Key,
+        rule: Option<DestinationRule>,
+    ) -> Impact {
+        let old = self.destination_rules.get(&key).cloned();
+        let changed = differ(old.as_deref(), rule.as_ref());
+        let mut impact = Impact::none();
+        if let Some(old) = &old {
+            let host = self.resolve(&old.spec.host, old.namespace());
+            if changed {
+                // Names of the old subsets are found while the old rule is still there.
+                impact.merge(self.touched_by_rule(&host));
+            }
+            let place = (key.namespace.clone(), host);
+            remove_from(&mut self.rule_hosts, &place, &key);
+        }
+        let host = rule
+            .as_ref()
+            .map(|rule| self.resolve(&rule.spec.host, rule.namespace()));
+        put(&mut self.destination_rules, key.clone(), rule.map(Arc::new));
+        if let Some(host) = host {
+            let place = (key.namespace.clone(), host.clone());
+            self.rule_hosts.entry(place).or_default().insert(key);
+            if changed {
+                impact.merge(self.touched_by_rule(&host));
+            }
+        }
+        if changed {
+            self.asked_labels.take();
+        }
+        impact
     }
 }

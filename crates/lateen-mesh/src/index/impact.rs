@@ -8,8 +8,16 @@ use std::{
 use lateen_api::networking::http_route::HttpRoute;
 use lateen_xds::ResourceType;
 
-use super::{Discovery, Index, Service, ServicePort, cache::Class, update::ROUTING};
+use super::{Discovery, Index, Service, ServicePort, cache::Class};
 use crate::{Impact, Key, Proxy, Scope, names::ClusterName, protocol::Protocol};
+
+/// All that a service or a rule for one can touch.
+pub(super) const ROUTING: [ResourceType; 4] = [
+    ResourceType::Cluster,
+    ResourceType::Endpoint,
+    ResourceType::Listener,
+    ResourceType::Route,
+];
 
 /// Address of listeners that serve every destination address.
 const ANY_ADDRESS: &str = "0.0.0.0";
@@ -126,7 +134,8 @@ impl Index {
                 .iter()
                 .any(|egress| egress.port.is_some())
             {
-                impact.merge(self.of_namespace(&key.namespace));
+                let kinds = [ResourceType::Listener, ResourceType::Route];
+                impact.merge(Impact::of(self.scope_of(&key.namespace), kinds));
             }
         }
         impact
@@ -193,13 +202,13 @@ impl Index {
         impact
     }
 
-    fn of_namespace(&self, namespace: &str) -> Impact {
-        let scope = if namespace == self.mesh.root_namespace {
+    /// Whom configuration of a namespace concerns: its proxies; that of the root namespace concerns all.
+    pub(super) fn scope_of(&self, namespace: &str) -> Scope {
+        if namespace == self.mesh.root_namespace {
             Scope::All
         } else {
             Scope::Namespace(namespace.to_owned())
-        };
-        Impact::of(scope, [ResourceType::Listener, ResourceType::Route])
+        }
     }
 
     /// Names of the clusters of a host, in both forms.

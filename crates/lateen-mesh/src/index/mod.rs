@@ -18,6 +18,7 @@ mod update;
 mod virtual_service;
 mod visibility;
 mod workload;
+mod workload_changes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +44,7 @@ pub(crate) use virtual_service::gateway_name;
 pub use workload::{Endpoint, Locality, TLS_MODE_LABEL, Workload};
 
 use crate::{Key, MeshConfig};
+use declarations::Declaration;
 use workload::Slice;
 
 /// Annotation of gateways made from the Gateway API: hosts of the services that the gateway is behind.
@@ -88,14 +90,6 @@ pub struct Index {
     /// Keys of labels that rules ask clients for.
     asked_labels: OnceLock<BTreeSet<String>>,
     cache: cache::Cache,
-}
-
-/// Who declares a host; Kubernetes comes before service entries, older before younger.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Declaration {
-    entry: bool,
-    created: i64,
-    key: Key,
 }
 
 impl Index {

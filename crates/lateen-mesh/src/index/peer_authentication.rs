@@ -7,8 +7,10 @@ use lateen_api::{
     common::labels_match,
     security::{MutualTls, MutualTlsMode},
 };
+use lateen_xds::ResourceType;
 
-use super::{Index, of_namespace, oldest_first};
+use super::{Index, impact::ROUTING, of_namespace, oldest_first, update::put_object};
+use crate::{Impact, Key, Scope};
 
 impl Index {
     /// Ports of a workload for which its own policy says what is accepted.
@@ -49,6 +51,26 @@ impl Index {
     /// What the workloads of a namespace accept, policies of single workloads aside.
     pub fn mutual_tls_mode_of_namespace(&self, namespace: &str) -> MutualTlsMode {
         self.mutual_tls_mode(namespace, &BTreeMap::new(), 0)
+    }
+
+    /// Sets or removes a policy: it concerns the proxies of its namespace, and clients of the services there, which
+    /// choose by what is accepted.
+    pub(super) fn set_peer_authentication(
+        &mut self,
+        key: Key,
+        policy: Option<PeerAuthentication>,
+    ) -> Impact {
+        let namespace = key.namespace.clone();
+        let before = self.mutual_tls_mode_of_namespace(&namespace);
+        if !put_object(&mut self.peer_authentications, key, policy) {
+            return Impact::none();
+        }
+        let mut impact = Impact::of(self.scope_of(&namespace), ROUTING);
+        let root = namespace == self.mesh.root_namespace;
+        if root || before != self.mutual_tls_mode_of_namespace(&namespace) {
+            impact.merge(Impact::of(Scope::All, [ResourceType::Cluster]));
+        }
+        impact
     }
 }
 

@@ -5,9 +5,15 @@ use lateen_api::{
     common::{Port, labels_match},
     networking::sidecar::{EgressListener, OutboundMode},
 };
+use lateen_xds::ResourceType;
 
-use super::{Index, Service, host::host_matches, oldest_first};
-use crate::{Proxy, ProxyKind, mesh_config::OutboundMode as MeshOutboundMode, names::ClusterName};
+use super::{
+    Index, Service, host::host_matches, impact::ROUTING, oldest_first, update::put_object,
+};
+use crate::{
+    Impact, Key, Proxy, ProxyKind, mesh_config::OutboundMode as MeshOutboundMode,
+    names::ClusterName,
+};
 
 impl Index {
     /// The Sidecar that applies to a proxy: one that selects it, else that of its namespace, else of the root namespace.
@@ -83,6 +89,30 @@ impl Index {
             }
             _ => EgressHosts::ALL,
         }
+    }
+
+    /// Sets or removes a Sidecar.
+    pub(super) fn set_sidecar(&mut self, key: Key, sidecar: Option<Sidecar>) -> Impact {
+        self.asked_labels.take();
+        let namespace = key.namespace.clone();
+        if put_object(&mut self.sidecars, key, sidecar) {
+            Impact::of(self.scope_of(&namespace), ROUTING)
+        } else {
+            Impact::none()
+        }
+    }
+
+    /// The clusters of proxies whose Sidecar lists what they see: rules may lead further.
+    pub(super) fn beyond_sidecars(&self) -> Impact {
+        let mut impact = Impact::none();
+        for (key, sidecar) in &self.sidecars {
+            if sidecar.spec.egress.is_empty() {
+                continue;
+            }
+            let scope = self.scope_of(&key.namespace);
+            impact.merge(Impact::of(scope, [ResourceType::Cluster]));
+        }
+        impact
     }
 }
 

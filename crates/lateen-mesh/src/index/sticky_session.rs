@@ -6,6 +6,7 @@ use lateen_api::StickySession;
 use lateen_api::lateen::{RedisStore, SecretKeyReference, TargetReference};
 use lateen_xds::ResourceType;
 
+use super::update::put;
 use super::{Index, Service, of_namespace};
 use crate::{Impact, Key, Proxy};
 
@@ -122,10 +123,7 @@ impl Index {
         let namespace = key.namespace.clone();
         let secrets = StoreSecret::ALL.map(|secret| store_secret(&key, secret));
         let session = session.map(Arc::new);
-        let old = match &session {
-            Some(session) => self.sticky_sessions.insert(key, Arc::clone(session)),
-            None => self.sticky_sessions.remove(&key),
-        };
+        let old = put(&mut self.sticky_sessions, key, session.clone());
         let spec = |session: &Option<Arc<StickySession>>| {
             session.as_ref().map(|session| session.spec.clone())
         };

@@ -1,9 +1,10 @@
-//! Which virtual services a proxy follows.
+//! Virtual services: which ones a proxy follows, and whom a change of one concerns.
 
 use lateen_api::VirtualService;
+use lateen_xds::ResourceType;
 
-use super::{Index, declarations::exported, is_of_gateway_api};
-use crate::Proxy;
+use super::{Index, declarations::exported, delegate, is_of_gateway_api, update::put_object};
+use crate::{Impact, Key, Proxy, Scope};
 
 impl Index {
     /// The virtual services of one gateway (`namespace/name`, or `mesh`) that a proxy sees, older ones first.
@@ -50,6 +51,24 @@ impl Index {
             )
         });
         found
+    }
+
+    /// Sets or removes rules: they concern listeners and routes, and the clusters of proxies whose Sidecar lists what
+    /// they see: what rules lead to comes on top.
+    pub(super) fn set_virtual_service(
+        &mut self,
+        key: Key,
+        rules: Option<VirtualService>,
+    ) -> Impact {
+        let changed = put_object(&mut self.virtual_services, key, rules);
+        self.asked_labels.take();
+        self.delegating = delegate::merged(&self.virtual_services, &self.mesh.domain);
+        if !changed {
+            return Impact::none();
+        }
+        let mut impact = Impact::of(Scope::All, [ResourceType::Listener, ResourceType::Route]);
+        impact.merge(self.beyond_sidecars());
+        impact
     }
 
     /// Whether rules for services are for a client: routes of the Gateway API are, when they are of its own namespace or of

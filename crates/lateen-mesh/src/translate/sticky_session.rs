@@ -49,7 +49,7 @@ pub(super) fn apply(
         ("max_entries", count(most.unwrap_or(MAX_ENTRIES))),
     ]);
     if let Some(server) = store.and_then(|store| store.redis.as_ref()) {
-        let policy = Key::new(session.namespace(), session.name());
+        let policy = Key::of(session);
         let server = redis(server, &policy);
         options
             .fields

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lateen_api::{
-    Kind, Object, VirtualService,
+    Object, VirtualService,
     gateway_api::gateway::Listener,
     networking::{
         VirtualServiceSpec,
@@ -233,9 +233,4 @@ fn on_port(rules: &[Rule], port: u32) -> Arc<Vec<Rule>> {
         ..rule.clone()
     };
     Arc::new(rules.iter().map(of).collect())
-}
-
-/// Where an object stands among others of its kind.
-pub(super) fn key_of<S: Kind>(object: &Object<S>) -> Key {
-    Key::new(object.namespace(), object.name())
 }

@@ -144,7 +144,7 @@ impl Index {
         for attachment in self.attachments(route, &key.namespace) {
             let outcome = match attachment.outcome {
                 Ok(Bound::Listener(gateway, listener)) => {
-                    let place = Key::new(gateway.namespace(), gateway.name());
+                    let place = Key::of(gateway);
                     *attached.entry((place, &listener.name)).or_default() += 1;
                     Ok(1)
                 }

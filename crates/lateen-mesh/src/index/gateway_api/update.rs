@@ -11,8 +11,12 @@ use lateen_api::{
 };
 use lateen_xds::ResourceType;
 
-use super::{ParentId, Route, RouteId, listeners, parts::key_of};
-use crate::{Impact, Index, Key, Scope, index::update::ROUTING, protocol::Protocol};
+use super::{ParentId, Route, RouteId, listeners};
+use crate::{
+    Impact, Index, Key, Scope,
+    index::update::{put, remove_from},
+    protocol::Protocol,
+};
 
 impl Index {
     /// Sets or removes a route.
@@ -30,12 +34,7 @@ impl Index {
         };
         let old = state.routes.remove(&id);
         for parent in old.iter().flat_map(wanted) {
-            if let Some(routes) = state.attached.get_mut(&parent) {
-                routes.remove(&id);
-                if routes.is_empty() {
-                    state.attached.remove(&parent);
-                }
-            }
+            remove_from(&mut state.attached, &parent, &id);
         }
         if let Some(route) = route {
             for parent in wanted(&route) {
@@ -52,15 +51,8 @@ impl Index {
         key: Key,
         gateway: Option<Gateway>,
     ) -> Impact {
-        match gateway {
-            Some(gateway) => {
-                let gateways = &mut self.gateway_api.gateways;
-                gateways.insert(key.clone(), Arc::new(gateway));
-            }
-            None => {
-                self.gateway_api.gateways.remove(&key);
-            }
-        }
+        let gateways = &mut self.gateway_api.gateways;
+        put(gateways, key.clone(), gateway.map(Arc::new));
         self.convert_gateways([key])
     }
 
@@ -70,15 +62,8 @@ impl Index {
         name: String,
         class: Option<GatewayClass>,
     ) -> Impact {
-        match class {
-            Some(class) => {
-                let classes = &mut self.gateway_api.classes;
-                classes.insert(name.clone(), Arc::new(class));
-            }
-            None => {
-                self.gateway_api.classes.remove(&name);
-            }
-        }
+        let classes = &mut self.gateway_api.classes;
+        put(classes, name.clone(), class.map(Arc::new));
         let gateways = self.gateway_api.gateways.iter();
         let of_class: Vec<Key> = gateways
             .filter(|(_, gateway)| gateway.spec.gateway_class_name == name)
@@ -93,12 +78,8 @@ impl Index {
         key: Key,
         grant: Option<ReferenceGrant>,
     ) -> Impact {
-        let grants = &mut self.gateway_api.grants;
         let grant = grant.map(Arc::new);
-        let old = match &grant {
-            Some(grant) => grants.insert(key, Arc::clone(grant)),
-            None => grants.remove(&key),
-        };
+        let old = put(&mut self.gateway_api.grants, key, grant.clone());
         let namespaces: BTreeSet<String> = [old, grant]
             .iter()
             .flatten()
@@ -149,7 +130,7 @@ impl Index {
                 .map(|gateway| self.made_gateways(gateway))
                 .unwrap_or_default()
                 .into_iter()
-                .map(|one| (key_of(&one), Arc::new(one)))
+                .map(|one| (Key::of(&one), Arc::new(one)))
                 .collect();
             let names: BTreeSet<Key> = made.keys().cloned().collect();
             let old = if names.is_empty() {
@@ -210,7 +191,7 @@ impl Index {
     /// Puts the virtual service of a name together again.
     fn merge_routes(&mut self, name: &str) -> Impact {
         let service = self.merged_service(name).map(Arc::new);
-        let key = service.as_deref().map(key_of);
+        let key = service.as_deref().map(Key::of);
         let merged = &mut self.gateway_api.merged;
         let old = match &key {
             Some(key) => {
@@ -293,7 +274,7 @@ impl Index {
             for service in self.services_of_host(host) {
                 if let Some(selector) = &service.selector {
                     let scope = Scope::Selected(service.namespace.clone(), selector.clone());
-                    let kinds = [ROUTING[2], ROUTING[3]];
+                    let kinds = [ResourceType::Listener, ResourceType::Route];
                     impact.merge(Impact::of(scope, kinds));
                 }
             }
