@@ -149,6 +149,9 @@ impl Store {
             .routes
             .lock()
             .retain(|name, _| wanted.contains(name));
+        let mut dump = self.shared.dump.lock();
+        dump.retain(ResourceType::Route, |name| wanted.contains(name));
+        drop(dump);
         self.shared.secrets.forget_unused();
         let complete = self.warming_clusters.is_empty() && self.warming_listeners.is_empty();
         if complete

@@ -189,6 +189,27 @@ fn clusters_wait_for_endpoints_and_listeners_for_routes() {
 }
 
 #[test]
+fn a_cluster_that_comes_back_waits_for_its_endpoints_again() {
+    let (one, two) = (Upstream::start("one"), Upstream::start("two"));
+    let mut proxy = Proxy::start(1);
+    let eds = json!({
+        "name": "c", "type": "EDS", "connectTimeout": "1s",
+        "edsClusterConfig": { "edsConfig": { "ads": {} } },
+    });
+    proxy.accept(ResourceType::Cluster, std::slice::from_ref(&eds));
+    proxy.accept(ResourceType::Endpoint, &[assignment("c", &[one.address])]);
+    let address = proxy.http(json!([to("c", json!({}))]), json!({}));
+    assert_eq!(get(address, "/", &[]).name(), "one");
+    proxy.remove(ResourceType::Cluster, "c");
+    assert!(proxy.wanted(ResourceType::Endpoint).is_empty());
+    proxy.accept(ResourceType::Cluster, &[eds]);
+    assert!(proxy.wanted(ResourceType::Endpoint).contains("c"));
+    assert_eq!(get(address, "/", &[]).status, 503);
+    proxy.accept(ResourceType::Endpoint, &[assignment("c", &[two.address])]);
+    assert_eq!(get(address, "/", &[]).name(), "two");
+}
+
+#[test]
 fn a_removed_listener_finishes_what_it_began() {
     let upstream = Upstream::start("one");
     let mut proxy = Proxy::start(1);

@@ -16,7 +16,7 @@ use serde_json::{Value, json as object};
 use std::sync::Mutex;
 
 use crate::support::{
-    Client, Upstream, assignment, eventually, free_address, get, http_listener, to,
+    Client, Upstream, assignment, cluster, eventually, free_address, get, http_listener, to,
     wait_for_listener,
 };
 
@@ -293,10 +293,10 @@ fn a_process_follows_its_control_plane() {
         .map(|name| format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump"))
         .collect();
     assert_eq!(sections, expected);
-    let cluster = &dump["configs"][1]["dynamic_active_clusters"][0];
-    assert_eq!(cluster["cluster"]["connect_timeout"], "1s");
+    let active = &dump["configs"][1]["dynamic_active_clusters"][0];
+    assert_eq!(active["cluster"]["connect_timeout"], "1s");
     assert!(
-        cluster["error_state"]["details"]
+        active["error_state"]["details"]
             .as_str()
             .unwrap()
             .contains("outlier_detection")
@@ -374,7 +374,28 @@ fn a_process_follows_its_control_plane() {
         upstream.address
     );
     assert!(clusters.contains(&flags), "{clusters}");
+    source.set(ResourceType::Cluster, "c", eds.clone());
+    eventually(|| get(listen, "/", &[]).status == 200);
+
+    // What nothing refers to any more is shown no more.
+    let dumped = |section: &str| {
+        let path = format!("/config_dump?include_eds&resource={section}");
+        get(admin, &path, &[]).body
+    };
+    assert!(dumped("dynamic_endpoint_configs").contains("\"c\""));
+    assert!(dumped("dynamic_route_configs").contains("\"r\""));
+    let mut other = cluster("c", &[upstream.address], object!({}));
+    other["loadAssignment"]["clusterName"] = object!("inline");
+    source.set(ResourceType::Cluster, "c", other);
+    let rds = object!({ "rds": { "routeConfigName": "s", "configSource": { "ads": {} } } });
+    source.set(ResourceType::Route, "s", object!({ "name": "s" }));
+    source.set(ResourceType::Listener, "l", http_listener("l", listen, rds));
+    eventually(|| get(listen, "/", &[]).status == 404);
+    eventually(|| !dumped("dynamic_endpoint_configs").contains("\"c\""));
+    eventually(|| !dumped("dynamic_route_configs").contains("\"r\""));
     source.set(ResourceType::Cluster, "c", eds);
+    let plain = http_listener("l", listen, object!({}));
+    source.set(ResourceType::Listener, "l", plain);
     eventually(|| get(listen, "/", &[]).status == 200);
 
     // Without its control plane it keeps serving, and takes up changes when that returns.

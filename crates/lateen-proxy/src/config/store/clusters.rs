@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use lateen_route::Invalid;
-use lateen_xds::Resource;
 use lateen_xds::client::{Rejection, Update};
 use lateen_xds::pb::envoy::config::cluster::v3::Cluster as ClusterMessage;
 use lateen_xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use lateen_xds::{Resource, ResourceType};
 
 use super::{Store, apply_each};
 use crate::cluster::ClusterShared;
@@ -29,6 +29,7 @@ impl Store {
             self.remove_cluster(name, &mut clusters);
         }
         self.swap_clusters(clusters);
+        self.forget_unused_assignments();
         rejections
     }
 
@@ -85,6 +86,20 @@ impl Store {
         if let Some(users) = self.users.get_mut(&assignment) {
             users.remove(name);
         }
+    }
+
+    /// Forgets assignments that no cluster uses any more, so that they are fetched anew when wanted again. Only an update
+    /// may do so: the client unsubscribes after it, and what it is subscribed to is not sent again.
+    fn forget_unused_assignments(&mut self) {
+        if self.users.values().all(|users| !users.is_empty()) {
+            return;
+        }
+        // The state before of a cluster that waits is still in effect, and its assignment subscribed to.
+        let wanted = self.wanted(ResourceType::Endpoint);
+        self.users.retain(|name, _| wanted.contains(name));
+        self.assignments.retain(|name, _| wanted.contains(name));
+        let mut dump = self.shared.dump.lock();
+        dump.retain(ResourceType::Endpoint, |name| wanted.contains(name));
     }
 
     fn assignment(&mut self, resource: &Resource, clusters: &mut Clusters) -> Result<(), Invalid> {

@@ -26,6 +26,15 @@ pub(crate) struct DumpEntry {
     pub(crate) rejected: Option<(Resource, String, SystemTime)>,
 }
 
+impl Dump {
+    /// Keeps the resources of a type whose names are wanted.
+    pub(super) fn retain(&mut self, kind: ResourceType, wanted: impl Fn(&str) -> bool) {
+        if let Some(entries) = self.kinds.get_mut(&kind) {
+            entries.retain(|name, _| wanted(name));
+        }
+    }
+}
+
 impl Store {
     /// Takes down what was received, what became of it, and what waits now.
     pub(super) fn record(&self, update: Update, rejections: &[Rejection]) {
