@@ -20,6 +20,7 @@ pub mod key;
 pub mod peer;
 pub mod rotation;
 pub mod service;
+mod signatures;
 pub mod signer;
 pub mod spiffe;
 pub mod tls;

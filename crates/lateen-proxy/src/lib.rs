@@ -53,3 +53,4 @@ mod worker;
 pub use engine::{Engine, EngineConfig};
 pub use process::{ProxyConfig, RunError, run};
 pub use secret::{SecretError, Secrets};
+pub use tls::any_server::client_of_any_server;

@@ -10,14 +10,13 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::net;
+use crate::tls::any_server::client_of_any_server;
 
 /// What to ask for.
 pub(super) struct Get<'a> {
@@ -48,9 +47,9 @@ impl Get<'_> {
             return self.exchange(stream).await;
         }
         let name = ServerName::from(self.address.ip());
-        let stream = tokio_rustls::TlsConnector::from(anybody())
-            .connect(name, stream)
-            .await?;
+        // As the kubelet probes: the answer says whether the application lives, no more.
+        let config = Arc::new(client_of_any_server());
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
         self.exchange(stream).await
     }
 
@@ -99,58 +98,4 @@ pub(super) async fn dial(address: SocketAddr, from: Option<IpAddr>) -> io::Resul
         mark: false,
     };
     net::connect(address, options).await
-}
-
-/// TLS without verification, as the kubelet probes: the answer says whether the application lives, no more.
-fn anybody() -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Anybody(provider.signature_verification_algorithms);
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map(|builder| {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
-                .with_no_client_auth()
-        });
-    // The provider has the versions that it was built with.
-    Arc::new(config.expect("TLS 1.2 and 1.3 are built in"))
-}
-
-#[derive(Debug)]
-struct Anybody(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }

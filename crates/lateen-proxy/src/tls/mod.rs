@@ -4,6 +4,7 @@
 //! a handshake finds that they have changed, and shared by all workers until they change again. A context whose secret
 //! is not there refuses every handshake.
 
+pub(crate) mod any_server;
 pub(crate) mod certificate;
 pub(crate) mod client;
 pub(crate) mod context;
