@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lateen_api::lateen::{RedisStore, SecretKeyReference};
+use lateen_api::lateen::RedisStore;
 use lateen_identity::tls::{TlsError, client_of_server};
 use lateen_mesh::index::Condition;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
@@ -71,19 +71,17 @@ async fn probe(store: &RedisStore, secrets: &NamespaceSecrets) -> Result<(), Pro
     let (host, port, _) = store
         .address()
         .ok_or_else(|| ProbeError::Url(store.url.clone()))?;
-    let password = match &store.password_secret_ref {
-        Some(reference) => Some(entry(secrets, reference, "password")?),
-        None => None,
-    };
+    let password = store.password().map(|place| entry(secrets, place));
+    let password = password.transpose()?;
     let stream = TcpStream::connect((host, port)).await?;
     match &store.tls {
         None => greet(stream, password.as_deref()).await,
         Some(tls) => {
-            let reference = &tls.ca_secret_ref;
-            let authorities = entry(secrets, reference, "ca.crt")?;
+            let place = tls.authorities();
+            let authorities = entry(secrets, place)?;
             let authorities = String::from_utf8_lossy(&authorities);
             let config = client_of_server(&authorities, &[])
-                .map_err(|error| ProbeError::Authorities(reference.name.clone(), error))?;
+                .map_err(|error| ProbeError::Authorities(place.0.to_owned(), error))?;
             let connector = TlsConnector::from(Arc::new(config));
             let name = tls.server_name.as_deref().unwrap_or(host);
             let name = ServerName::try_from(name.to_owned())?;
@@ -92,15 +90,10 @@ async fn probe(store: &RedisStore, secrets: &NamespaceSecrets) -> Result<(), Pro
     }
 }
 
-fn entry(
-    secrets: &NamespaceSecrets,
-    reference: &SecretKeyReference,
-    usual: &str,
-) -> Result<Vec<u8>, ProbeError> {
-    let key = reference.key.as_deref().unwrap_or(usual);
+fn entry(secrets: &NamespaceSecrets, (secret, key): (&str, &str)) -> Result<Vec<u8>, ProbeError> {
     secrets
-        .entry(&reference.name, key)
-        .ok_or_else(|| ProbeError::Secret(reference.name.clone(), key.to_owned()))
+        .entry(secret, key)
+        .ok_or_else(|| ProbeError::Secret(secret.to_owned(), key.to_owned()))
 }
 
 /// Says the password and `PING`; each is answered with one line.

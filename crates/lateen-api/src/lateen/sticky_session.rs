@@ -109,7 +109,19 @@ pub struct SecretKeyReference {
     pub key: Option<String>,
 }
 
+impl SecretKeyReference {
+    /// Name of the Secret and its entry, which is `usual` when unset.
+    fn place<'r>(&'r self, usual: &'r str) -> (&'r str, &'r str) {
+        (&self.name, self.key.as_deref().unwrap_or(usual))
+    }
+}
+
 impl RedisStore {
+    /// Where the password is: name of the Secret and its entry.
+    pub fn password(&self) -> Option<(&str, &str)> {
+        Some(self.password_secret_ref.as_ref()?.place("password"))
+    }
+
     /// Host, port and database of the URL; nothing when it is malformed.
     pub fn address(&self) -> Option<(&str, u16, u16)> {
         let rest = self.url.strip_prefix("redis://")?;
@@ -127,6 +139,13 @@ impl RedisStore {
         let host = bracketed.unwrap_or(Some(host))?;
         let is_known = names::is_host(host) || names::is_address(host);
         (is_known && port != 0).then_some((host, port, database))
+    }
+}
+
+impl RedisTls {
+    /// Where the authorities are: name of the Secret and its entry.
+    pub fn authorities(&self) -> (&str, &str) {
+        self.ca_secret_ref.place("ca.crt")
     }
 }
 

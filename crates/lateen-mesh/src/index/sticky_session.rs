@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lateen_api::StickySession;
-use lateen_api::lateen::{RedisStore, SecretKeyReference, TargetReference};
+use lateen_api::lateen::{RedisStore, TargetReference};
 use lateen_xds::ResourceType;
 
 use super::update::put;
@@ -33,10 +33,10 @@ impl StoreSecret {
     }
 
     /// What the policy says about it: the Secret, and the entry in it.
-    fn of(self, store: &RedisStore) -> Option<(&SecretKeyReference, &'static str)> {
+    fn of(self, store: &RedisStore) -> Option<(&str, &str)> {
         match self {
-            Self::Password => Some((store.password_secret_ref.as_ref()?, "password")),
-            Self::Authorities => Some((&store.tls.as_ref()?.ca_secret_ref, "ca.crt")),
+            Self::Password => store.password(),
+            Self::Authorities => Some(store.tls.as_ref()?.authorities()),
         }
     }
 }
@@ -110,8 +110,7 @@ impl Index {
             })
         });
         let store = session.spec.store.as_ref()?.redis.as_ref();
-        let (reference, entry) = secret.of(store.filter(|_| sees)?)?;
-        Some((&reference.name, reference.key.as_deref().unwrap_or(entry)))
+        secret.of(store.filter(|_| sees)?)
     }
 
     /// Sets or removes a policy: it concerns the clusters of its targets, and the secrets of its store.
