@@ -1,18 +1,16 @@
 //! What the API server needs to call the webhooks: the CA bundle in their configurations.
 
-use std::fmt::Debug;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// How long to wait after a failed watch or patch.
@@ -30,38 +28,9 @@ pub(crate) async fn keep(client: Client, certificate: &str, injector: &str, vali
     );
 }
 
-/// A webhook configuration of either kind.
-trait Configuration:
-    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
-{
-    /// Name, way to call, and failure policy of each webhook.
-    fn webhooks(&self) -> Vec<(&str, &WebhookClientConfig, Option<&str>)>;
-}
-
-impl Configuration for MutatingWebhookConfiguration {
-    fn webhooks(&self) -> Vec<(&str, &WebhookClientConfig, Option<&str>)> {
-        let all = self.webhooks.iter().flatten();
-        all.map(|webhook| {
-            let policy = webhook.failure_policy.as_deref();
-            (webhook.name.as_str(), &webhook.client_config, policy)
-        })
-        .collect()
-    }
-}
-
-impl Configuration for ValidatingWebhookConfiguration {
-    fn webhooks(&self) -> Vec<(&str, &WebhookClientConfig, Option<&str>)> {
-        let all = self.webhooks.iter().flatten();
-        all.map(|webhook| {
-            let policy = webhook.failure_policy.as_deref();
-            (webhook.name.as_str(), &webhook.client_config, policy)
-        })
-        .collect()
-    }
-}
-
-async fn keep_in<C: Configuration>(client: &Client, name: &str, bundle: &str) {
-    let api: Api<C> = Api::all_with(client.clone(), &());
+/// The same in a configuration of one of the two kinds, whose webhooks differ in nothing that matters here.
+async fn keep_in<C: Resource<DynamicType = ()>>(client: &Client, name: &str, bundle: &str) {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<C>(&()));
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(watcher(api.clone(), only));
     while let Some(event) = events.next().await {
@@ -86,12 +55,12 @@ async fn keep_in<C: Configuration>(client: &Client, name: &str, bundle: &str) {
     }
 }
 
-async fn complete<C: Configuration>(
-    api: &Api<C>,
-    found: &C,
+async fn complete(
+    api: &Api<DynamicObject>,
+    found: &DynamicObject,
     bundle: &str,
 ) -> Result<(), kube::Error> {
-    let operations = operations(found, bundle);
+    let operations = operations(&found.data["webhooks"], bundle);
     if operations.is_empty() {
         return Ok(());
     }
@@ -105,15 +74,16 @@ async fn complete<C: Configuration>(
     Ok(())
 }
 
-fn operations<C: Configuration>(found: &C, bundle: &str) -> Vec<Value> {
+/// The operations that put the bundle and the failure policy where one of them is not.
+fn operations(webhooks: &Value, bundle: &str) -> Vec<Value> {
     let mut operations = Vec::new();
-    for (position, (name, client, policy)) in found.webhooks().into_iter().enumerate() {
-        let now = client.ca_bundle.as_ref().map(|now| BASE64.encode(&now.0));
-        if now.as_deref() == Some(bundle) && policy == Some(FAIL) {
+    for (position, webhook) in webhooks.as_array().into_iter().flatten().enumerate() {
+        if webhook["clientConfig"]["caBundle"] == bundle && webhook["failurePolicy"] == FAIL {
             continue;
         }
         let at = format!("/webhooks/{position}");
         // The position is only right while the name stands there.
+        let name = &webhook["name"];
         operations.push(json!({"op": "test", "path": format!("{at}/name"), "value": name}));
         operations.push(
             json!({"op": "add", "path": format!("{at}/clientConfig/caBundle"), "value": bundle}),
