@@ -81,6 +81,32 @@ impl Connection {
             self.waiting_since.lock().get_or_insert(since);
         }
     }
+
+    /// Marks those of the secrets it has asked for whose names are concerned.
+    pub(crate) fn mark_secrets(&self, concerned: impl Fn(&str) -> bool) {
+        let types = self.types.lock();
+        let status = types.get(&ResourceType::Secret);
+        let Some(Names::Only(subscribed)) = status.map(|status| &status.subscribed) else {
+            return;
+        };
+        let names = subscribed.iter().filter(|name| concerned(name));
+        let names: Names = names.cloned().collect();
+        if !names.is_empty() {
+            self.changes.mark(ResourceType::Secret, names);
+        }
+    }
+
+    /// The names that are asked for by name; none when the caller has proved no identity.
+    pub(crate) fn asked_as_somebody<'n>(
+        &self,
+        names: &'n Names,
+    ) -> impl Iterator<Item = &'n String> + use<'n> {
+        let names = match names {
+            Names::Only(names) if self.identity.is_some() => Some(names),
+            _ => None,
+        };
+        names.into_iter().flatten()
+    }
 }
 
 /// The discovery session of a connection.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use lateen_mesh::index::parse_certificate_name;
-use lateen_xds::{Names, Resource, ResourceType};
+use lateen_xds::{Names, Resource};
 
 use super::GatewaySecrets;
 use crate::engine::World;
@@ -19,14 +19,8 @@ pub(crate) fn resources(
     connection: &Connection,
     names: &Names,
 ) -> Vec<Resource> {
-    let Names::Only(names) = names else {
-        return Vec::new();
-    };
-    if connection.identity.is_none() {
-        return Vec::new();
-    }
     let index = world.index.read();
-    let found = names.iter().filter_map(|name| {
+    let found = connection.asked_as_somebody(names).filter_map(|name| {
         let key = parse_certificate_name(name)?;
         if !index.may_have_certificate(&connection.proxy, name) {
             return None;
@@ -37,18 +31,7 @@ pub(crate) fn resources(
     found.collect()
 }
 
-/// The names of those that a connection asked for and that are of a namespace, after a Secret there changed.
-pub(super) fn mark(connection: &Connection, namespace: &str) {
-    let types = connection.types.lock();
-    let status = types.get(&ResourceType::Secret);
-    let Some(Names::Only(subscribed)) = status.map(|status| &status.subscribed) else {
-        return;
-    };
-    let concerned = subscribed
-        .iter()
-        .filter(|name| parse_certificate_name(name).is_some_and(|key| key.namespace == namespace));
-    let names: Names = concerned.cloned().collect();
-    if !names.is_empty() {
-        connection.changes.mark(ResourceType::Secret, names);
-    }
+/// Whether a name is of a certificate in a namespace.
+pub(super) fn is_of(name: &str, namespace: &str) -> bool {
+    parse_certificate_name(name).is_some_and(|key| key.namespace == namespace)
 }

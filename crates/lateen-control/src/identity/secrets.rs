@@ -189,8 +189,10 @@ async fn follow(api: Api<Secret>, into: Arc<NamespaceSecrets>, world: Weak<World
                 if shown.is_some_and(|shown| Arc::ptr_eq(shown, &into)) {
                     connection.changes.mark(ResourceType::Secret, Names::All);
                 } else {
-                    store_secrets::mark(connection, &into.namespace);
-                    gateway_certificates::mark(connection, &into.namespace);
+                    connection.mark_secrets(|name| {
+                        store_secrets::is_of(name, &into.namespace)
+                            || gateway_certificates::is_of(name, &into.namespace)
+                    });
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lateen_mesh::index::{StoreSecret, parse_store_secret};
 use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
 use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
-use lateen_xds::{Names, Resource, ResourceType};
+use lateen_xds::{Names, Resource};
 
 use super::GatewaySecrets;
 use super::secrets::{bytes, inline, resource};
@@ -22,13 +22,7 @@ pub(crate) fn resources(
     connection: &Connection,
     names: &Names,
 ) -> Vec<Resource> {
-    let Names::Only(names) = names else {
-        return Vec::new();
-    };
-    if connection.identity.is_none() {
-        return Vec::new();
-    }
-    let found = names.iter().filter_map(|name| {
+    let found = connection.asked_as_somebody(names).filter_map(|name| {
         let (policy, wanted) = parse_store_secret(name)?;
         let index = world.index.read();
         let (secret, entry) = index.store_secret(&connection.proxy, &policy, wanted)?;
@@ -49,18 +43,7 @@ pub(crate) fn resources(
     found.collect()
 }
 
-/// Marks what a connection has of a namespace's stores, after a Secret there changed.
-pub(super) fn mark(connection: &Connection, namespace: &str) {
-    let types = connection.types.lock();
-    let status = types.get(&ResourceType::Secret);
-    let Some(Names::Only(subscribed)) = status.map(|status| &status.subscribed) else {
-        return;
-    };
-    let concerned = subscribed.iter().filter(|name| {
-        parse_store_secret(name).is_some_and(|(policy, _)| policy.namespace == namespace)
-    });
-    let names: Names = concerned.cloned().collect();
-    if !names.is_empty() {
-        connection.changes.mark(ResourceType::Secret, names);
-    }
+/// Whether a name is of a store whose policy is in a namespace.
+pub(super) fn is_of(name: &str, namespace: &str) -> bool {
+    parse_store_secret(name).is_some_and(|(policy, _)| policy.namespace == namespace)
 }
