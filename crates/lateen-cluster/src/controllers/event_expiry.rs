@@ -59,10 +59,9 @@ pub(super) fn start(shared: &Arc<Shared>) {
             }
         }
     });
-    let (shared, to) = (Arc::clone(shared), Arc::clone(&queue));
-    let (tasks, stop) = (shared.tasks.clone(), shared.stop.clone());
-    queue.run("event-expiry", 1, &tasks, &stop, move |key| {
-        let (shared, to) = (Arc::clone(&shared), Arc::clone(&to));
+    let (own, to) = (Arc::clone(shared), Arc::clone(&queue));
+    shared.work(&queue, "event-expiry", 1, move |key| {
+        let (shared, to) = (Arc::clone(&own), Arc::clone(&to));
         let last_write = last_writes.lock().get(&key).copied();
         async move {
             // Told again meanwhile: it gets a new term.

@@ -45,7 +45,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared.endpoints.synced().await;
         shared.endpoint_slices.synced().await;
         let controller = Arc::clone(&shared);
-        queue.run("furnishing", 2, &shared.tasks, &shared.stop, move |work| {
+        shared.work(&queue, "furnishing", 2, move |work| {
             let (shared, last_service) = (Arc::clone(&controller), Arc::clone(&last_service));
             async move {
                 match work {

@@ -37,7 +37,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared.nodes.synced().await;
         shared.pods.synced().await;
         let controller = Arc::clone(&shared);
-        queue.run("podgc", 1, &shared.tasks, &shared.stop, move |node| {
+        shared.work(&queue, "podgc", 1, move |node| {
             let shared = Arc::clone(&controller);
             async move { reconcile(&shared, &node).await }
         });

@@ -26,7 +26,9 @@ mod replicaset;
 mod resources;
 mod statefulset;
 
+use std::fmt::Debug;
 use std::future::Future;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +51,7 @@ use self::cache::{Cache, Kind};
 use self::error::Error;
 use self::events::Recorder;
 use self::meta::{ObjectKey, controller_of};
+use self::queue::Queue;
 use self::resources::Resources;
 
 /// What the controllers need to know beyond the API.
@@ -207,6 +210,16 @@ impl Shared {
                 () = begin => {}
             }
         });
+    }
+
+    /// Reconciles the keys of a queue in as many tasks as there are workers, until the controllers are stopped.
+    fn work<K, F, R>(&self, queue: &Arc<Queue<K>>, name: &'static str, workers: usize, reconcile: F)
+    where
+        K: Clone + Eq + Hash + Debug + Send + 'static,
+        F: Fn(K) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), Error>> + Send,
+    {
+        queue.run(name, workers, &self.tasks, &self.stop, reconcile);
     }
 }
 

@@ -46,16 +46,10 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared.namespaces.synced().await;
         shared.resources.synced().await;
         let controller = Arc::clone(&shared);
-        queue.run(
-            "namespace",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |name| {
-                let shared = Arc::clone(&controller);
-                async move { reconcile(&shared, &name).await }
-            },
-        );
+        shared.work(&queue, "namespace", WORKERS, move |name| {
+            let shared = Arc::clone(&controller);
+            async move { reconcile(&shared, &name).await }
+        });
     });
 }
 

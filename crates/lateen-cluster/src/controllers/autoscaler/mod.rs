@@ -84,22 +84,16 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared.pods.synced().await;
         let to = Arc::clone(&queue);
         let period = shared.config.autoscaler.period;
-        queue.run(
-            "horizontalpodautoscaler",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |key| {
-                let (controller, to) = (Arc::clone(&controller), Arc::clone(&to));
-                async move {
-                    let is_there = controller.reconcile(&key).await?;
-                    if is_there {
-                        to.add_after(key, period);
-                    }
-                    Ok(())
+        shared.work(&queue, "horizontalpodautoscaler", WORKERS, move |key| {
+            let (controller, to) = (Arc::clone(&controller), Arc::clone(&to));
+            async move {
+                let is_there = controller.reconcile(&key).await?;
+                if is_there {
+                    to.add_after(key, period);
                 }
-            },
-        );
+                Ok(())
+            }
+        });
     });
 }
 

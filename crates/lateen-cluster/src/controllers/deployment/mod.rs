@@ -33,16 +33,10 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared.deployments.synced().await;
         shared.replica_sets.synced().await;
         shared.pods.synced().await;
-        queue.run(
-            "deployment",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
-            },
-        );
+        shared.work(&queue, "deployment", WORKERS, move |key| {
+            let controller = Arc::clone(&controller);
+            async move { controller.reconcile(&key).await }
+        });
     });
 }
 

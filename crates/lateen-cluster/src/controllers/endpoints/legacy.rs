@@ -47,16 +47,10 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared.pods.synced().await;
         shared.endpoints.synced().await;
         let controller = Arc::clone(&shared);
-        queue.run(
-            "endpoints",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |key| {
-                let (shared, abandoned) = (Arc::clone(&controller), Arc::clone(&abandoned));
-                async move { reconcile(&shared, &abandoned, &key).await }
-            },
-        );
+        shared.work(&queue, "endpoints", WORKERS, move |key| {
+            let (shared, abandoned) = (Arc::clone(&controller), Arc::clone(&abandoned));
+            async move { reconcile(&shared, &abandoned, &key).await }
+        });
     });
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 
 use super::desired::{Family, Groups};
 use super::slices::{Common, MANAGER_LABEL, SERVICE_LABEL, plan};
-use super::{WORKERS, carry_out, legacy, managed, present};
+use super::{WORKERS, carry_out, enqueue_managed, legacy, present};
 use crate::controllers::Shared;
 use crate::controllers::error::Error;
 use crate::controllers::meta::{Labels, ObjectKey, controller_reference};
@@ -25,29 +25,16 @@ pub(super) fn start(shared: &Arc<Shared>) {
     let queue = Queue::new();
     enqueue_changed(&shared.endpoints, &queue);
     enqueue_changed(&shared.services, &queue);
-    let to = Arc::clone(&queue);
-    shared.endpoint_slices.on_change(move |old, new| {
-        for slice in old.into_iter().chain(new) {
-            if let Some(key) = managed(slice, MANAGER) {
-                to.add(key);
-            }
-        }
-    });
+    enqueue_managed(shared, &queue, MANAGER);
     shared.when_synced(async move |shared| {
         shared.services.synced().await;
         shared.endpoints.synced().await;
         shared.endpoint_slices.synced().await;
         let controller = Arc::clone(&shared);
-        queue.run(
-            "endpointslicemirroring",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |key| {
-                let shared = Arc::clone(&controller);
-                async move { reconcile(&shared, &key).await }
-            },
-        );
+        shared.work(&queue, "endpointslicemirroring", WORKERS, move |key| {
+            let shared = Arc::clone(&controller);
+            async move { reconcile(&shared, &key).await }
+        });
     });
 }
 

@@ -32,30 +32,17 @@ const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 pub(super) fn start(shared: &Arc<Shared>) {
     let queue = Queue::new();
     listen(shared, &queue);
-    let to = Arc::clone(&queue);
-    shared.endpoint_slices.on_change(move |old, new| {
-        for slice in old.into_iter().chain(new) {
-            if let Some(key) = managed(slice, MANAGER) {
-                to.add(key);
-            }
-        }
-    });
+    enqueue_managed(shared, &queue, MANAGER);
     shared.when_synced(async move |shared| {
         shared.services.synced().await;
         shared.pods.synced().await;
         shared.endpoint_slices.synced().await;
         shared.nodes.synced().await;
         let controller = Arc::clone(&shared);
-        queue.run(
-            "endpointslice",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |key| {
-                let shared = Arc::clone(&controller);
-                async move { reconcile(&shared, &key).await }
-            },
-        );
+        shared.work(&queue, "endpointslice", WORKERS, move |key| {
+            let shared = Arc::clone(&controller);
+            async move { reconcile(&shared, &key).await }
+        });
     });
     legacy::start(shared);
     mirror::start(shared);
@@ -76,6 +63,18 @@ fn listen(shared: &Arc<Shared>, queue: &Arc<Queue<ObjectKey>>) {
                 |pod: Option<&Arc<Pod>>| pod.is_some_and(|pod| selects_pod(&service, pod));
             if selected(old) || selected(new) {
                 to.add(ObjectKey::of(&service.metadata));
+            }
+        }
+    });
+}
+
+/// Turns changes of the slices that `manager` makes into keys of what it makes them for.
+fn enqueue_managed(shared: &Shared, queue: &Arc<Queue<ObjectKey>>, manager: &'static str) {
+    let to = Arc::clone(queue);
+    shared.endpoint_slices.on_change(move |old, new| {
+        for slice in old.into_iter().chain(new) {
+            if let Some(key) = managed(slice, manager) {
+                to.add(key);
             }
         }
     });

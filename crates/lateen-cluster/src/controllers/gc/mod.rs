@@ -47,16 +47,10 @@ pub(super) fn start(shared: &Arc<Shared>) {
     });
     shared.when_synced(async move |shared| {
         shared.resources.synced().await;
-        queue.run(
-            "garbage",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |work| {
-                let collector = Arc::clone(&collector);
-                async move { collector.reconcile(&work).await }
-            },
-        );
+        shared.work(&queue, "garbage", WORKERS, move |work| {
+            let collector = Arc::clone(&collector);
+            async move { collector.reconcile(&work).await }
+        });
     });
 }
 

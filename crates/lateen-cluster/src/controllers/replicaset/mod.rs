@@ -43,16 +43,10 @@ pub(super) fn start(shared: &Arc<Shared>) {
     shared.when_synced(async move |shared| {
         shared.replica_sets.synced().await;
         shared.pods.synced().await;
-        queue.run(
-            "replicaset",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
-            },
-        );
+        shared.work(&queue, "replicaset", WORKERS, move |key| {
+            let controller = Arc::clone(&controller);
+            async move { controller.reconcile(&key).await }
+        });
     });
 }
 

@@ -41,16 +41,10 @@ pub(super) fn start(shared: &Arc<Shared>) {
         shared.stateful_sets.synced().await;
         shared.revisions.synced().await;
         shared.pods.synced().await;
-        queue.run(
-            "statefulset",
-            WORKERS,
-            &shared.tasks,
-            &shared.stop,
-            move |key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
-            },
-        );
+        shared.work(&queue, "statefulset", WORKERS, move |key| {
+            let controller = Arc::clone(&controller);
+            async move { controller.reconcile(&key).await }
+        });
     });
 }
 
