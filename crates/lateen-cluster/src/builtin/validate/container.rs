@@ -4,12 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{environment, invalid, nonnegative, one_of, port_or_name, text};
+use super::{environment, invalid, nonnegative, one_of, port, text};
 use crate::builtin::read::{at, int, list, members, text as text_at};
 use crate::field::{FieldError, FieldErrorKind};
 use crate::schema::quantity::Quantity;
-
-const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// The containers of a pod.
 pub(super) fn containers(
@@ -168,24 +166,13 @@ fn ports(errors: &mut Vec<FieldError>, ports: &[Value], path: &str) {
         if number == 0 {
             errors.push(FieldError::required(format!("{path}.containerPort"), ""));
         } else {
-            number_faults(errors, number, format!("{path}.containerPort"));
+            port::number(errors, number, format!("{path}.containerPort"));
         }
         let host = int(port, "/hostPort");
         if host != 0 {
-            number_faults(errors, host, format!("{path}.hostPort"));
+            port::number(errors, host, format!("{path}.hostPort"));
         }
-        one_of(
-            errors,
-            text_at(port, "/protocol"),
-            PROTOCOLS,
-            format!("{path}.protocol"),
-        );
-    }
-}
-
-fn number_faults(errors: &mut Vec<FieldError>, number: i64, path: String) {
-    for fault in text::port_number(number) {
-        errors.push(FieldError::invalid(path.clone(), json!(number), fault));
+        port::protocol(errors, port, &path);
     }
 }
 
@@ -302,7 +289,7 @@ fn handler(errors: &mut Vec<FieldError>, handler: &Value, path: &str) {
                 errors.push(FieldError::required(format!("{path}.command"), ""));
             }
             "httpGet" => {
-                port_or_name(errors, &action["port"], &format!("{path}.port"));
+                port::number_or_name(errors, &action["port"], &format!("{path}.port"));
                 let scheme = text_at(action, "/scheme");
                 if !matches!(scheme, "HTTP" | "HTTPS") {
                     errors.push(FieldError::not_supported(
@@ -321,7 +308,9 @@ fn handler(errors: &mut Vec<FieldError>, handler: &Value, path: &str) {
                     );
                 }
             }
-            "tcpSocket" | "grpc" => port_or_name(errors, &action["port"], &format!("{path}.port")),
+            "tcpSocket" | "grpc" => {
+                port::number_or_name(errors, &action["port"], &format!("{path}.port"))
+            }
             _ => {}
         }
     }

@@ -4,11 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Value, json};
 
-use super::{Check, immutable, invalid, one_of, text};
+use super::{Check, immutable, invalid, one_of, port, text};
 use crate::builtin::read::{int, list, text as text_at};
 use crate::field::{FieldError, FieldErrorKind};
-
-const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
@@ -70,20 +68,8 @@ fn endpoint_port(errors: &mut Vec<FieldError>, port: &Value, name_required: bool
     } else if name_required {
         errors.push(FieldError::required(format!("{path}.name"), ""));
     }
-    let number = int(port, "/port");
-    for fault in text::port_number(number) {
-        errors.push(FieldError::invalid(
-            format!("{path}.port"),
-            json!(number),
-            fault,
-        ));
-    }
-    one_of(
-        errors,
-        text_at(port, "/protocol"),
-        PROTOCOLS,
-        format!("{path}.protocol"),
-    );
+    port::number(errors, int(port, "/port"), format!("{path}.port"));
+    port::protocol(errors, port, path);
 }
 
 /// An EndpointSlice.
@@ -132,20 +118,8 @@ fn slice_ports(errors: &mut Vec<FieldError>, ports: &[Value]) {
         if !names.insert(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), json!(name)));
         }
-        one_of(
-            errors,
-            text_at(port, "/protocol"),
-            PROTOCOLS,
-            format!("{path}.protocol"),
-        );
-        if let Some(protocol) = port["appProtocol"].as_str() {
-            invalid(
-                errors,
-                &format!("{path}.appProtocol"),
-                protocol,
-                text::qualified_name(protocol),
-            );
-        }
+        port::protocol(errors, port, &path);
+        port::app_protocol(errors, port, &path);
     }
 }
 

@@ -6,6 +6,7 @@ mod container;
 mod endpoints;
 mod environment;
 mod pod;
+mod port;
 mod service;
 mod small;
 mod stateful;
@@ -270,19 +271,6 @@ fn one_of(errors: &mut Vec<FieldError>, value: &str, supported: &[&str], path: S
         errors.push(FieldError::required(path, ""));
     } else if !supported.contains(&value) {
         errors.push(FieldError::not_supported(path, json!(value), supported));
-    }
-}
-
-/// A port number or the name of a port.
-fn port_or_name(errors: &mut Vec<FieldError>, port: &Value, path: &str) {
-    match port {
-        Value::String(name) => invalid(errors, path, name, text::port_name(name)),
-        other => {
-            let number = other.as_i64().unwrap_or(0);
-            for fault in text::port_number(number) {
-                errors.push(FieldError::invalid(path, json!(number), fault));
-            }
-        }
     }
 }
 

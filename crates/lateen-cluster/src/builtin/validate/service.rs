@@ -5,11 +5,9 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{Check, invalid, labels, one_of, port_or_name, text};
+use super::{Check, invalid, labels, one_of, port, text};
 use crate::builtin::read::{at, int, list, text as text_at};
 use crate::field::FieldError;
-
-const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// A Service.
 pub(in crate::builtin) fn service(check: &Check<'_>) -> Vec<FieldError> {
@@ -109,29 +107,10 @@ fn service_port<'a>(
             errors.push(FieldError::duplicate(format!("{path}.name"), json!(name)));
         }
     }
-    let number = int(port, "/port");
-    for fault in text::port_number(number) {
-        errors.push(FieldError::invalid(
-            format!("{path}.port"),
-            json!(number),
-            fault,
-        ));
-    }
-    one_of(
-        errors,
-        text_at(port, "/protocol"),
-        PROTOCOLS,
-        format!("{path}.protocol"),
-    );
-    port_or_name(errors, &port["targetPort"], &format!("{path}.targetPort"));
-    if let Some(protocol) = port["appProtocol"].as_str() {
-        invalid(
-            errors,
-            &format!("{path}.appProtocol"),
-            protocol,
-            text::qualified_name(protocol),
-        );
-    }
+    port::number(errors, int(port, "/port"), format!("{path}.port"));
+    port::protocol(errors, port, path);
+    port::number_or_name(errors, &port["targetPort"], &format!("{path}.targetPort"));
+    port::app_protocol(errors, port, path);
 }
 
 fn addresses(errors: &mut Vec<FieldError>, spec: &Value) {
