@@ -11,7 +11,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::context::Common;
+use super::context::{Built, Common};
 use super::info::TlsInfo;
 use super::names::NameMatcher;
 use super::validation::Validation;
@@ -33,7 +33,7 @@ pub(crate) struct ClientTls {
     pub(crate) check_server_name: bool,
     /// Sessions that are kept for resumption.
     pub(crate) sessions: usize,
-    pub(crate) current: ArcSwapOption<Current>,
+    pub(crate) current: ArcSwapOption<Built<Current>>,
 }
 
 /// What a connection asks for beside what its context says.
@@ -47,10 +47,9 @@ pub(crate) struct AskedOfTls {
     pub(crate) protocols: Option<Vec<Vec<u8>>>,
 }
 
-/// What was made of the secrets in one state.
+/// What is made of the secrets.
 #[derive(Debug)]
 pub(crate) struct Current {
-    state: u64,
     config: Arc<ClientConfig>,
     validation: Arc<Validation>,
 }
@@ -63,10 +62,7 @@ impl ClientTls {
 
     /// Checks that a context without secrets can be used.
     pub(crate) fn prepare(&self) -> Result<(), String> {
-        if self.common.secrets().next().is_some() {
-            return Ok(());
-        }
-        self.build(0).map(drop).map_err(|error| error.to_string())
+        self.common.prepare(|| self.build())
     }
 
     /// Shakes hands with an endpoint. `fallback` are the protocols to offer when neither connection nor context name
@@ -99,10 +95,10 @@ impl ClientTls {
         asked: &AskedOfTls,
         fallback: &[&[u8]],
     ) -> Result<(Stream, TlsInfo), HandshakeError> {
-        let current = self.current()?;
+        let current = self.common.current(&self.current, || self.build())?;
         let shown = self.common.certificates()?.into_iter().next();
         let name = self.server_name(host, asked);
-        let mut config = current.config;
+        let mut config = current.config.clone();
         let owned;
         let protocols: &[Vec<u8>] = match &asked.protocols {
             Some(protocols) => protocols,
@@ -126,7 +122,8 @@ impl ClientTls {
             let mut changed = ClientConfig::clone(&config);
             changed.alpn_protocols = protocols.to_vec();
             if let Some(wanted) = certificate_name {
-                let verifier = self.verifier(current.validation, Some(NameMatcher::dns(&wanted)));
+                let verifier =
+                    self.verifier(current.validation.clone(), Some(NameMatcher::dns(&wanted)));
                 changed
                     .dangerous()
                     .set_certificate_verifier(Arc::new(verifier));
@@ -170,27 +167,7 @@ impl ClientTls {
         }
     }
 
-    /// The configuration of the secrets as they are now.
-    fn current(&self) -> Result<Current, HandshakeError> {
-        let state = self.common.state();
-        let loaded = self.current.load();
-        if let Some(current) = loaded.as_ref().filter(|current| current.state == state) {
-            return Ok(Current {
-                state,
-                config: current.config.clone(),
-                validation: current.validation.clone(),
-            });
-        }
-        let built = self.build(state)?;
-        self.current.store(Some(Arc::new(Current {
-            state,
-            config: built.config.clone(),
-            validation: built.validation.clone(),
-        })));
-        Ok(built)
-    }
-
-    fn build(&self, state: u64) -> Result<Current, HandshakeError> {
+    fn build(&self) -> Result<Current, HandshakeError> {
         let validation = self.common.validation()?.unwrap_or_default();
         let certificate = self.common.certificates()?.into_iter().next();
         let parameters = &self.common.parameters;
@@ -210,7 +187,6 @@ impl ClientTls {
             Resumption::in_memory_sessions(self.sessions)
         };
         Ok(Current {
-            state,
             config: Arc::new(config),
             validation,
         })

@@ -1,7 +1,11 @@
 //! What contexts of both directions have in common, and where their certificates and checks come from.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
+use super::HandshakeError;
 use super::certificate::Certificate;
 use super::parameters::Parameters;
 use super::validation::{Refusal, Validation};
@@ -27,9 +31,53 @@ pub(crate) enum CertificateSource {
     Secret(Arc<SecretSlot>),
 }
 
+/// What was made of the secrets in one state of them.
+#[derive(Debug)]
+pub(crate) struct Built<T> {
+    state: u64,
+    content: T,
+}
+
+impl<T> Deref for Built<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.content
+    }
+}
+
 impl Common {
+    /// What `build` makes of the secrets as they are now. It is kept in `kept` until they change.
+    pub(super) fn current<T>(
+        &self,
+        kept: &ArcSwapOption<Built<T>>,
+        build: impl FnOnce() -> Result<T, HandshakeError>,
+    ) -> Result<Arc<Built<T>>, HandshakeError> {
+        // Read before the secrets: a change in between only makes it be built once more.
+        let state = self.state();
+        let loaded = kept.load();
+        if let Some(current) = loaded.as_ref().filter(|current| current.state == state) {
+            return Ok(current.clone());
+        }
+        let content = build()?;
+        let current = Arc::new(Built { state, content });
+        kept.store(Some(current.clone()));
+        Ok(current)
+    }
+
+    /// Checks that a context without secrets can be used, as `build` does.
+    pub(super) fn prepare<T>(
+        &self,
+        build: impl FnOnce() -> Result<T, HandshakeError>,
+    ) -> Result<(), String> {
+        if self.secrets().next().is_some() {
+            return Ok(());
+        }
+        build().map(drop).map_err(|error| error.to_string())
+    }
+
     /// A number that changes whenever one of the secrets does. Each version only grows, so their sum does not repeat.
-    pub(super) fn state(&self) -> u64 {
+    fn state(&self) -> u64 {
         self.secrets().map(|slot| slot.version()).sum()
     }
 
@@ -39,7 +87,7 @@ impl Common {
     }
 
     /// The secrets that it refers to.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = &Arc<SecretSlot>> {
+    fn secrets(&self) -> impl Iterator<Item = &Arc<SecretSlot>> {
         let certificates = self.certificates.iter().filter_map(|source| match source {
             CertificateSource::Inline(_) => None,
             CertificateSource::Secret(slot) => Some(slot),

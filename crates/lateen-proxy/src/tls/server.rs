@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::certificate::Certificate;
-use super::context::Common;
+use super::context::{Built, Common};
 use super::info::TlsInfo;
 use super::validation::{Refusal, refusal};
 use super::verifier::Verifier;
@@ -36,7 +36,7 @@ pub(crate) struct ServerTls {
     pub(crate) prefer_client_ciphers: bool,
     pub(crate) resumption: ServerResumption,
     pub(crate) stats: Arc<PerWorker<SslStats>>,
-    pub(crate) current: ArcSwapOption<Current>,
+    pub(crate) current: ArcSwapOption<Built<Current>>,
 }
 
 /// How sessions are resumed.
@@ -46,10 +46,9 @@ pub(crate) struct ServerResumption {
     pub(crate) memory: bool,
 }
 
-/// What was made of the secrets in one state.
+/// What is made of the secrets.
 #[derive(Debug)]
 pub(crate) struct Current {
-    state: u64,
     certificates: Vec<Arc<Certificate>>,
     config: Arc<ServerConfig>,
     /// The same without application protocols.
@@ -64,10 +63,7 @@ impl ServerTls {
 
     /// Checks that a context without secrets can be used.
     pub(crate) fn prepare(&self) -> Result<(), String> {
-        if self.common.secrets().next().is_some() {
-            return Ok(());
-        }
-        self.build(0).map(drop).map_err(|error| error.to_string())
+        self.common.prepare(|| self.build())
     }
 
     /// Shakes hands with a client. `prefix` was read from the socket already.
@@ -101,7 +97,7 @@ impl ServerTls {
         prefix: Bytes,
     ) -> Result<(Stream, TlsInfo), HandshakeError> {
         // Before anything of the client is looked at: without secrets nothing can be served.
-        let current = self.current()?;
+        let current = self.common.current(&self.current, || self.build())?;
         let acceptor =
             LazyConfigAcceptor::new(Acceptor::default(), Replay::new(stream, prefix)).await?;
         let hello = acceptor.client_hello();
@@ -128,20 +124,7 @@ impl ServerTls {
         Ok((Stream::Tls(Box::new(stream.into())), info))
     }
 
-    /// The configuration of the secrets as they are now.
-    fn current(&self) -> Result<Arc<Current>, HandshakeError> {
-        // Read before the secrets: a change in between only makes it be built once more.
-        let state = self.common.state();
-        let loaded = self.current.load();
-        if let Some(current) = loaded.as_ref().filter(|current| current.state == state) {
-            return Ok(current.clone());
-        }
-        let current = Arc::new(self.build(state)?);
-        self.current.store(Some(current.clone()));
-        Ok(current)
-    }
-
-    fn build(&self, state: u64) -> Result<Current, HandshakeError> {
+    fn build(&self) -> Result<Current, HandshakeError> {
         let certificates = self.common.certificates()?;
         if certificates.is_empty() {
             return Err(Refusal::NotReady.into());
@@ -189,7 +172,6 @@ impl ServerTls {
         let silent = Arc::new(config.clone());
         config.alpn_protocols.clone_from(&self.common.protocols);
         Ok(Current {
-            state,
             certificates,
             config: Arc::new(config),
             silent,
