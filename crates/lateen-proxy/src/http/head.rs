@@ -30,6 +30,13 @@ impl Head {
         port: u16,
     ) -> (Self, Option<LocalReply>) {
         let mut headers = request.headers;
+        // Before any of them is dropped or joined with others.
+        let is_too_large = headers.len() > manager.limits.headers
+            || header_bytes(&headers) > manager.headers_kb as usize * 1024;
+        if is_too_large {
+            // Nobody looks at them any more, and the client decides how long the answer waits.
+            headers = HeaderMap::new();
+        }
         let mut problem = underscores(&mut headers, manager.limits.underscores).err();
         let hosts = headers.get_all(header::HOST);
         let mut hosts = hosts.iter().filter_map(|value| value.to_str().ok());
@@ -92,9 +99,7 @@ impl Head {
                 Err(reply) => problem = problem.or(Some(reply)),
             }
         }
-        if headers.len() > manager.limits.headers
-            || header_bytes(&headers) > manager.headers_kb as usize * 1024
-        {
+        if is_too_large {
             problem = Some(LocalReply::refusal(Refusal::Malformed(Malformed::TooLarge)));
         }
         let head = Self {
@@ -173,10 +178,13 @@ impl From<request::Parts> for RequestHead {
 }
 
 /// Puts crumbs of cookies together, as whoever speaks HTTP/1.1 knows one field alone (RFC 9113, 8.2.3), and refuses what its
-/// section 8 calls malformed and the codec lets pass: a user in the authority, and a length that is given twice.
+/// section 8 calls malformed and the codec lets pass: a user in the authority, a length that is given twice, and names that
+/// are no tokens.
 fn settle_http2(headers: &mut HeaderMap, authority: &str) -> Result<(), LocalReply> {
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
-    if lengths > 1 || authority.contains('@') {
+    // The one character that the codec takes for a part of names, and RFC 9110 does not (section 5.6.2).
+    let is_quoted = |name: &HeaderName| name.as_str().contains('"');
+    if lengths > 1 || authority.contains('@') || headers.keys().any(is_quoted) {
         return Err(LocalReply::bad_request("http2.violation.of.messaging.rule"));
     }
     let crumbs: Vec<&[u8]> = headers
@@ -302,5 +310,6 @@ mod tests {
         let twice = [("content-length", "3"), ("content-length", "3")];
         check(&twice, "a.test", None);
         check(&[], "user@a.test", None);
+        check(&[("x-a!#$%&'*+.^_`|~", "b")], "a.test", Some(&[]));
     }
 }

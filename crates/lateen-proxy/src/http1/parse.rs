@@ -86,6 +86,11 @@ pub(crate) fn response(
 
 /// Reads the fields that end a chunked body, which is all that `block` holds.
 pub(crate) fn trailers(mut block: BytesMut, most_fields: usize) -> Result<HeaderMap, Malformed> {
+    // The parser takes bare newlines, behind which others would not look for a field.
+    let bare = |at: usize| block[at] == b'\n' && (at == 0 || block[at - 1] != b'\r');
+    if (0..block.len()).any(bare) {
+        return Err(Malformed::Chunk);
+    }
     with_spans(|spans| {
         let mut fields = vec![httparse::EMPTY_HEADER; most_fields];
         let length = match httparse::parse_headers(&block, &mut fields) {

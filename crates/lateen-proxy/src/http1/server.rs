@@ -294,6 +294,10 @@ impl Server {
                 if body.is_none() {
                     return Poll::Ready(failed.take().map_or(Ok(()), Err));
                 }
+                if waits && state.left {
+                    // Nobody waits for the rest of a response that has begun.
+                    return Poll::Ready(Err(Error::Ended));
+                }
                 if waits {
                     return state.poll_gone(context).map(|error| Err(error.into()));
                 }

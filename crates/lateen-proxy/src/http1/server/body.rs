@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) awaits_continue: bool,
     /// The body cannot be read to its end.
     pub(super) broken: bool,
+    /// As the client left in the middle of it.
+    pub(super) left: bool,
     /// The number of the current request. Only its body may read.
     pub(super) message: u64,
     /// Who waits for the end of the body, to see when the client leaves.
@@ -95,6 +97,7 @@ impl State {
             decoder: Decoder::Done,
             awaits_continue: false,
             broken: false,
+            left: false,
             message: 0,
             waiting: None,
             reader: None,
@@ -105,7 +108,7 @@ impl State {
     pub(super) fn begin(&mut self, decoder: Decoder, awaits_continue: bool) -> u64 {
         self.awaits_continue = awaits_continue && !decoder.is_done();
         self.decoder = decoder;
-        self.broken = false;
+        (self.broken, self.left) = (false, false);
         self.message += 1;
         self.message
     }
@@ -164,6 +167,7 @@ impl State {
             }
         };
         self.broken |= matches!(polled, Some(Err(_)));
+        self.left |= matches!(polled, Some(Err(Error::Ended | Error::Io(_))));
         if (self.decoder.is_done() || self.broken)
             && let Some(waker) = self.waiting.take()
         {
