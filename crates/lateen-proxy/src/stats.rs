@@ -205,6 +205,8 @@ stat_group! {
         Counter cx_upgrades "downstream_cx_upgrades_total",
         Gauge cx_upgrades_active "downstream_cx_upgrades_active",
         Counter ws_on_non_ws_route "downstream_rq_ws_on_non_ws_route",
+        Counter cx_protocol_error "downstream_cx_protocol_error",
+        Counter rq_too_many_premature_resets "downstream_rq_too_many_premature_resets",
         Counter rq_timeout "downstream_rq_timeout",
         Counter rq_header_timeout "downstream_rq_header_timeout",
         Gauge rq_active "downstream_rq_active",

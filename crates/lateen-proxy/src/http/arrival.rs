@@ -41,7 +41,7 @@ pub(super) async fn handle(
 ) -> Response<ResponseBody> {
     let (head, problem) = Head::new(request, &connection.manager, connection.info.local.port());
     let mut exchange = Exchange::new(connection, head);
-    exchange.source = RequestSource::new(body, true);
+    exchange.source = RequestSource::new(body, &exchange.connection.worker);
     exchange.upgrade = Upgrade::of(&exchange.head.method, &exchange.head.headers, stream);
     let limit = exchange.connection.manager.limits.request;
     let answer = match problem {

@@ -2,12 +2,14 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::finish::Tail;
 use super::incoming::Incoming;
+use super::stall;
 use super::throttle::Throttled;
 
 /// Errors of bodies, as the codecs want them.
@@ -38,6 +40,49 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        let patience = this.patience();
+        let polled = this.poll_content(context);
+        if let Some(patience) = patience {
+            stall::tell(match &polled {
+                Poll::Ready(Some(Ok(_))) => stall::Body::Gave(patience),
+                _ => stall::Body::Waits,
+            });
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Full(bytes) => bytes.is_empty(),
+            Content::Upstream(body) => body.is_end_stream(),
+            Content::Slow(body) => body.is_end_stream(),
+            Content::Done => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Upstream(body) => body.size_hint(),
+            Content::Slow(body) => body.size_hint(),
+            Content::Done => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl ResponseBody {
+    /// How long a client of HTTP/2 may take for a part; nothing inside: any time. Nothing at all in HTTP/1.1, whose codec
+    /// looks itself.
+    fn patience(&self) -> Option<Option<Duration>> {
+        let tail = self.tail.as_ref().filter(|tail| tail.connection.http2)?;
+        Some(match &self.content {
+            Content::Full(_) | Content::Done => tail.connection.manager.stream_idle_timeout,
+            Content::Upstream(_) | Content::Slow(_) => tail.idle.as_ref().map(|(limit, _)| *limit),
+        })
+    }
+
+    fn poll_content(&mut self, context: &mut Context<'_>) -> Polled {
+        let this = self;
         match &mut this.content {
             Content::Done => Poll::Ready(None),
             Content::Full(bytes) => {
@@ -65,24 +110,6 @@ impl Body for ResponseBody {
                 }
                 polled
             }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Full(bytes) => bytes.is_empty(),
-            Content::Upstream(body) => body.is_end_stream(),
-            Content::Slow(body) => body.is_end_stream(),
-            Content::Done => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Upstream(body) => body.size_hint(),
-            Content::Slow(body) => body.size_hint(),
-            Content::Done => SizeHint::with_exact(0),
         }
     }
 }
@@ -139,7 +166,11 @@ impl Drop for ResponseBody {
             Content::Full(_) | Content::Done => false,
         };
         if let Some(tail) = &mut self.tail {
-            tail.finish(unread);
+            if stall::is_given_up() {
+                tail.finish_stalled();
+            } else {
+                tail.finish(unread);
+            }
         }
     }
 }

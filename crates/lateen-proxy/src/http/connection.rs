@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -11,7 +12,6 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_identity::alpn;
-use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -21,15 +21,15 @@ use super::codec;
 use super::gate::Gated;
 use super::incoming::Incoming;
 use super::io::Downstream;
-use super::local::LocalExecutor;
 use super::manager::{Codec, HttpManager};
+use super::preface::is_http2;
+use super::stall::StreamExecutor;
 use super::upgrade::Switched;
 use crate::cluster::{Cluster, Host};
 use crate::connection::ConnectionInfo;
 use crate::http1::{Ended, Server, Settings};
 use crate::listener::{FilterChain, ListenerSlot};
 use crate::proxy_protocol::Ends;
-use crate::sniff::PREFACE;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -42,6 +42,15 @@ const CHAIN_DRAIN: Duration = Duration::from_secs(45);
 
 /// The same when the process ends.
 const PROCESS_DRAIN: Duration = Duration::from_secs(1);
+
+/// Least time for a client to take what is left when its connection ends: Envoy's `delayed_close_timeout`.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A request that its client gives up within this time does not count as one that was wanted.
+const PREMATURE: Duration = Duration::from_secs(1);
+
+/// So many requests are looked at together: a connection ends when half of them were given up.
+const MOST_GIVEN_UP: u32 = 500;
 
 /// The state of a connection.
 pub(crate) struct HttpConnection {
@@ -62,9 +71,16 @@ pub(crate) struct HttpConnection {
     served: Cell<u32>,
     /// How many it serves.
     most_requests: Option<u32>,
-    /// Told when it has served as many as it may.
-    used_up: Notify,
+    /// Told when it has served as many as it may, or is abused.
+    told_to_end: Notify,
+    /// Requests that have ended, and those among them that the client gave up at once.
+    ended: Cell<u32>,
+    given_up: Cell<u32>,
+    /// These are too many.
+    is_abusive: Cell<bool>,
     last_end: Cell<Instant>,
+    /// Bytes that its client has taken, in HTTP/2.
+    pub(super) sent: Cell<u64>,
     /// For the deadline of the request in progress, where there is one at a time.
     alarm: Alarm,
 }
@@ -88,14 +104,34 @@ impl HttpConnection {
             }
             // The response to this one says so already.
             self.closing.set(true);
-            self.used_up.notify_one();
+            self.told_to_end.notify_one();
         }
     }
 
     pub(crate) fn request_ended(&self, now: Instant) {
         let left = self.requests.get().saturating_sub(1);
         self.requests.set(left);
+        self.ended.set(self.ended.get().saturating_add(1));
         self.last_end.set(now);
+    }
+
+    /// The client of HTTP/2 gave a request up before there was an answer, after this time. Who does that all the time makes
+    /// us work for nothing, however few streams are open (CVE-2023-44487). The numbers are Envoy's.
+    pub(super) fn given_up(&self, lived: Duration) {
+        if !self.http2 || lived > PREMATURE {
+            return;
+        }
+        self.given_up.set(self.given_up.get().saturating_add(1));
+        if 2 * self.given_up.get() >= self.ended.get().max(MOST_GIVEN_UP) && !self.is_abusive() {
+            self.manager.stats.here().rq_too_many_premature_resets.inc();
+            self.is_abusive.set(true);
+            self.told_to_end.notify_one();
+        }
+    }
+
+    /// Whether the connection is to end at once.
+    pub(super) fn is_abusive(&self) -> bool {
+        self.is_abusive.get()
     }
 
     /// Returns at this moment.
@@ -123,7 +159,7 @@ pub(crate) async fn serve(
         Codec::Http2 => true,
         Codec::Auto => match stream.alpn() {
             Some(protocol) => protocol == alpn::H2,
-            None => match is_http2(&mut stream, &mut prefix, manager.limits.idle).await {
+            None => match is_http2(&mut stream, &mut prefix, &manager.limits).await {
                 Some(http2) => http2,
                 None => return,
             },
@@ -160,15 +196,19 @@ pub(crate) async fn serve(
         requests: Cell::new(0),
         served: Cell::new(0),
         most_requests,
-        used_up: Notify::new(),
+        told_to_end: Notify::new(),
+        ended: Cell::new(0),
+        given_up: Cell::new(0),
+        is_abusive: Cell::new(false),
         last_end: Cell::new(Instant::now()),
+        sent: Cell::new(0),
         alarm: Alarm::default(),
     });
     let state = connection.clone();
     if http2 {
-        let io = TokioIo::new(Downstream::new(stream, prefix.freeze(), stats.clone()));
+        let io = TokioIo::new(Downstream::new(stream, prefix.freeze(), connection.clone()));
         let service = service_fn(move |request| arrival::handle_http2(connection.clone(), request));
-        let mut builder = http2::Builder::new(LocalExecutor);
+        let mut builder = http2::Builder::new(StreamExecutor);
         if state.manager.extended_connect {
             builder.enable_connect_protocol();
         }
@@ -202,7 +242,7 @@ pub(crate) async fn serve(
         let codec = pin!(server.serve(service, refused));
         let ended = drive(codec, |_| server.stop(), &state, slot, chain).await;
         let switched = state.switched.take();
-        if let (Ended::Switched(downstream), Some(switched)) = (ended, switched) {
+        if let (Some(Ended::Switched(downstream)), Some(switched)) = (ended, switched) {
             switched.relay(downstream, false).await;
         }
     }
@@ -215,35 +255,6 @@ pub(crate) async fn serve(
     stats.here().cx_length.observe(length as u64);
 }
 
-/// Reads until it is clear whether the client speaks HTTP/2; nothing when the connection ended before.
-async fn is_http2(
-    stream: &mut Stream,
-    prefix: &mut BytesMut,
-    idle: Option<Duration>,
-) -> Option<bool> {
-    loop {
-        let length = prefix.len().min(PREFACE.len());
-        if prefix[..length] != PREFACE[..length] {
-            return Some(false);
-        }
-        if length == PREFACE.len() {
-            return Some(true);
-        }
-        let limit = if prefix.is_empty() {
-            idle.unwrap_or(Duration::MAX)
-        } else {
-            HEAD_TIMEOUT
-        };
-        let Ok(Ok(read)) = tokio::time::timeout(limit, stream.read_buf(prefix)).await else {
-            return None;
-        };
-        if read == 0 {
-            // What was sent is no request; the codec says so, if there is anything.
-            return (!prefix.is_empty()).then_some(false);
-        }
-    }
-}
-
 /// What ends a connection sooner or later.
 enum Event {
     /// The listener changed.
@@ -254,19 +265,21 @@ enum Event {
     UsedUp,
     /// It is as old as it may be.
     OfAge,
+    /// The client makes it work for nothing.
+    Abused,
     /// It is time to look at limits.
     Wake,
 }
 
 /// Runs the codec; drains when another filter chain is for the connection now or the process ends; ends when idle for too long.
-/// `shut_down` asks the codec to end after what is in progress.
+/// `shut_down` asks the codec to end after what is in progress. Nothing when it was not waited for.
 async fn drive<C: Future>(
     mut codec: Pin<&mut C>,
     shut_down: impl Fn(Pin<&mut C>),
     state: &HttpConnection,
     slot: &ListenerSlot,
     chain: &FilterChain,
-) -> C::Output {
+) -> Option<C::Output> {
     let mut changed = slot.subscribe();
     let mut draining = state.worker.shared.draining.subscribe();
     let mut leaving = state.worker.shared.leaving.subscribe();
@@ -276,6 +289,7 @@ async fn drive<C: Future>(
     let mut of_age = age.and_then(|age| Instant::now().checked_add(age));
     let mut shut_down_at: Option<Instant> = None;
     let mut is_shut_down = false;
+    let mut sent = 0;
     loop {
         let idle_end = state
             .manager
@@ -283,7 +297,7 @@ async fn drive<C: Future>(
             .idle
             .map(|limit| state.last_end.get() + limit);
         let wake = match (shut_down_at, idle_end) {
-            _ if is_shut_down => None,
+            _ if is_shut_down => Some(Instant::now() + state.manager.limits.drain.max(FAREWELL)),
             (Some(one), Some(two)) => Some(one.min(two)),
             (one, two) => one.or(two),
         };
@@ -298,14 +312,17 @@ async fn drive<C: Future>(
                 Ok(_) = leaving.wait_for(|leaving| leaving.concerns(inbound)), if !came_late && goes_on => {
                     Event::Drain(state.worker.shared.drain_time)
                 }
-                () = state.used_up.notified(), if goes_on => Event::UsedUp,
+                () = state.told_to_end.notified() => match state.is_abusive() {
+                    true => Event::Abused,
+                    false => Event::UsedUp,
+                },
                 () = sleep_until(age_end), if age_end.is_some() && goes_on => Event::OfAge,
                 () = sleep_until(wake) => Event::Wake,
             }
         });
         let event = tokio::select! {
             biased;
-            output = codec.as_mut() => return output,
+            output = codec.as_mut() => return Some(output),
             event = Gated::new(events) => event,
         };
         // How long it goes on, and whether the proxy wants it to end rather than the connection's own limits.
@@ -313,11 +330,28 @@ async fn drive<C: Future>(
             Event::Changed if slot.keeps(chain, &state.info.facts()) => continue,
             Event::Changed => (CHAIN_DRAIN, true),
             Event::Drain(time) => (time, true),
+            Event::UsedUp if !goes_on => continue,
             Event::UsedUp => (state.manager.limits.drain, false),
             Event::OfAge => {
                 of_age = None;
                 state.manager.stats.here().cx_max_duration.inc();
                 (state.manager.limits.drain, false)
+            }
+            Event::Abused => {
+                // It finds out when it reads, and tells the client.
+                std::future::poll_fn(|context| {
+                    Poll::Ready(codec.as_mut().poll(context).is_ready())
+                })
+                .await;
+                return None;
+            }
+            Event::Wake if is_shut_down => {
+                // Nothing is in progress, and what is left waits for a client that takes nothing.
+                if state.requests.get() == 0 && state.sent.get() == sent {
+                    return None;
+                }
+                sent = state.sent.get();
+                continue;
             }
             Event::Wake => {
                 let now = Instant::now();
@@ -329,6 +363,7 @@ async fn drive<C: Future>(
                     }
                     shut_down(codec.as_mut());
                     is_shut_down = true;
+                    sent = state.sent.get();
                 } else {
                     // Requests are in progress: look again after the limit.
                     state.last_end.set(now);
@@ -345,11 +380,12 @@ async fn drive<C: Future>(
             // The client is told which streams are served, so nothing is lost.
             shut_down(codec.as_mut());
             is_shut_down = true;
+            sent = state.sent.get();
         }
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(super) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

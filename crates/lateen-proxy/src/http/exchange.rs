@@ -507,7 +507,9 @@ impl Exchange {
         };
         tail.record.status = 0;
         tail.record.head = Some(std::mem::replace(&mut self.head, Head::unknown()));
+        let lived = tail.record.started.elapsed();
         tail.finish(true);
+        tail.connection.given_up(lived);
     }
 
     /// The response with everything that holds on to it.

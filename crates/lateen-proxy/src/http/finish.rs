@@ -138,15 +138,21 @@ impl Tail {
                 return true;
             }
         }
-        if let Some((limit, timer)) = &mut self.idle
-            && timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(*limit)))
-                .as_mut()
-                .poll(context)
-                .is_ready()
-        {
-            self.give_up_idle();
-            return true;
+        let Some((limit, timer)) = &mut self.idle else {
+            return false;
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(*limit)));
+        while timer.as_mut().poll(context).is_ready() {
+            // The request may still be on its way.
+            let progress = self.source.as_deref().and_then(RequestSource::progress);
+            let end = progress.and_then(|progress| progress.checked_add(*limit));
+            match end.filter(|end| *end > Instant::now()) {
+                Some(end) => timer.as_mut().reset(end),
+                None => {
+                    self.give_up_idle();
+                    return true;
+                }
+            }
         }
         false
     }
@@ -196,6 +202,12 @@ impl Tail {
         } else {
             self.upstream_complete();
         }
+        self.end(true);
+    }
+
+    /// The request is over, as the client took nothing of the response for too long.
+    pub(super) fn finish_stalled(&mut self) {
+        self.give_up_idle();
         self.end(true);
     }
 

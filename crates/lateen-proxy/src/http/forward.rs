@@ -145,11 +145,23 @@ pub(super) async fn forward(
     let first = limits.into_iter().flatten().min_by_key(|(at, _)| *at);
     let connection = exchange.connection.clone();
     let expired = async {
-        let Some((at, limit)) = first else {
+        let Some((mut at, mut limit)) = first else {
             return std::future::pending().await;
         };
-        connection.until(at).await;
-        limit
+        loop {
+            connection.until(at).await;
+            let progress = source.as_deref().and_then(RequestSource::progress);
+            match (limit, idle, progress) {
+                // The body goes on, and so does the time without progress; that of the stream may end before.
+                (Expired::Idle, Some(time), Some(progress)) if progress + time > at => {
+                    at = progress + time;
+                    if let Some(ends) = ends.filter(|ends| ends.at < at) {
+                        (at, limit) = (ends.at, Expired::Stream);
+                    }
+                }
+                _ => return limit,
+            }
+        }
     };
     let late = async {
         let (Some(source), Some(time)) = (&source, timeout) else {

@@ -1,30 +1,58 @@
-//! The byte stream of a client's HTTP/2 connection: replays what was read to inspect it, and counts.
+//! The byte stream of a client's HTTP/2 connection: replays what was read to inspect it, counts, and ends when the client asks
+//! for too much.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::stats::{HttpStats, PerWorker};
+use super::connection::HttpConnection;
+use super::frames::FrameBudget;
 use crate::stream::Stream;
 
 /// The stream.
 pub(crate) struct Downstream {
     stream: Stream,
     prefix: Bytes,
-    stats: Arc<PerWorker<HttpStats>>,
+    connection: Rc<HttpConnection>,
+    frames: FrameBudget,
 }
 
 impl Downstream {
-    pub(crate) fn new(stream: Stream, prefix: Bytes, stats: Arc<PerWorker<HttpStats>>) -> Self {
+    pub(crate) fn new(stream: Stream, prefix: Bytes, connection: Rc<HttpConnection>) -> Self {
         Self {
             stream,
             prefix,
-            stats,
+            connection,
+            frames: FrameBudget::new(),
         }
+    }
+
+    /// Counts what was written: so many bytes of these.
+    fn sent<'s>(&mut self, mut count: usize, slices: impl Iterator<Item = &'s [u8]>) {
+        let connection = &self.connection;
+        connection.manager.stats.here().tx_bytes.add(count as u64);
+        connection.sent.set(connection.sent.get() + count as u64);
+        for slice in slices {
+            let part = &slice[..count.min(slice.len())];
+            self.frames.send(part);
+            count -= part.len();
+        }
+    }
+
+    /// Tells the client why its connection ends, if it takes that at once, and ends it.
+    fn end(&mut self, context: &mut Context<'_>) -> io::Error {
+        if let Some(farewell) = self.frames.farewell() {
+            let mut stream = Pin::new(&mut self.stream);
+            let written = stream.as_mut().poll_write(context, &farewell);
+            if written.is_ready() {
+                let _ = stream.poll_flush(context);
+            }
+        }
+        io::Error::other("the client asks for too much")
     }
 }
 
@@ -35,6 +63,9 @@ impl AsyncRead for Downstream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.connection.is_abusive() {
+            return Poll::Ready(Err(this.end(context)));
+        }
         let before = buffer.filled().len();
         if this.prefix.is_empty() {
             ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
@@ -43,8 +74,13 @@ impl AsyncRead for Downstream {
             buffer.put_slice(&this.prefix[..count]);
             this.prefix.advance(count);
         }
-        let read = buffer.filled().len() - before;
-        this.stats.here().rx_bytes.add(read as u64);
+        let read = &buffer.filled()[before..];
+        let stats = this.connection.manager.stats.here();
+        stats.rx_bytes.add(read.len() as u64);
+        if !this.frames.receive(read) {
+            stats.cx_protocol_error.inc();
+            return Poll::Ready(Err(this.end(context)));
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -57,7 +93,7 @@ impl AsyncWrite for Downstream {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(written)) = &polled {
-            self.stats.here().tx_bytes.add(*written as u64);
+            self.sent(*written, std::iter::once(bytes));
         }
         polled
     }
@@ -77,7 +113,7 @@ impl AsyncWrite for Downstream {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         if let Poll::Ready(Ok(written)) = &polled {
-            self.stats.here().tx_bytes.add(*written as u64);
+            self.sent(*written, slices.iter().map(|slice| &**slice));
         }
         polled
     }

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::DuplexStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
 use super::body::BodyError;
@@ -75,8 +76,8 @@ struct Source {
     body: Incoming,
     length: Option<u64>,
     kept: Kept,
-    /// Room for what was read ahead.
-    held: Option<Held>,
+    /// Room for it.
+    held: Held,
     /// Everything that was read is in `kept`.
     replayable: bool,
     /// Why it has no end.
@@ -84,10 +85,14 @@ struct Source {
     done: bool,
     trailers: Option<HeaderMap>,
     received: u64,
+    /// When something was received, at last.
+    progress: Option<Instant>,
     /// Gets what is read, for shadows of the request.
     copy: Option<Rc<BodyCopy>>,
     /// Only the latest pass may read.
     passes: u32,
+    /// It goes on.
+    is_passing: bool,
 }
 
 /// One reading of the body.
@@ -102,7 +107,7 @@ pub(crate) struct Pass {
 
 impl RequestSource {
     /// Nothing when the request has no body.
-    pub(crate) fn new(body: Incoming, may_replay: bool) -> Option<Rc<Self>> {
+    pub(crate) fn new(body: Incoming, worker: &Rc<Worker>) -> Option<Rc<Self>> {
         if body.is_end_stream() {
             return None;
         }
@@ -113,14 +118,16 @@ impl RequestSource {
                 body,
                 length,
                 kept: Kept::default(),
-                held: None,
-                replayable: may_replay && fits,
+                held: Held::new(worker),
+                replayable: fits,
                 fault: None,
                 done: false,
                 trailers: None,
                 received: 0,
+                progress: None,
                 copy: None,
                 passes: 0,
+                is_passing: false,
             }),
             ended: Notify::new(),
         }))
@@ -130,6 +137,7 @@ impl RequestSource {
     pub(crate) fn pass(self: &Rc<Self>) -> RequestBody {
         let mut inner = self.inner.borrow_mut();
         inner.passes += 1;
+        inner.is_passing = true;
         let number = inner.passes;
         RequestBody::Pass(Pass {
             source: self.clone(),
@@ -151,10 +159,11 @@ impl RequestSource {
         self.inner.borrow().fault
     }
 
-    /// Stops keeping bytes: no further pass will be made.
+    /// Stops keeping bytes: one pass at most will be made from now on, if there was none.
     pub(crate) fn forget(&self) {
         let mut inner = self.inner.borrow_mut();
         inner.replayable = false;
+        inner.free_unwanted();
     }
 
     /// Gives what is read from now on to `copy`, too. To be called before the first pass.
@@ -189,11 +198,7 @@ impl RequestSource {
     ///
     /// # Errors
     /// When the body breaks off, or the worker has no room for it.
-    pub(crate) async fn read_ahead(
-        &self,
-        most: usize,
-        worker: &Rc<Worker>,
-    ) -> Result<Option<Bytes>, ReadAheadError> {
+    pub(crate) async fn read_ahead(&self, most: usize) -> Result<Option<Bytes>, ReadAheadError> {
         let announced = self.inner.borrow().length;
         if announced.is_some_and(|length| length > most as u64) {
             return Ok(None);
@@ -210,7 +215,7 @@ impl RequestSource {
                     return Ok(Some(inner.kept.whole()));
                 }
             }
-            self.read_frame(worker).await?;
+            self.read_frame().await?;
         }
     }
 
@@ -218,7 +223,7 @@ impl RequestSource {
     ///
     /// # Errors
     /// As those of [`Self::read_ahead`].
-    pub(crate) async fn has_content(&self, worker: &Rc<Worker>) -> Result<bool, ReadAheadError> {
+    pub(crate) async fn has_content(&self) -> Result<bool, ReadAheadError> {
         loop {
             {
                 let inner = self.inner.borrow();
@@ -229,12 +234,12 @@ impl RequestSource {
                     return Ok(false);
                 }
             }
-            self.read_frame(worker).await?;
+            self.read_frame().await?;
         }
     }
 
     /// Reads one frame, and keeps it for the passes.
-    async fn read_frame(&self, worker: &Rc<Worker>) -> Result<(), ReadAheadError> {
+    async fn read_frame(&self) -> Result<(), ReadAheadError> {
         let frame = std::future::poll_fn(|context| {
             let inner = &mut *self.inner.borrow_mut();
             Pin::new(&mut inner.body).poll_frame(context)
@@ -246,8 +251,7 @@ impl RequestSource {
         match frame.map(Frame::into_data) {
             Some(Ok(data)) => {
                 inner.received += data.len() as u64;
-                let held = inner.held.get_or_insert_with(|| Held::new(worker));
-                if !held.grow(data.len()) {
+                if !inner.held.grow(data.len()) {
                     return Err(ReadAheadError::NoRoom);
                 }
                 inner.kept.push(&data);
@@ -291,6 +295,11 @@ impl RequestSource {
         self.inner.borrow().received
     }
 
+    /// When the last part of it was passed on, if any was.
+    pub(crate) fn progress(&self) -> Option<Instant> {
+        self.inner.borrow().progress
+    }
+
     /// Returns when the whole body was read.
     pub(crate) async fn ended(&self) {
         loop {
@@ -304,6 +313,15 @@ impl RequestSource {
 }
 
 impl Source {
+    /// Frees what is kept for nobody.
+    fn free_unwanted(&mut self) {
+        let is_read = self.passes > 0 && !self.is_passing;
+        if is_read && !self.replayable {
+            self.held.shrink(self.kept.len());
+            self.kept.clear();
+        }
+    }
+
     fn complete(&mut self) {
         self.done = true;
         if let Some(copy) = self.copy.take() {
@@ -334,8 +352,8 @@ impl Pass {
             // Nobody will ask for it again.
             let inner = &mut *inner;
             let chunk = inner.kept.take(&mut self.position);
-            if let (Some(chunk), Some(held)) = (&chunk, &mut inner.held) {
-                held.shrink(chunk.len());
+            if let Some(chunk) = &chunk {
+                inner.held.shrink(chunk.len());
             }
             chunk
         };
@@ -367,21 +385,24 @@ impl Pass {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     inner.received += data.len() as u64;
+                    inner.progress = Some(Instant::now());
                     if let Some(copy) = &inner.copy
                         && !copy.push(data)
                     {
                         inner.copy = None;
                     }
                     if inner.replayable {
-                        if inner.kept.len() + data.len() <= REPLAY_LIMIT {
+                        let fits = inner.kept.len() + data.len() <= REPLAY_LIMIT;
+                        if fits && inner.held.grow(data.len()) {
                             inner.kept.push(data);
-                            self.position = inner.kept.end();
                         } else {
+                            // It is not tried again then.
                             inner.replayable = false;
+                            let length = inner.kept.len();
+                            inner.held.shrink(length);
                             inner.kept.clear();
-                            inner.held = None;
-                            self.position = inner.kept.end();
                         }
+                        self.position = inner.kept.end();
                     }
                 } else if let Some(trailers) = frame.trailers_ref() {
                     inner.trailers = Some(trailers.clone());
@@ -393,6 +414,16 @@ impl Pass {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut inner = self.source.inner.borrow_mut();
+        if inner.passes == self.number {
+            inner.is_passing = false;
+            inner.free_unwanted();
         }
     }
 }

@@ -27,7 +27,6 @@ pub(in crate::http) async fn copy_fields(
         return Ok(());
     };
     let manager = exchange.connection.manager.clone();
-    let worker = &exchange.connection.worker;
     let stats = manager.stats.here();
     let wait = manager.stream_idle_timeout.unwrap_or(LONGEST_WAIT);
     let end = Instant::now() + wait;
@@ -35,16 +34,14 @@ pub(in crate::http) async fn copy_fields(
     let mut given: Vec<HeaderName> = Vec::new();
     for policy in policies {
         let read = match policy.format(headers) {
-            Ok(format) => {
-                match in_time(end, stats, source.read_ahead(policy.most_bytes, worker)).await? {
-                    None => Err(Unreadable::TooLarge),
-                    Some(body) if body.is_empty() => return Ok(()),
-                    Some(body) => policy.extract(format, &body),
-                }
-            }
+            Ok(format) => match in_time(end, stats, source.read_ahead(policy.most_bytes)).await? {
+                None => Err(Unreadable::TooLarge),
+                Some(body) if body.is_empty() => return Ok(()),
+                Some(body) => policy.extract(format, &body),
+            },
             // Who waits to be asked for a body has one, and is answered before it is sent.
             Err(_) if policy.reject && !headers.contains_key(EXPECT) => {
-                match in_time(end, stats, source.has_content(worker)).await? {
+                match in_time(end, stats, source.has_content()).await? {
                     true => Err(Unreadable::Type),
                     false => return Ok(()),
                 }
