@@ -24,6 +24,10 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// Downstream connections that are served at the same time when nothing else is configured.
 const MOST_CONNECTIONS: usize = 32_768;
 
+/// Open files that connections of clients and endpoints leave: for listeners, discovery, the admin interface and logs.
+/// Of a low limit a quarter.
+const RESERVED_FILES: usize = 256;
+
 /// Bytes of bodies that a worker holds back unless told otherwise: 4096 of the longest that a policy looks at by
 /// default.
 const MOST_HELD_BYTES: usize = 256 << 20;
@@ -42,8 +46,10 @@ pub struct EngineConfig {
     pub mark_sockets: bool,
     /// Downstream connections beyond this number are closed at once.
     pub most_connections: usize,
-    /// Bytes of request bodies that each worker holds back at most, to read them before it routes their requests.
-    /// Requests beyond get 503.
+    /// Connections to endpoints beyond this number are not opened, which requests see like an open circuit breaker.
+    pub most_endpoint_connections: usize,
+    /// Bytes of request bodies that each worker holds at most, to read them before it routes their requests or to send
+    /// them again. Requests of the first kind beyond get 503, those of the second are not tried again.
     pub most_held_bytes: usize,
     /// How long clients are asked to leave before listeners stop, when `/drain_listeners?graceful` is asked for.
     pub drain_time: Duration,
@@ -58,10 +64,24 @@ impl Default for EngineConfig {
             node_ip: None,
             mark_sockets: false,
             most_connections: MOST_CONNECTIONS,
+            most_endpoint_connections: usize::MAX,
             most_held_bytes: MOST_HELD_BYTES,
             drain_time: DRAIN_TIME,
             node: Node::default(),
         }
+    }
+}
+
+impl EngineConfig {
+    /// The same with so many connections that a process which may have `files` open files always has some to spare:
+    /// half of them for clients, whose number cannot be chosen, so that requests find one for their endpoint.
+    #[must_use]
+    pub fn within_files(mut self, files: usize) -> Self {
+        let usable = files - RESERVED_FILES.min(files / 4);
+        self.most_connections = self.most_connections.min(usable / 2);
+        let left = usable - self.most_connections;
+        self.most_endpoint_connections = self.most_endpoint_connections.min(left);
+        self
     }
 }
 
@@ -103,7 +123,9 @@ impl Engine {
             identity: Identity::from_node(&config.node),
             node_ip: config.node_ip,
             mark_sockets: config.mark_sockets,
+            endpoint_connections: Default::default(),
             most_connections: config.most_connections,
+            most_endpoint_connections: config.most_endpoint_connections,
             most_held_bytes: config.most_held_bytes,
         });
         let threads = receivers
@@ -158,5 +180,38 @@ impl Drop for Engine {
             let _ = thread.join();
         }
         self.shared.names.logs.flush(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_files_are_never_used_for_connections() {
+        for (files, clients, endpoints) in [
+            (256, 96, 96),
+            (1024, 384, 384),
+            (65_536, 32_640, 32_640),
+            (
+                1 << 20,
+                MOST_CONNECTIONS,
+                (1 << 20) - 256 - MOST_CONNECTIONS,
+            ),
+        ] {
+            let config = EngineConfig::default().within_files(files);
+            assert_eq!(config.most_connections, clients, "{files}");
+            assert_eq!(config.most_endpoint_connections, endpoints, "{files}");
+        }
+        let config = EngineConfig {
+            most_connections: 10,
+            most_endpoint_connections: 20,
+            ..EngineConfig::default()
+        };
+        let config = config.within_files(1024);
+        assert_eq!(
+            (config.most_connections, config.most_endpoint_connections),
+            (10, 20)
+        );
     }
 }

@@ -144,7 +144,7 @@ pub(crate) struct Stream {
 /// Why there is no connection.
 #[derive(Debug)]
 pub(crate) enum PoolError {
-    /// A circuit breaker is open.
+    /// A circuit breaker is open, or the process has as many connections as it may.
     Overflow,
     /// There is no connection to the endpoint.
     Connect(ConnectError),

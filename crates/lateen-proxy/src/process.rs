@@ -110,15 +110,19 @@ pub fn run(config: ProxyConfig) -> Result<(), RunError> {
 async fn serve(config: ProxyConfig) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Start)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Start)?;
-    let engine = Engine::start(&EngineConfig {
+    let mut options = EngineConfig {
         workers: config.concurrency,
         node_ip: config.node_ip,
         mark_sockets: config.mark_sockets,
         node: config.node.clone(),
         drain_time: config.drain.graceful,
         ..EngineConfig::default()
-    })
-    .map_err(RunError::Start)?;
+    };
+    lateen_sys::process::raise_open_files();
+    if let Some(files) = lateen_sys::process::most_open_files() {
+        options = options.within_files(files);
+    }
+    let engine = Engine::start(&options).map_err(RunError::Start)?;
     let agent = AgentState::new(config.probes, config.scrape, config.certificates.is_some());
     let shared = engine.shared.clone();
     let control = admin::Control::new(shared, config.node.clone(), agent.clone());

@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) drain_time: Duration,
     /// Open downstream connections.
     pub(crate) connections: AtomicUsize,
+    /// Connections to endpoints that are open or being opened.
+    pub(crate) endpoint_connections: AtomicUsize,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     /// Health checks fail because they were told to.
@@ -64,8 +66,29 @@ pub(crate) struct Shared {
     pub(crate) mark_sockets: bool,
     /// Downstream connections beyond this number are closed at once.
     pub(crate) most_connections: usize,
-    /// Bytes of request bodies that a worker holds back at most.
+    /// Connections to endpoints beyond this number are not opened.
+    pub(crate) most_endpoint_connections: usize,
+    /// Bytes of request bodies that a worker holds at most.
     pub(crate) most_held_bytes: usize,
+}
+
+/// The place of a connection to an endpoint among those that the process may have, given back when dropped.
+pub(crate) struct EndpointPlace(Arc<Shared>);
+
+impl EndpointPlace {
+    /// A place, if there is one left.
+    pub(crate) fn claim(shared: &Arc<Shared>) -> Option<Self> {
+        let open = shared.endpoint_connections.fetch_add(1, Ordering::Relaxed);
+        let place = Self(shared.clone());
+        (open < shared.most_endpoint_connections).then_some(place)
+    }
+}
+
+impl Drop for EndpointPlace {
+    fn drop(&mut self) {
+        let open = &self.0.endpoint_connections;
+        open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Listeners that are in effect.

@@ -22,6 +22,7 @@ use crate::listener::FilterChain;
 use crate::outlier::{Event, report};
 use crate::record::Record;
 use crate::relay::{Moved, relay};
+use crate::shared::EndpointPlace;
 use crate::stats::{PerWorker, TcpStats};
 use crate::stream::Stream;
 use crate::telemetry::exchange;
@@ -99,12 +100,14 @@ impl TcpProxy {
         // Connections that carry tunnels count by themselves.
         let mut counted = None;
         if self.tunnel.is_none() {
-            let Some(permit) = cluster.permit(Priority::Default, Limited::Connections) else {
+            let permit = cluster.permit(Priority::Default, Limited::Connections);
+            let place = EndpointPlace::claim(&worker.shared);
+            let (Some(permit), Some(place)) = (permit, place) else {
                 cluster.shared.stats.here().cx_overflow.inc();
                 record.flags.set(Flags::UPSTREAM_OVERFLOW);
                 return;
             };
-            counted = Some(permit);
+            counted = Some((permit, place));
         }
         let Some((host, reached)) = self.connect(worker, &cluster, record).await else {
             return;

@@ -260,6 +260,14 @@ pub fn raise_open_files() {
     }
 }
 
+/// How many files this process may have open. Nothing when the system does not say.
+pub fn most_open_files() -> Option<usize> {
+    use nix::sys::resource::{Resource, getrlimit};
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    // No limit is a number that nobody reaches.
+    Some(usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
 fn capability_mask(capabilities: &[Capability]) -> u64 {
     capabilities
         .iter()

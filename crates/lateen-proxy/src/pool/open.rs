@@ -17,6 +17,7 @@ use crate::cluster::{Cluster, Host, Limited, Permit, Priority};
 use crate::http::codec;
 use crate::http::local::LocalExecutor;
 use crate::http1;
+use crate::shared::{EndpointPlace, Shared};
 use crate::upstream::{self, Asked, ConnectError, Connected};
 use crate::worker::Worker;
 
@@ -78,14 +79,29 @@ impl Drop for Opening<'_> {
 
 /// What a connection counts for as long as it is open or being opened.
 pub(super) struct OpenUpstream {
+    #[allow(dead_code, reason = "it counts until it is dropped")]
+    place: EndpointPlace,
     cluster: Arc<Cluster>,
     host: Arc<Host>,
     permit: Option<Permit>,
 }
 
 impl OpenUpstream {
-    fn start(cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) -> Self {
+    /// Begins to count.
+    ///
+    /// # Errors
+    /// When the process has as many as it may.
+    fn start(
+        shared: &Arc<Shared>,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        permit: Permit,
+    ) -> Result<Self, PoolError> {
         let stats = cluster.shared.stats.here();
+        let Some(place) = EndpointPlace::claim(shared) else {
+            stats.cx_overflow.inc();
+            return Err(PoolError::Overflow);
+        };
         stats.cx_total.inc();
         stats.cx_active.inc();
         host.shared
@@ -94,11 +110,12 @@ impl OpenUpstream {
         host.shared
             .total_connections
             .fetch_add(1, Ordering::Relaxed);
-        Self {
+        Ok(Self {
+            place,
             cluster: cluster.clone(),
             host: host.clone(),
             permit: Some(permit),
-        }
+        })
     }
 }
 
@@ -125,7 +142,7 @@ async fn open(
     permit: Permit,
     protocols: &[&[u8]],
 ) -> Result<(Connected, OpenUpstream), PoolError> {
-    let open = OpenUpstream::start(cluster, host, permit);
+    let open = OpenUpstream::start(&worker.shared, cluster, host, permit)?;
     match upstream::connect(worker, cluster, host, asked, protocols).await {
         Ok(connected) => Ok((connected, open)),
         Err(error) => {
