@@ -12,6 +12,7 @@ mod connect;
 mod cors;
 mod destination;
 mod detect;
+mod discovery;
 mod fault;
 mod header_mutation;
 mod http;
