@@ -48,8 +48,8 @@ pub struct EngineConfig {
     pub most_connections: usize,
     /// Connections to endpoints beyond this number are not opened, which requests see like an open circuit breaker.
     pub most_endpoint_connections: usize,
-    /// Bytes of request bodies that each worker holds at most, to read them before it routes their requests or to send
-    /// them again. Requests of the first kind beyond get 503, those of the second are not tried again.
+    /// Bytes of request bodies that each worker holds at most, to read them before it routes their requests, or, in half of
+    /// it, to send them again. Requests of the first kind beyond get 503, those of the second are not tried again.
     pub most_held_bytes: usize,
     /// How long clients are asked to leave before listeners stop, when `/drain_listeners?graceful` is asked for.
     pub drain_time: Duration,

@@ -7,6 +7,7 @@ mod secrets;
 mod sessions;
 mod status;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,15 +24,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_xds::json::{self, FieldNames};
 use lateen_xds::pb::envoy::config::core::v3::Node;
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::agent::AgentState;
 use crate::net;
 use crate::process::RunError;
 use crate::shared::{Leaving, Shared};
 
-/// Connections that one of these servers serves at the same time.
-const MOST_CONNECTIONS: usize = 256;
+/// Connections that one of these servers has at the same time. The oldest makes room for one more, so that whoever
+/// leaves connections open does not keep probes out. All servers together stay within what the engine leaves of the
+/// process's files.
+const MOST_CONNECTIONS: usize = 48;
 
 const TEXT: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json";
@@ -103,11 +107,8 @@ pub(crate) fn listen(
         .map_err(failed)?;
     let control = control.clone();
     tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else {
-                return;
-            };
             let Ok((stream, peer)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -127,11 +128,15 @@ pub(crate) fn listen(
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(30))
                 .serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(async move {
-                // A client that goes away is its own affair.
-                let _ = connection.await;
-                drop(permit);
-            });
+            // A client that goes away is its own affair.
+            let task = tokio::spawn(async move { drop(connection.await) });
+            open.retain(|other| !other.is_finished());
+            if open.len() >= MOST_CONNECTIONS
+                && let Some(oldest) = open.pop_front()
+            {
+                oldest.abort();
+            }
+            open.push_back(task.abort_handle());
         }
     });
     Ok(())

@@ -1,11 +1,11 @@
-//! Memory of bodies that are held back: read before their requests go on.
+//! Memory of bodies that are held: read before their requests go on, or kept to be sent again.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::worker::Worker;
 
-/// Bytes that a worker holds back.
+/// Bytes that a worker holds.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBytes(Cell<usize>);
 
@@ -32,6 +32,13 @@ impl Held {
         used.set(used.get() + bytes);
         self.bytes += bytes;
         true
+    }
+
+    /// Takes room that nobody else is likely to need: half of what the worker has is left to those that cannot do without.
+    /// False when there is none.
+    pub(super) fn grow_if_spare(&mut self, bytes: usize) -> bool {
+        let used = self.worker.held_bytes.0.get();
+        used + bytes <= self.worker.shared.most_held_bytes / 2 && self.grow(bytes)
     }
 
     /// Gives room back for bytes that are kept no longer.

@@ -393,7 +393,7 @@ impl Pass {
                     }
                     if inner.replayable {
                         let fits = inner.kept.len() + data.len() <= REPLAY_LIMIT;
-                        if fits && inner.held.grow(data.len()) {
+                        if fits && inner.held.grow_if_spare(data.len()) {
                             inner.kept.push(data);
                         } else {
                             // It is not tried again then.
