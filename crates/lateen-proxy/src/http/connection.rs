@@ -79,8 +79,8 @@ pub(crate) struct HttpConnection {
     /// These are too many.
     is_abusive: Cell<bool>,
     last_end: Cell<Instant>,
-    /// Bytes that its client has taken, in HTTP/2.
-    pub(super) sent: Cell<u64>,
+    /// Streams of HTTP/2 that have not ended on this side, and bytes of bodies that were sent.
+    pub(super) outgoing: Cell<(usize, u64)>,
     /// For the deadline of the request in progress, where there is one at a time.
     alarm: Alarm,
 }
@@ -132,6 +132,12 @@ impl HttpConnection {
     /// Whether the connection is to end at once.
     pub(super) fn is_abusive(&self) -> bool {
         self.is_abusive.get()
+    }
+
+    /// Bytes of bodies that were sent, if some streams wait for nothing but their client.
+    fn sent_to_stalled(&self) -> Option<u64> {
+        let (open, sent) = self.outgoing.get();
+        (open > self.requests.get() as usize).then_some(sent)
     }
 
     /// Returns at this moment.
@@ -201,7 +207,7 @@ pub(crate) async fn serve(
         given_up: Cell::new(0),
         is_abusive: Cell::new(false),
         last_end: Cell::new(Instant::now()),
-        sent: Cell::new(0),
+        outgoing: Cell::default(),
         alarm: Alarm::default(),
     });
     let state = connection.clone();
@@ -289,17 +295,26 @@ async fn drive<C: Future>(
     let mut of_age = age.and_then(|age| Instant::now().checked_add(age));
     let mut shut_down_at: Option<Instant> = None;
     let mut is_shut_down = false;
-    let mut sent = 0;
+    // What had been sent, and when.
+    let (mut sent, mut seen_at) = (0, Instant::now());
     loop {
         let idle_end = state
             .manager
             .limits
             .idle
             .map(|limit| state.last_end.get() + limit);
-        let wake = match (shut_down_at, idle_end) {
-            _ if is_shut_down => Some(Instant::now() + state.manager.limits.drain.max(FAREWELL)),
-            (Some(one), Some(two)) => Some(one.min(two)),
-            (one, two) => one.or(two),
+        let stall_end = state
+            .manager
+            .stream_idle_timeout
+            .filter(|_| state.http2)
+            .map(|limit| seen_at + limit);
+        let wake = if is_shut_down {
+            Some(Instant::now() + state.manager.limits.drain.max(FAREWELL))
+        } else {
+            [shut_down_at, idle_end, stall_end]
+                .into_iter()
+                .flatten()
+                .min()
         };
         // Polled only when one of these happens, which is not once in a request.
         let (goes_on, age_end) = (shut_down_at.is_none(), of_age);
@@ -347,24 +362,30 @@ async fn drive<C: Future>(
             }
             Event::Wake if is_shut_down => {
                 // Nothing is in progress, and what is left waits for a client that takes nothing.
-                if state.requests.get() == 0 && state.sent.get() == sent {
+                let now_sent = state.outgoing.get().1;
+                if state.requests.get() == 0 && now_sent == sent {
                     return None;
                 }
-                sent = state.sent.get();
+                sent = now_sent;
                 continue;
             }
             Event::Wake => {
                 let now = Instant::now();
                 let drained = shut_down_at.is_some_and(|at| at <= now);
-                let idle = idle_end.is_some_and(|end| end <= now) && state.requests.get() == 0;
-                if drained || idle {
+                let idle_ended = idle_end.is_some_and(|end| end <= now);
+                let idle = idle_ended && state.requests.get() == 0;
+                let mut stalled = false;
+                if stall_end.is_some_and(|end| end <= now) {
+                    stalled = state.sent_to_stalled() == Some(sent);
+                    (sent, seen_at) = (state.outgoing.get().1, now);
+                }
+                if drained || idle || stalled {
                     if idle && !drained {
                         state.manager.stats.here().cx_idle_timeout.inc();
                     }
                     shut_down(codec.as_mut());
                     is_shut_down = true;
-                    sent = state.sent.get();
-                } else {
+                } else if idle_ended {
                     // Requests are in progress: look again after the limit.
                     state.last_end.set(now);
                 }
@@ -380,7 +401,6 @@ async fn drive<C: Future>(
             // The client is told which streams are served, so nothing is lost.
             shut_down(codec.as_mut());
             is_shut_down = true;
-            sent = state.sent.get();
         }
     }
 }

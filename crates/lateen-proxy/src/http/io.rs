@@ -33,14 +33,14 @@ impl Downstream {
 
     /// Counts what was written: so many bytes of these.
     fn sent<'s>(&mut self, mut count: usize, slices: impl Iterator<Item = &'s [u8]>) {
-        let connection = &self.connection;
-        connection.manager.stats.here().tx_bytes.add(count as u64);
-        connection.sent.set(connection.sent.get() + count as u64);
+        let stats = self.connection.manager.stats.here();
+        stats.tx_bytes.add(count as u64);
         for slice in slices {
             let part = &slice[..count.min(slice.len())];
             self.frames.send(part);
             count -= part.len();
         }
+        self.connection.outgoing.set(self.frames.outgoing());
     }
 
     /// Tells the client why its connection ends, if it takes that at once, and ends it.
@@ -77,7 +77,9 @@ impl AsyncRead for Downstream {
         let read = &buffer.filled()[before..];
         let stats = this.connection.manager.stats.here();
         stats.rx_bytes.add(read.len() as u64);
-        if !this.frames.receive(read) {
+        let is_fair = this.frames.receive(read);
+        this.connection.outgoing.set(this.frames.outgoing());
+        if !is_fair {
             stats.cx_protocol_error.inc();
             return Poll::Ready(Err(this.end(context)));
         }

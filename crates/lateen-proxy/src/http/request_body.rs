@@ -159,7 +159,12 @@ impl RequestSource {
         self.inner.borrow().fault
     }
 
-    /// Stops keeping bytes: one pass at most will be made from now on, if there was none.
+    /// The next pass is the last, which may free what it has read.
+    pub(crate) fn expect_last_pass(&self) {
+        self.inner.borrow_mut().replayable = false;
+    }
+
+    /// No further pass will be made. The one that goes on still gets what it needs.
     pub(crate) fn forget(&self) {
         let mut inner = self.inner.borrow_mut();
         inner.replayable = false;
@@ -315,8 +320,7 @@ impl RequestSource {
 impl Source {
     /// Frees what is kept for nobody.
     fn free_unwanted(&mut self) {
-        let is_read = self.passes > 0 && !self.is_passing;
-        if is_read && !self.replayable {
+        if !self.is_passing && !self.replayable {
             self.held.shrink(self.kept.len());
             self.kept.clear();
         }

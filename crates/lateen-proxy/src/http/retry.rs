@@ -40,7 +40,7 @@ pub(super) async fn attempts(
         && plan.action.internal_redirects.is_none()
         && let Some(source) = &exchange.source
     {
-        source.forget();
+        source.expect_last_pass();
     }
     let mut left = policy.map_or(0, |policy| policy.retries);
     let mut tried: Vec<Arc<Host>> = Vec::new();

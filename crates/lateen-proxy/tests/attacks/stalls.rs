@@ -171,13 +171,15 @@ fn windows_that_open_slowly_or_never() {
     }
 }
 
-/// R7: answers that are complete here and wait for their client there.
-#[test]
-fn a_connection_ends_though_its_client_never_takes_the_answer() {
+/// A client whose streams are answered here and take a byte there, while one of another kind goes on. The connection ends
+/// when nothing is taken for the time of a connection, or of a stream.
+#[track_caller]
+fn check_flushed(times: (&str, &str), asks: bool) {
     let upstream = Upstream::start("one");
+    let (connection, stream) = times;
     let options = json!({
-        "streamIdleTimeout": "0.3s",
-        "commonHttpProtocolOptions": { "idleTimeout": "0.3s" },
+        "streamIdleTimeout": stream,
+        "commonHttpProtocolOptions": { "idleTimeout": connection },
         "drainTimeout": "0.3s",
     });
     let stage = Stage::new(upstream.address, options);
@@ -185,8 +187,33 @@ fn a_connection_ends_though_its_client_never_takes_the_answer() {
     client.send(&frames::get(1, "/direct"));
     client.send(&frames::get(3, "/"));
     assert!(client.until(|seen| seen.stream(1).data == 1 && seen.stream(3).data == 1));
-    assert!(client.is_ended(), "{:?}", client.seen);
+    if asks {
+        // It says nothing itself, and its time is longer than that of the streams above.
+        client.send(&frames::get(5, "/?sleep=900"));
+    }
+    // No more than a ping may keep it.
+    for _ in 0..3 {
+        client.goes_on();
+    }
+    assert!(client.is_ended(), "{times:?}: {:?}", client.seen);
+    assert_eq!(client.seen.goaway, Some(frames::NO_ERROR), "{times:?}");
+    if asks {
+        assert_eq!(
+            client.seen.stream(5).status,
+            Some(200),
+            "it is answered before"
+        );
+    }
     eventually(|| stage.counted("downstream_cx_active") == 0);
+}
+
+/// R7: answers that are complete here and wait for their client there.
+#[test]
+fn a_connection_ends_though_its_client_never_takes_the_answer() {
+    check_flushed(("0.3s", "0.3s"), false);
+    check_flushed(("0.3s", "60s"), false);
+    check_flushed(("60s", "0.4s"), false);
+    check_flushed(("60s", "2s"), true);
 }
 
 /// R7: a client of HTTP/1.1 that reads nothing.

@@ -34,8 +34,11 @@ fn follow(length: usize, location: &'static str) -> (u16, String, Vec<usize>) {
     let mut proxy = Proxy::start(1);
     proxy.cluster("one", &[endpoint.address], json!({}));
     let policy = json!({ "redirectResponseCodes": [307], "maxInternalRedirects": 3 });
-    let routes = json!([to("one", json!({ "internalRedirectPolicy": policy }))]);
-    let address = proxy.http(routes, json!({}));
+    // A body is sent to routes that follow no redirects, too.
+    let mut plain = to("one", json!({}));
+    plain["match"] = json!({ "prefix": "/there/plain" });
+    let following = to("one", json!({ "internalRedirectPolicy": policy }));
+    let address = proxy.http(json!([plain, following]), json!({}));
     let mut client = Client::connect(address);
     let head = format!("POST /start HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
     client.0.write_all(head.as_bytes()).unwrap();
@@ -61,6 +64,9 @@ fn a_body_is_sent_again_where_it_is_small() {
     let there = "http://b/there?a#fragment";
     let found = follow(100_000, there);
     assert_eq!(found, (200, "/there?a".to_owned(), vec![100_000, 100_000]));
+    let found = follow(100_000, "http://b/there/plain");
+    let target = "/there/plain".to_owned();
+    assert_eq!(found, (200, target, vec![100_000, 100_000]));
     // More than is kept.
     let found = follow(2_000_000, there);
     assert_eq!(found, (307, "/start".to_owned(), vec![2_000_000]));
