@@ -1,12 +1,17 @@
 //! Load balancing through the whole proxy.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 use lateen_xds::ResourceType;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Proxy, Upstream, get, to};
+use crate::http1::script::{Script, read_head};
+use crate::support::{Client, PATIENCE, Proxy, Upstream, eventually, get, to};
 
 fn upstreams(count: usize) -> (Vec<Upstream>, Vec<SocketAddr>) {
     let all: Vec<_> = (0..count)
@@ -108,29 +113,49 @@ fn endpoints_that_are_not_healthy_get_nothing() {
 
 #[test]
 fn connection_and_pending_limits_hold_for_all_workers() {
-    let (upstreams, addresses) = upstreams(1);
+    let (seen, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(())));
+    // Answers when the gate is open.
+    let upstream = Script::start({
+        let (seen, gate) = (seen.clone(), gate.clone());
+        move |mut stream, _| {
+            loop {
+                read_head(&mut stream)?;
+                seen.fetch_add(1, Ordering::SeqCst);
+                drop(gate.lock().unwrap());
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+            }
+        }
+    });
     let mut proxy = Proxy::start(2);
     proxy.cluster(
         "c",
-        &addresses,
+        &[upstream.address],
         json!({ "circuitBreakers": { "thresholds": [
             { "maxConnections": 1, "maxPendingRequests": 1 },
         ]}}),
     );
     let address = proxy.http(json!([to("c", json!({}))]), json!({}));
-    let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let requests: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| get(address, "/?sleep=300", &[]).status))
-            .collect();
-        requests
-            .into_iter()
-            .map(|request| request.join().unwrap())
-            .collect()
+    std::thread::scope(|scope| {
+        let closed = gate.lock().unwrap();
+        let (sender, statuses) = channel();
+        let ask = || {
+            let sender = sender.clone();
+            scope.spawn(move || sender.send(get(address, "/", &[]).status).unwrap());
+        };
+        // One has the connection, one waits for it; whoever finds both taken is turned away.
+        ask();
+        eventually(|| seen.load(Ordering::SeqCst) == 1);
+        (0..7).for_each(|_| ask());
+        let next = |count| -> Vec<u16> {
+            (0..count)
+                .map(|_| statuses.recv_timeout(PATIENCE).unwrap())
+                .collect()
+        };
+        assert_eq!(next(6), [503; 6]);
+        drop(closed);
+        assert_eq!(next(2), [200; 2]);
     });
-    let served = statuses.iter().filter(|status| **status == 200).count();
-    // One is served, one waits for its connection; whoever finds both taken is turned away.
-    assert!((2..=3).contains(&served), "{statuses:?}");
-    assert_eq!(served, upstreams[0].count());
+    assert_eq!(seen.load(Ordering::SeqCst), 2);
     // Whichever worker takes it, the one connection is found or freed.
     for _ in 0..6 {
         assert_eq!(get(address, "/", &[]).status, 200);
