@@ -22,6 +22,7 @@ mod limits;
 mod mirror;
 mod names;
 mod outlier;
+mod paths;
 mod process;
 mod proxy_protocol;
 mod stateful_session;
