@@ -37,7 +37,9 @@ pub(crate) fn http(bytes: &[u8]) -> Verdict<Option<&'static str>> {
         };
     }
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
-        return if could_be_request_line(bytes) && bytes.len() < MOST_BYTES {
+        // The end of a line may come in two parts.
+        let line = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        return if could_be_request_line(line) && bytes.len() < MOST_BYTES {
             Verdict::More
         } else {
             Verdict::Known(None)
@@ -177,6 +179,7 @@ mod tests {
         for (bytes, verdict) in [
             (&b""[..], Verdict::More),
             (b"GE", Verdict::More),
+            (b"GET / HTTP/1.1\r", Verdict::More),
             (b"GET / HTTP/1.1\r\n", Verdict::Known(Some("http/1.1"))),
             (b"GET / HTTP/1.0\n", Verdict::Known(Some("http/1.0"))),
             (b"GET /\r\n", Verdict::Known(None)),
