@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help demo build test lint format oracles oracle-istiod oracle-scenarios bench clean
+.PHONY: help demo build test lint format oracles oracle-istiod oracle-scenarios fuzz bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,9 @@ oracle-istiod: ## Lateen as the proxy of a real istiod on a real Kubernetes; as 
 
 oracle-scenarios: ## The documents' sessions on a real Istio on a real Kubernetes; as root, by hand
 	@conformance/istio-scenarios/run.sh ../shared
+
+fuzz: ## Look for inputs that break a parser, a minute for each (with libFuzzer; builds the tests once more)
+	@scripts/fuzz.py run
 
 bench: ## Measure the proxy beside Envoy, HAProxy and nginx (about ten minutes, and a release build before)
 	@scripts/setup.sh bench

@@ -1,4 +1,4 @@
-//! Dependency directions, file lengths, and tables that are generated.
+//! Dependency directions, file lengths, fuzz corpora, and tables that are generated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,7 +65,9 @@ pub(crate) fn run() -> Result<bool> {
     let mut failures = dependencies(&root)?;
     crate::scenarios::check(&root, &mut failures)?;
     let mut warnings = Vec::new();
-    for path in sources(&root)? {
+    let sources = sources(&root)?;
+    crate::fuzz::check(&root, &sources, &mut failures)?;
+    for path in sources {
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let shown = path

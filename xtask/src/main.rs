@@ -2,6 +2,7 @@
 
 mod check;
 mod corpora;
+mod fuzz;
 mod golden;
 mod manifests;
 mod scenarios;

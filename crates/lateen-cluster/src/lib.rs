@@ -26,6 +26,8 @@ pub mod controllers;
 mod expression;
 pub mod extension;
 pub mod field;
+#[cfg(test)]
+mod fuzz;
 mod names;
 pub mod patch;
 pub mod protobuf;

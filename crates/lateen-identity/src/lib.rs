@@ -16,6 +16,8 @@ pub mod alpn;
 pub mod authority;
 pub mod bundle;
 mod csr;
+#[cfg(test)]
+mod fuzz;
 pub mod key;
 pub mod peer;
 pub mod rotation;

@@ -31,6 +31,8 @@
 mod config;
 mod credentials;
 mod digest;
+#[cfg(test)]
+mod fuzz;
 mod image;
 mod load;
 mod manifest;

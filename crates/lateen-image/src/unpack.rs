@@ -28,6 +28,8 @@ use crate::{ContentStore, Digest, Image, StoreError, digest::HashingReader, imag
 mod apply;
 mod attributes;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod path;
 mod stream;
 mod tree;

@@ -23,6 +23,8 @@ mod connection;
 mod dns;
 mod engine;
 mod flags;
+#[cfg(test)]
+mod fuzz;
 mod histogram;
 mod http;
 mod http1;

@@ -26,6 +26,8 @@ pub mod fault;
 pub mod filter;
 pub mod format;
 pub mod fraction;
+#[cfg(test)]
+mod fuzz;
 pub mod hash;
 pub mod header_match;
 pub mod header_mutation;

@@ -117,3 +117,33 @@ proptest! {
         let _ = policy.extract(Format::Form, &body);
     }
 }
+
+/// Fuzzed: the first byte is `J` for JSON, anything else for a form. A value that is read is the one that serde_json reads.
+#[test]
+fn bodies() {
+    let pointers = ["/target", "/a", "/a/b", "/a/0", "/user/name", "/c~0d"].map(str::to_owned);
+    let policy = policy(&pointers);
+    bolero::check!(name = "bodies")
+        .with_iterations(0)
+        .for_each(|bytes: &[u8]| {
+            let Some((kind, body)) = bytes.split_first() else {
+                return;
+            };
+            if *kind != b'J' {
+                let _ = found(&policy, Format::Form, body);
+                return;
+            }
+            let values = found(&policy, Format::Json, body);
+            let (Some(values), Ok(document)) = (values, serde_json::from_slice(body)) else {
+                return;
+            };
+            let expected = expected(&pointers, &document);
+            for (value, expected) in values.iter().zip(&expected) {
+                assert_eq!(value.0, expected.0);
+                // Numbers are copied as they are written.
+                let same = value.1 == expected.1 || value.1.parse::<f64>().is_ok();
+                assert!(same, "{value:?} {expected:?}");
+            }
+            assert_eq!(values.len(), expected.len());
+        });
+}

@@ -6,6 +6,8 @@
 //! the versions that are held, so that it sends only what differs.
 
 mod connect;
+#[cfg(test)]
+mod fuzz;
 mod session;
 
 use std::collections::BTreeSet;

@@ -18,7 +18,7 @@ mod list;
 mod metadata;
 mod openapi;
 mod outcome;
-mod path;
+pub(crate) mod path;
 mod path_check;
 mod prune;
 mod rule;

@@ -8,7 +8,7 @@
 mod accept;
 mod admit;
 mod applying;
-mod body;
+pub(crate) mod body;
 mod delete;
 mod discovery;
 mod kubelet;

@@ -149,4 +149,18 @@ mod tests {
             check(&[odd], None);
         }
     }
+
+    /// Fuzzed.
+    #[test]
+    fn any_header_is_read_or_passed_over() {
+        bolero::check!(name = "challenges")
+            .with_iterations(0)
+            .for_each(|bytes: &[u8]| {
+                let Ok(value) = bytes.try_into() else { return };
+                let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]);
+                if let Some(Challenge::Bearer { realm, .. }) = challenge(&headers) {
+                    assert!(!realm.is_empty() && realm.len() <= bytes.len());
+                }
+            });
+    }
 }

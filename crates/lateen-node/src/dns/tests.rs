@@ -1,5 +1,6 @@
 //! Questions and answers as bytes, the way a client sees them.
 
+use std::panic::AssertUnwindSafe;
 use std::str::FromStr;
 
 use hickory_proto::rr::Name;
@@ -299,4 +300,23 @@ fn an_answer_that_does_not_fit_says_so() {
     assert!(small.metadata.truncation);
     let whole = Message::from_vec(&answer(&resolver, &query, true).unwrap()).unwrap();
     assert_eq!(whole.answers.len(), 199);
+}
+
+/// Fuzzed: a message is answered with a message that has its number, or not at all; by UDP with no more than the client takes.
+#[test]
+fn any_message_is_answered_or_passed_over() {
+    let resolver = AssertUnwindSafe(resolver(world()));
+    bolero::check!(name = "dns-messages")
+        .with_iterations(0)
+        .for_each(|bytes: &[u8]| {
+            for stream in [false, true] {
+                let Some(reply) = answer(&resolver, bytes, stream) else {
+                    continue;
+                };
+                assert!(stream || reply.len() <= LARGE_ANSWER);
+                let reply = Message::from_vec(&reply).expect("a message");
+                assert_eq!(reply.metadata.message_type, MessageType::Response);
+                assert_eq!(Some(&reply.metadata.id.to_be_bytes()[..]), bytes.get(..2));
+            }
+        });
 }

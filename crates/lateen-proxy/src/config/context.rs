@@ -29,7 +29,7 @@ pub(crate) struct Context<'s> {
 }
 
 impl<'s> Context<'s> {
-    pub(super) fn new(shared: &'s Shared) -> Self {
+    pub(crate) fn new(shared: &'s Shared) -> Self {
         Self {
             shared,
             logs: &shared.names.logs,

@@ -10,6 +10,8 @@ pub(crate) mod cluster;
 pub(crate) mod context;
 pub(crate) mod endpoint;
 pub(crate) mod filters;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod http;
 pub(crate) mod listener;
 mod local_reply;

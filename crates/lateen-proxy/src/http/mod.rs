@@ -19,6 +19,8 @@ mod forward;
 mod forwarded;
 mod found;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 pub(crate) mod head;
 pub(crate) mod held;

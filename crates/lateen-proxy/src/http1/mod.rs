@@ -27,8 +27,13 @@ pub(crate) use client::{Client, ClientBody};
 pub(crate) use encode::{Opens, OutgoingHead};
 pub(crate) use error::{Error, Malformed};
 pub(crate) use parse::RequestHead;
+#[cfg(test)]
+pub(crate) use parse::request;
 pub(crate) use server::{Ended, Refusal, Server, ServerBody, Settings};
 pub(crate) use target::is_authority;
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {
@@ -41,7 +46,7 @@ mod tests {
 
     /// What a connection carries when its bytes come in parts of these lengths: requests with their bodies, and whether
     /// it ends with a refusal.
-    fn read(bytes: &[u8], mut next_length: impl FnMut() -> usize) -> Vec<String> {
+    pub(super) fn read(bytes: &[u8], mut next_length: impl FnMut() -> usize) -> Vec<String> {
         let (mut buffer, mut left, mut body) = (BytesMut::new(), bytes, None);
         let mut found = Vec::new();
         loop {
@@ -61,7 +66,7 @@ mod tests {
                 Some(decoder) => decoder.decode(&mut buffer).map(|decoded| match decoded {
                     Decoded::Incomplete => false,
                     Decoded::Data(data) => {
-                        let text = String::from_utf8_lossy(&data).into_owned();
+                        let text = data.escape_ascii().to_string();
                         found.last_mut().unwrap().push_str(&text);
                         true
                     }

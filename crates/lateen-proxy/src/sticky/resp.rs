@@ -112,6 +112,31 @@ mod tests {
         }
     }
 
+    /// Replies are the same however their bytes arrive, and none is kept that is longer than what is asked for.
+    #[test]
+    fn any_bytes_are_replies_or_refused() {
+        bolero::check!(name = "redis-replies")
+            .with_iterations(0)
+            .for_each(|bytes: &[u8]| {
+                let replies = |size: usize| {
+                    let (mut input, mut found) = (BytesMut::new(), Vec::new());
+                    for part in bytes.chunks(size) {
+                        input.extend_from_slice(part);
+                        loop {
+                            match read(&mut input) {
+                                Ok(Some(reply)) => found.push(reply),
+                                Ok(None) => break,
+                                Err(Malformed) => return (found, None),
+                            }
+                        }
+                        assert!(input.len() <= 2 * LONGEST + size);
+                    }
+                    (found, Some(input))
+                };
+                assert_eq!(replies(1), replies(bytes.len().max(1)));
+            });
+    }
+
     #[test]
     fn what_is_no_reply_is_refused_before_it_is_kept() {
         let long = [b'+'; LONGEST];

@@ -9,6 +9,8 @@
 
 mod extra;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod opaque;
 
 use std::io::Read as _;

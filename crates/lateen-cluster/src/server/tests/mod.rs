@@ -1,6 +1,7 @@
 //! The handler as clients meet it, without a socket.
 
 mod deletes;
+mod fuzz;
 mod lists;
 mod patches;
 mod services;

@@ -109,4 +109,17 @@ mod tests {
         check(b"", None);
         check(b"\x09x", None);
     }
+
+    /// Fuzzed: input arrives as it was sent.
+    #[test]
+    fn any_message_is_read_or_passed_over() {
+        bolero::check!(name = "channel-messages")
+            .with_iterations(0)
+            .for_each(|bytes: &[u8]| {
+                let message = Bytes::copy_from_slice(bytes);
+                if let Some(Event::Input(input)) = read(&message) {
+                    assert_eq!([&[INPUT], &input[..]].concat(), bytes);
+                }
+            });
+    }
 }

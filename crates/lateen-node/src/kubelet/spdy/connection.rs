@@ -427,4 +427,41 @@ mod tests {
         };
         check("too many streams", many, "streams are open").await;
     }
+
+    /// Fuzzed: whatever a client sends, the connection ends when the client does, and has opened no more than was asked for.
+    #[test]
+    fn any_frames_are_served_or_end_the_connection() {
+        bolero::check!(name = "spdy-frames")
+            .with_iterations(0)
+            .for_each(|bytes: &[u8]| assert!(opened_by(bytes) <= bytes.len() / HEAD));
+    }
+
+    /// Streams that these bytes open, and nobody reads.
+    #[tokio::main(flavor = "current_thread")]
+    async fn opened_by(bytes: &[u8]) -> usize {
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let (mut connection, mut incoming) = Connection::start(server);
+        let (mut answers, mut sending) = tokio::io::split(client);
+        let mut opened = 0;
+        tokio::join!(
+            async {
+                // The server may be gone before everything is sent.
+                let _ = sending.write_all(bytes).await;
+                let _ = sending.shutdown().await;
+            },
+            async {
+                let _ = tokio::io::copy(&mut answers, &mut tokio::io::sink()).await;
+            },
+            async {
+                while incoming.recv().await.is_some() {
+                    opened += 1;
+                }
+            },
+            async {
+                let _ = connection.ended().await;
+                connection.close().await;
+            },
+        );
+        opened
+    }
 }
