@@ -47,22 +47,36 @@ impl JsonTemplate {
         out.push('{');
         let mut first = true;
         for (key, node) in fields {
-            let start = out.len();
-            if !first {
-                out.push(',');
-            }
-            push_text(key, out);
-            out.push(':');
-            if self.node(node, values, out) {
-                first = false;
-            } else if self.omit_empty {
-                out.truncate(start);
-            } else {
-                out.push_str("null");
-                first = false;
-            }
+            first &= !self.member(first, Some(key), node, values, out);
         }
         out.push('}');
+    }
+
+    /// Writes a field of an object or an item of a list; false when it has no value and such are left out.
+    fn member(
+        &self,
+        first: bool,
+        key: Option<&str>,
+        node: &Node,
+        values: &dyn Values,
+        out: &mut String,
+    ) -> bool {
+        let start = out.len();
+        if !first {
+            out.push(',');
+        }
+        if let Some(key) = key {
+            push_text(key, out);
+            out.push(':');
+        }
+        if !self.node(node, values, out) {
+            if self.omit_empty {
+                out.truncate(start);
+                return false;
+            }
+            out.push_str("null");
+        }
+        true
     }
 
     /// Writes a value; false when there is none, and nothing was written.
@@ -83,18 +97,7 @@ impl JsonTemplate {
                 out.push('[');
                 let mut first = true;
                 for node in nodes {
-                    let start = out.len();
-                    if !first {
-                        out.push(',');
-                    }
-                    if self.node(node, values, out) {
-                        first = false;
-                    } else if self.omit_empty {
-                        out.truncate(start);
-                    } else {
-                        out.push_str("null");
-                        first = false;
-                    }
+                    first &= !self.member(first, None, node, values, out);
                 }
                 out.push(']');
             }
