@@ -309,33 +309,25 @@ stat_group! {
     }
 }
 
-impl ClusterStats {
-    /// Counts a response of this status class.
-    pub(crate) fn response(&self, status: u16) {
-        self.rq_completed.inc();
-        match status / 100 {
-            1 => self.rq_1xx.inc(),
-            2 => self.rq_2xx.inc(),
-            3 => self.rq_3xx.inc(),
-            4 => self.rq_4xx.inc(),
-            _ => self.rq_5xx.inc(),
+macro_rules! count_responses {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// Counts a response of this status class.
+            pub(crate) fn response(&self, status: u16) {
+                self.rq_completed.inc();
+                match status / 100 {
+                    1 => self.rq_1xx.inc(),
+                    2 => self.rq_2xx.inc(),
+                    3 => self.rq_3xx.inc(),
+                    4 => self.rq_4xx.inc(),
+                    _ => self.rq_5xx.inc(),
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl HttpStats {
-    /// Counts a response of this status class.
-    pub(crate) fn response(&self, status: u16) {
-        self.rq_completed.inc();
-        match status / 100 {
-            1 => self.rq_1xx.inc(),
-            2 => self.rq_2xx.inc(),
-            3 => self.rq_3xx.inc(),
-            4 => self.rq_4xx.inc(),
-            _ => self.rq_5xx.inc(),
-        }
-    }
-}
+count_responses! { ClusterStats HttpStats }
 
 /// Counts of responses by status. Each class takes room with its first response.
 #[derive(Debug, Default)]
