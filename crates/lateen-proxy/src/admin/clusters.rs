@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use lateen_route::balance::Health;
 use serde_json::{Value, json};
 
-use super::pretty;
+use super::reply::pretty;
 use crate::cluster::{Cluster, Host};
 use crate::shared::Shared;
 

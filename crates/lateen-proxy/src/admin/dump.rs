@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Control, Query, pretty};
+use super::Control;
+use super::query::Query;
+use super::reply::pretty;
 use crate::config::store::dump::DumpEntry;
 
 /// Lists of the sections, which may be empty.

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use collect::collect;
 use sample::{Number, Sample};
 
-use super::{Query, pretty};
+use super::query::Query;
+use super::reply::pretty;
 use crate::histogram::{BUCKETS, HistogramSums};
 use crate::prometheus::write_label;
 use crate::shared::Shared;

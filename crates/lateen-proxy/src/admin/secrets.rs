@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::pretty;
+use super::reply::pretty;
 use crate::secret::{Material, SecretSlot};
 use crate::shared::Shared;
 use crate::tls::info::CertificateInfo;

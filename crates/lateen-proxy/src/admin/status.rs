@@ -7,7 +7,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::{Control, Query, TEXT, metrics, readiness, reply};
+use super::paths::readiness;
+use super::query::Query;
+use super::reply::{TEXT, reply};
+use super::{Control, metrics};
 use crate::agent::probe::Probes;
 
 /// Answers a request; `peer` is who sends it.
