@@ -11,7 +11,7 @@ use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use lateen_xds::{Names, Resource};
 
 use super::GatewaySecrets;
-use super::secrets::{bytes, inline, resource};
+use super::secret_content::{bytes, inline, resource};
 use crate::engine::World;
 use crate::session::Connection;
 
