@@ -15,6 +15,7 @@ use lateen_mesh::{Change, Impact, Index, Key, MeshConfig, ObjectKind};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
+use crate::awaited_subsets::Waiting;
 use crate::metrics::Metrics;
 use crate::session::Connection;
 use crate::watch::{Event, KINDS, Refused};
@@ -94,28 +95,36 @@ impl World {
         self.connection_ids.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn apply(&self, batch: Vec<Event>, unsynced: &mut HashSet<ObjectKind>) {
+    fn apply(&self, batch: Vec<Event>, progress: &mut Progress) {
         let began = Instant::now();
         let mut impact = Impact::none();
         let mut changes = 0_u64;
         let mut index = self.index.write();
+        let mut apply = |index: &mut Index, change: Box<Change>, raw| {
+            self.note(&change, raw);
+            changes += 1;
+            impact.merge(index.apply(*change));
+        };
         for event in batch {
             match event {
                 Event::Synced(kind) => {
-                    unsynced.remove(&kind);
+                    progress.unsynced.remove(&kind);
                 }
                 Event::Refused(refused) => {
                     let id = (refused.kind, refused.key.clone());
                     self.refused.write().insert(id, refused);
                 }
                 Event::Change(change, raw) => {
-                    self.note(&change, raw);
-                    changes += 1;
-                    impact.merge(index.apply(*change));
+                    if let Some(change) = progress.waiting.put(change, raw) {
+                        apply(&mut index, change.0, change.1);
+                    }
                 }
             }
         }
-        let synced = unsynced.is_empty();
+        let synced = progress.unsynced.is_empty();
+        for (change, raw) in progress.waiting.take(&index, synced, began) {
+            apply(&mut index, change, raw);
+        }
         self.metrics.events.add(changes);
         // Marked before the new state can be read: who reads a route to a new cluster knows of the cluster's change.
         if !impact.is_empty() {
@@ -165,15 +174,38 @@ impl World {
     }
 }
 
+/// How far the events are that came.
+struct Progress {
+    /// Kinds whose objects have not all been told.
+    unsynced: HashSet<ObjectKind>,
+    waiting: Waiting,
+}
+
 /// Applies events until all watches have ended.
 pub(crate) async fn run(world: Arc<World>, mut events: mpsc::Receiver<Event>) {
-    let mut unsynced: HashSet<ObjectKind> = KINDS.into_iter().collect();
+    let mut progress = Progress {
+        unsynced: KINDS.into_iter().collect(),
+        waiting: Waiting::default(),
+    };
     loop {
         let mut batch = Vec::new();
-        if events.recv_many(&mut batch, BATCH).await == 0 {
-            return;
+        let due = progress.waiting.due();
+        tokio::select! {
+            received = events.recv_many(&mut batch, BATCH) => {
+                if received == 0 {
+                    return;
+                }
+            }
+            () = wait_until(due) => {}
         }
-        world.apply(batch, &mut unsynced);
+        world.apply(batch, &mut progress);
+    }
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

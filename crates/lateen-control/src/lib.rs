@@ -10,6 +10,7 @@
 //!
 //! It knows a Kubernetes API and nothing of where that runs.
 
+mod awaited_subsets;
 pub mod command;
 mod debug;
 mod engine;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use lateen_api::{
-    DestinationRule,
+    DestinationRule, VirtualService,
     common::labels_match,
     networking::{destination_rule::Subset, traffic_policy::TrafficPolicy},
 };
@@ -116,6 +116,32 @@ impl Index {
             subsets: subsets.collect(),
         })
     }
+
+    /// Whether a virtual service leads to a subset that no destination rule defines, whoever follows the rule.
+    pub fn lacks_subset_of(&self, service: &VirtualService) -> bool {
+        let spec = &service.spec;
+        let http = spec.http.iter().flat_map(|route| {
+            let routes = route.route.iter().map(|to| &to.destination);
+            let mirrors = route.mirrors.iter().map(|to| &to.destination);
+            routes.chain(mirrors).chain(&route.mirror)
+        });
+        let tcp = spec.tcp.iter().flat_map(|route| &route.route);
+        let tls = spec.tls.iter().flat_map(|route| &route.route);
+        http.chain(tcp.chain(tls).map(|to| &to.destination))
+            .filter(|to| !to.subset.is_empty())
+            .any(|to| {
+                let host = self.resolve(&to.host, service.namespace());
+                let covers =
+                    |((_, pattern), _): &(&(String, String), _)| host_matches(pattern, &host);
+                let rules = self.rule_hosts.iter().filter(covers);
+                !rules
+                    .flat_map(|(_, keys)| keys)
+                    .filter_map(|key| self.destination_rules.get(key))
+                    .flat_map(|rule| &rule.spec.subsets)
+                    .any(|subset| subset.name == to.subset)
+            })
+    }
+
     /// Sets or removes a rule: it concerns whatever the services of its host appear in.
     pub(super) fn set_destination_rule(
         &mut self,
