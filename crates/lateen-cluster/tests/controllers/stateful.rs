@@ -91,7 +91,7 @@ async fn pods_come_in_order_with_their_names_and_go_the_other_way() {
     });
     running.create(stateful_set(3, "web:1", json!({}))).await;
     rolled_out(&api).await;
-    let seen = seen.finish();
+    let seen = seen.finish_after(|(name, _)| name == "web-2").await;
     for (before, after) in [("web-0", "web-1"), ("web-1", "web-2")] {
         let ready = seen
             .iter()
@@ -130,7 +130,9 @@ async fn pods_come_in_order_with_their_names_and_go_the_other_way() {
         images(&running).await.is_empty().then_some(())
     })
     .await;
-    let mut leaving: Vec<_> = seen.finish();
+    let mut leaving = seen
+        .finish_after(|(name, leaving)| name == "web-0" && *leaving)
+        .await;
     leaving.retain(|(_, leaving)| *leaving);
     leaving.dedup();
     let order: Vec<_> = leaving.iter().map(|(name, _)| name.as_str()).collect();

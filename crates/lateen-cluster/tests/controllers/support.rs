@@ -259,6 +259,15 @@ impl<T: Send + 'static> Observed<T> {
         Self { seen, task }
     }
 
+    /// What was seen, when the last of it has come: watches tell of changes a little later.
+    pub(super) async fn finish_after(self, is_last: impl Fn(&T) -> bool) -> Vec<T> {
+        eventually("the last change to be seen", || async {
+            self.seen.lock().iter().any(&is_last).then_some(())
+        })
+        .await;
+        self.finish()
+    }
+
     pub(super) fn finish(self) -> Vec<T> {
         self.task.abort();
         std::mem::take(&mut self.seen.lock())
