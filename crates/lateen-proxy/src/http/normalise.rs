@@ -44,10 +44,12 @@ pub(crate) fn path(path_and_query: &str) -> Result<Option<String>, ()> {
     Ok((normal != path_and_query).then_some(normal))
 }
 
-/// Unescapes letters, digits and `-._~`, and turns backslashes into slashes.
+/// Unescapes letters, digits and `-._~`, and turns backslashes into slashes. Whoever does that again must find nothing to do,
+/// so a percent sign of which it makes a new escape (`%2%66`) is escaped itself, as in Envoy.
 fn unescape_unreserved(path: &str) -> Result<String, ()> {
     let bytes = path.as_bytes();
     let mut out = String::with_capacity(path.len());
+    let mut no_escapes = Vec::new();
     let mut characters = path.char_indices();
     while let Some((index, character)) = characters.next() {
         match character {
@@ -58,9 +60,19 @@ fn unescape_unreserved(path: &str) -> Result<String, ()> {
                     out.push(char::from(byte));
                     characters.nth(1);
                 }
-                _ => out.push('%'),
+                escape => {
+                    if escape.is_none() {
+                        no_escapes.push(out.len());
+                    }
+                    out.push('%');
+                }
             },
             other => out.push(other),
+        }
+    }
+    for at in no_escapes.into_iter().rev() {
+        if escaped(out.as_bytes(), at).is_some() {
+            out.insert_str(at + 1, "25");
         }
     }
     Ok(out)
@@ -127,6 +139,8 @@ mod tests {
             ("/a\\..\\b", "/b"),
             ("//a", "//a"),
             ("/%zz", "/%zz"),
+            ("/%2%66", "/%252f"),
+            ("/%2%44%%36%31", "/%252D%2561"),
             ("/é/./", "/é/"),
         ] {
             let found = path(given).unwrap().unwrap_or_else(|| given.to_owned());
