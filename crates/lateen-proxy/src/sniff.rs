@@ -79,10 +79,13 @@ pub(crate) fn tls(bytes: &[u8]) -> Verdict<Option<ClientHello>> {
         [_, major, ..] if *major != 3 => return Verdict::Known(None),
         _ => {}
     }
-    // The hello may be spread over several records.
+    // The hello may be spread over several records. What follows it, as early data does, says nothing about it.
     let mut message = Vec::new();
     let mut rest = bytes;
     while let Some((header, body)) = rest.split_at_checked(5) {
+        if handshake(&message).is_some() {
+            break;
+        }
         if header[0] != HANDSHAKE {
             return Verdict::Known(None);
         }
@@ -93,20 +96,18 @@ pub(crate) fn tls(bytes: &[u8]) -> Verdict<Option<ClientHello>> {
         };
         rest = next;
     }
-    let complete = message.len() >= 4
-        && message.len() - 4
-            >= usize::from(message[1]) << 16
-                | usize::from(message[2]) << 8
-                | usize::from(message[3]);
-    if !complete {
-        return if bytes.len() < MOST_BYTES {
-            Verdict::More
-        } else {
-            Verdict::Known(None)
-        };
+    match handshake(&message) {
+        // A hello that cannot be read is still TLS; it just names nothing.
+        Some((1, hello)) => Verdict::Known(Some(client_hello(hello).unwrap_or_default())),
+        None if bytes.len() < MOST_BYTES => Verdict::More,
+        _ => Verdict::Known(None),
     }
-    // A hello that cannot be read is still TLS; it just names nothing.
-    Verdict::Known((message[0] == 1).then(|| client_hello(&message[4..]).unwrap_or_default()))
+}
+
+/// The kind and the content of a handshake message; nothing while it is not as long as it says.
+fn handshake(message: &[u8]) -> Option<(usize, &[u8])> {
+    let mut reader = Reader(message);
+    Some((reader.number::<1>()?, reader.vector::<3>()?))
 }
 
 /// Reads the extensions of a client hello; nothing when it is cut short.
@@ -238,5 +239,8 @@ mod tests {
         assert_eq!(found.server_name, "foo.example");
         assert_eq!(found.protocols, ["h2", "http/1.1"]);
         assert_eq!(tls(b"GET /"), Verdict::Known(None));
+        // A change of ciphers and early data may come with it.
+        let more = [&bytes[..], &[20, 3, 3, 0, 1, 1], &[23, 3, 3, 0, 2, 0, 0]].concat();
+        assert_eq!(tls(&more), Verdict::Known(Some(found)));
     }
 }
