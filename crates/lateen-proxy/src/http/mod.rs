@@ -1,6 +1,6 @@
 //! HTTP: from the bytes of a connection to an upstream and back.
 //!
-//! [`connection`] runs the codec, which is [`crate::http1`] or hyper for HTTP/2, [`arrival`] begins a request,
+//! [`connection`] has the codec, which is [`crate::http1`] or hyper for HTTP/2, and [`drive`] runs it; [`arrival`] begins a request,
 //! [`exchange`] takes it from its head to its response, [`forward`] finds an upstream, [`retry`] makes attempts
 //! ([`attempt`]) until one answers, [`shadow`] sends copies elsewhere, and [`finish`] ends it.
 
@@ -12,6 +12,7 @@ pub(crate) mod client_certificate;
 pub(crate) mod codec;
 pub(crate) mod connection;
 pub(crate) mod decorator;
+mod drive;
 mod exchange;
 pub(crate) mod filter;
 pub(crate) mod finish;

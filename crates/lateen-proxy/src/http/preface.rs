@@ -4,7 +4,8 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::connection::{HEAD_TIMEOUT, sleep_until};
+use super::connection::HEAD_TIMEOUT;
+use super::drive::sleep_until;
 use super::manager::ClientLimits;
 use crate::sniff::PREFACE;
 use crate::stream::Stream;
