@@ -268,13 +268,18 @@ impl Pools {
 
     /// Waits until a connection is given back, after all idle ones of the cluster were told to make room.
     async fn wait(&self, worker: &Worker, key: Key, released: Pin<&mut Notified<'_>>) {
-        self.close_idle(key.cluster);
+        self.make_room(worker, Some(key.cluster));
+        released.await;
+    }
+
+    /// Closes idle connections of a cluster, or of all: here at once, and at the other workers soon.
+    fn make_room(&self, worker: &Worker, cluster: Option<u64>) {
+        self.close_idle(cluster);
         for (index, other) in worker.shared.workers.iter().enumerate() {
             if index != worker.index {
-                let _ = other.send(Command::CloseIdle(key.cluster));
+                let _ = other.send(Command::CloseIdle(cluster));
             }
         }
-        released.await;
     }
 
     /// The most recently used idle connection that is ready.
@@ -375,10 +380,14 @@ impl Pools {
         Some(Stream::start(connection))
     }
 
-    /// Closes idle connections of a cluster that somebody waits for.
-    pub(crate) fn close_idle(&self, cluster: u64) {
+    /// Closes idle connections of a cluster that somebody waits for, or of all.
+    pub(crate) fn close_idle(&self, cluster: Option<u64>) {
         for (key, pool) in self.hosts.borrow_mut().iter_mut() {
-            if key.cluster == cluster {
+            if cluster.is_none() {
+                pool.streams
+                    .retain(|connection| connection.active.get() > 0);
+            }
+            if cluster.is_none_or(|cluster| cluster == key.cluster) {
                 pool.idle.clear();
             }
         }

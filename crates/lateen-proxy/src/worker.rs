@@ -48,8 +48,8 @@ pub(crate) enum Command {
     Prune,
     /// Drop the token: whatever this worker had looked up before is used by now.
     Pass(PassToken),
-    /// Another worker waits for a connection of this cluster: close idle ones.
-    CloseIdle(u64),
+    /// Another worker waits for a connection of this cluster, or of any: close idle ones.
+    CloseIdle(Option<u64>),
     /// End now.
     Stop,
 }

@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, Host, Limited, Permit, Priority};
 use crate::http::codec;
 use crate::http::local::LocalExecutor;
 use crate::http1;
-use crate::shared::{EndpointPlace, Shared};
+use crate::shared::EndpointPlace;
 use crate::upstream::{self, Asked, ConnectError, Connected};
 use crate::worker::Worker;
 
@@ -87,18 +87,24 @@ pub(super) struct OpenUpstream {
 }
 
 impl OpenUpstream {
-    /// Begins to count.
+    /// Begins to count. When the process has as many as it may, those that are idle make room, here at once and elsewhere
+    /// soon.
     ///
     /// # Errors
-    /// When the process has as many as it may.
+    /// When there is none.
     fn start(
-        shared: &Arc<Shared>,
+        worker: &Worker,
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
         permit: Permit,
     ) -> Result<Self, PoolError> {
         let stats = cluster.shared.stats.here();
-        let Some(place) = EndpointPlace::claim(shared) else {
+        let shared = &worker.shared;
+        let place = EndpointPlace::claim(shared).or_else(|| {
+            worker.pools.make_room(worker, None);
+            EndpointPlace::claim(shared)
+        });
+        let Some(place) = place else {
             stats.cx_overflow.inc();
             return Err(PoolError::Overflow);
         };
@@ -142,7 +148,7 @@ async fn open(
     permit: Permit,
     protocols: &[&[u8]],
 ) -> Result<(Connected, OpenUpstream), PoolError> {
-    let open = OpenUpstream::start(&worker.shared, cluster, host, permit)?;
+    let open = OpenUpstream::start(worker, cluster, host, permit)?;
     match upstream::connect(worker, cluster, host, asked, protocols).await {
         Ok(connected) => Ok((connected, open)),
         Err(error) => {

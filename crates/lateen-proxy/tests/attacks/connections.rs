@@ -77,6 +77,24 @@ fn there_are_so_many_connections_to_endpoints() {
     assert!(client.goes_on() && !client.seen.stream(1).is_over());
 }
 
+/// R11: connections that nobody uses make room for those that somebody needs.
+#[test]
+fn idle_connections_to_endpoints_leave_for_others() {
+    let endpoints = ["a", "b", "c", "d"].map(Upstream::start);
+    let config = EngineConfig {
+        most_endpoint_connections: 2,
+        ..EngineConfig::default()
+    };
+    let mut stage = Stage::with(config, endpoints[0].address, json!({}), json!({}));
+    let addresses = endpoints.each_ref().map(|endpoint| endpoint.address);
+    stage.proxy.cluster("one", &addresses, json!({}));
+    let mut client = Client::connect(stage.address);
+    for number in 0..20 {
+        assert_eq!(client.get("/", &[]).unwrap().status, 200, "{number}");
+    }
+    assert!(endpoints.iter().all(|endpoint| endpoint.count() == 5));
+}
+
 /// What the process below is told.
 const SOCKET: &str = "LATEEN_TEST_DISCOVERY";
 const ADMIN: &str = "LATEEN_TEST_ADMIN";
