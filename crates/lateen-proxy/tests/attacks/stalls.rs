@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::MEMORY;
 use crate::endpoint::Endpoint;
 use crate::frames::{self, Connection, END_HEADERS, END_STREAM, HEADERS, frame};
+use crate::script::{Script, read_head};
 use crate::stage::{Stage, serves_others};
 use crate::support::{Client, Upstream, eventually};
 
@@ -235,8 +236,8 @@ fn a_socket_that_takes_nothing_is_closed() {
 #[test]
 fn progress_is_waited_for_however_slow() {
     let upstream = Upstream::start("one");
-    let stage = Stage::new(upstream.address, idle("0.8s"));
-    let step = Duration::from_millis(200);
+    let stage = Stage::new(upstream.address, idle("1.5s"));
+    let step = Duration::from_millis(250);
     // A body of HTTP/1.1 and one of HTTP/2, a byte at a time.
     let mut old = Client::connect(stage.address);
     let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n";
@@ -252,4 +253,31 @@ fn progress_is_waited_for_however_slow() {
     assert_eq!(old.read(false).unwrap().status, 200);
     assert!(new.until(|seen| seen.stream(1).is_over()));
     assert_eq!(new.seen.stream(1).status, Some(200));
+}
+
+/// R7: the same when the answer has begun and waits for the rest of the request.
+#[test]
+fn an_answer_that_has_begun_waits_for_a_slow_request() {
+    let endpoint = Script::start(|mut stream, _| {
+        read_head(&mut stream)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")?;
+        let mut body = [0; 10];
+        stream.read_exact(&mut body)?;
+        stream.write_all(b"ok")?;
+        Ok(body.to_vec())
+    });
+    let stage = Stage::new(endpoint.address, idle("1.5s"));
+    let mut client = Client::connect(stage.address);
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n";
+    client.0.write_all(head).unwrap();
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(250));
+        client.0.write_all(b"x").unwrap();
+    }
+    assert_eq!(client.read(false).unwrap().body, "ok");
+    assert_eq!(endpoint.next(), b"xxxxxxxxxx");
+    // Silence on both sides is not waited for.
+    let mut client = Client::connect(stage.address);
+    client.0.write_all(head).unwrap();
+    assert!(client.read(false).is_err());
 }
