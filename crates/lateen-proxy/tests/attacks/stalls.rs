@@ -120,14 +120,8 @@ fn references_that_become_fields() {
 /// R7: streams that are answered at length, and windows that are closed, nearly closed, or opened a byte at a time.
 #[test]
 fn windows_that_open_slowly_or_never() {
-    for (window, opens) in [
-        (0, false),
-        (1, false),
-        (1, true),
-        (100, false),
-        (65_535, false),
-    ] {
-        let stage = Stage::alone(generous(), json!({ "timeout": "0s" }), idle("1s"));
+    for (window, opens) in [(0, false), (1, true), (65_535, false)] {
+        let stage = Stage::alone(generous(), json!({ "timeout": "0s" }), idle("2s"));
         let (clients, streams) = (3, 3 * STREAMS);
         let ((), peak) = stage.peak_of(|| {
             let begun = |seen: &frames::Seen| {
@@ -163,8 +157,8 @@ fn windows_that_open_slowly_or_never() {
                 assert!(data <= 65_535, "{window}: {data}");
             }
         });
-        // Two buffers for each: what was read, and what is read next.
-        let most = streams as usize * (160 << 10) + (8 << 20);
+        // A buffer of the largest size for each, and this test's own.
+        let most = streams as usize * (64 << 10) + (4 << 20);
         assert!(peak < most, "{window}: {peak} bytes for {streams} streams");
         eventually(|| stage.counted("downstream_rq_active") == 0);
         let gauge = "envoy_cluster_upstream_cx_active{cluster_name=\"one\"} 0";
