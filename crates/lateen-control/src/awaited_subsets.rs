@@ -6,46 +6,38 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use kube::api::DynamicObject;
 use lateen_mesh::{Change, Index, Key, ObjectKind};
 
 /// How long a virtual service waits. Whoever names a subset that does not exist at all sees it in effect so much later.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A change, and the object as it was written.
-pub(crate) type Told = (Box<Change>, Option<Box<DynamicObject>>);
-
 /// Changes of virtual services that are still to be applied.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(BTreeMap<Key, (Told, Option<Instant>)>);
+pub(crate) struct Waiting(BTreeMap<Key, (Box<Change>, Option<Instant>)>);
 
 impl Waiting {
     /// Keeps a change of a virtual service until [`Self::take`]; gives any other back.
-    pub(crate) fn put(
-        &mut self,
-        change: Box<Change>,
-        raw: Option<Box<DynamicObject>>,
-    ) -> Option<Told> {
+    pub(crate) fn put(&mut self, change: Box<Change>) -> Option<Box<Change>> {
         let key = match &*change {
             Change::VirtualService(service) => Key::new(service.namespace(), service.name()),
             Change::Deleted(ObjectKind::VirtualService, key) => key.clone(),
-            _ => return Some((change, raw)),
+            _ => return Some(change),
         };
         // The newest state of an object is the only one that counts.
-        self.0.insert(key, ((change, raw), None));
+        self.0.insert(key, (change, None));
         None
     }
 
     /// What is to be applied now: services whose subsets are known, or have been waited for long enough. Nothing waits before
     /// everything that was there at the start has been told.
-    pub(crate) fn take(&mut self, index: &Index, synced: bool, now: Instant) -> Vec<Told> {
-        let ready = self.0.extract_if(.., |_, ((change, _), due)| {
+    pub(crate) fn take(&mut self, index: &Index, synced: bool, now: Instant) -> Vec<Change> {
+        let ready = self.0.extract_if(.., |_, (change, due)| {
             let Change::VirtualService(service) = &**change else {
                 return true;
             };
             !synced || !index.lacks_subset_of(service) || *due.get_or_insert(now + PATIENCE) <= now
         });
-        ready.map(|(_, (told, _))| told).collect()
+        ready.map(|(_, (change, _))| *change).collect()
     }
 
     /// When the next of them has waited long enough.
@@ -88,7 +80,7 @@ mod tests {
         index.apply(rule);
         let mut waiting = Waiting::default();
         for change in changes {
-            assert!(waiting.put(Box::new(change), None).is_none());
+            assert!(waiting.put(Box::new(change)).is_none());
         }
         assert_eq!(waiting.take(&index, synced, Instant::now()).len(), expected);
         assert_eq!(waiting.due().is_none(), waiting.0.is_empty());
@@ -126,13 +118,13 @@ mod tests {
         let mut index = Index::new(MeshConfig::default());
         let mut waiting = Waiting::default();
         let now = Instant::now();
-        waiting.put(Box::new(service("a")), None);
+        waiting.put(Box::new(service("a")));
         assert!(waiting.take(&index, true, now).is_empty());
         assert!(waiting.take(&index, true, now + PATIENCE / 2).is_empty());
         index.apply(rule("web", &["a"]));
         assert_eq!(waiting.take(&index, true, now).len(), 1);
 
-        waiting.put(Box::new(service("c")), None);
+        waiting.put(Box::new(service("c")));
         assert!(waiting.take(&index, true, now).is_empty());
         assert_eq!(waiting.due(), Some(now + PATIENCE));
         assert_eq!(waiting.take(&index, true, now + PATIENCE).len(), 1);

@@ -100,11 +100,6 @@ impl World {
         let mut impact = Impact::none();
         let mut changes = 0_u64;
         let mut index = self.index.write();
-        let mut apply = |index: &mut Index, change: Box<Change>, raw| {
-            self.note(&change, raw);
-            changes += 1;
-            impact.merge(index.apply(*change));
-        };
         for event in batch {
             match event {
                 Event::Synced(kind) => {
@@ -115,15 +110,17 @@ impl World {
                     self.refused.write().insert(id, refused);
                 }
                 Event::Change(change, raw) => {
-                    if let Some(change) = progress.waiting.put(change, raw) {
-                        apply(&mut index, change.0, change.1);
+                    self.note(&change, raw);
+                    changes += 1;
+                    if let Some(change) = progress.waiting.put(change) {
+                        impact.merge(index.apply(*change));
                     }
                 }
             }
         }
         let synced = progress.unsynced.is_empty();
-        for (change, raw) in progress.waiting.take(&index, synced, began) {
-            apply(&mut index, change, raw);
+        for change in progress.waiting.take(&index, synced, began) {
+            impact.merge(index.apply(change));
         }
         self.metrics.events.add(changes);
         // Marked before the new state can be read: who reads a route to a new cluster knows of the cluster's change.
