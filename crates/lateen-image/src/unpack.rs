@@ -28,8 +28,6 @@ use crate::{ContentStore, Digest, Image, StoreError, digest::HashingReader, imag
 mod apply;
 mod attributes;
 mod frames;
-#[cfg(test)]
-mod fuzz;
 mod path;
 mod stream;
 mod tree;

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{
-    Item, Packing, archive::header, image, pack, stored, tar, tree::unpacked, with_config,
+    Item, Made, Packing, archive::header, image, pack, stored, tar, tree::unpacked, with_config,
 };
 use lateen_image::{Limits, unpack};
 use tar::EntryType;
@@ -313,23 +313,42 @@ fn damaged_archives_neither_panic_nor_leave_the_layer() {
         } else {
             with_config(image(&[(good.clone(), packing)]).config, vec![bytes])
         };
-        let (folder, store, image) = stored(&made);
-        fs::write(folder.path().join("outside"), "untouched").unwrap();
-        let layers = folder.path().join("deep/layers");
-        let _ = unpack(&store, &image, &layers, &Limits::default());
-        let outside = fs::read_to_string(folder.path().join("outside")).unwrap();
-        assert_eq!(outside, "untouched");
-        let mut names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        names.sort();
-        assert_eq!(
-            names,
-            ["deep", "image.tar", "images", "outside"],
-            "round {round}"
-        );
+        check_stays_inside(&made, &Limits::default());
     }
+}
+
+/// Any archive, packed in any way, fuzzed: it is unpacked or refused.
+#[test]
+fn layers() {
+    bolero::check!(name = "layers")
+        .with_iterations(0)
+        .for_each(|bytes: &[u8]| {
+            let limits = Limits {
+                layer_bytes: 1 << 20,
+                image_bytes: 1 << 20,
+                entries: 100,
+                ..Limits::default()
+            };
+            let made = image(&[(fixed(bytes.to_vec()), Packing::Plain)]);
+            check_stays_inside(&made, &limits);
+        });
+}
+
+/// Unpacks an image, or not: nothing beside its layers changes.
+#[track_caller]
+fn check_stays_inside(made: &Made, limits: &Limits) {
+    let (folder, store, image) = stored(made);
+    fs::write(folder.path().join("outside"), "untouched").unwrap();
+    let layers = folder.path().join("deep/layers");
+    let _ = unpack(&store, &image, &layers, limits);
+    let outside = fs::read_to_string(folder.path().join("outside")).unwrap();
+    assert_eq!(outside, "untouched");
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["deep", "image.tar", "images", "outside"]);
 }
 
 /// Sums of headers made right again, since damage that every reader sees proves little.
