@@ -4,16 +4,15 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
+use lateen_identity::handshake_signatures;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme,
-    StreamOwned,
-};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
@@ -142,7 +141,7 @@ pub fn secret(name: &str, discovery: bool) -> Value {
 
 /// Accepts every server certificate: tests look at it themselves.
 #[derive(Debug)]
-struct AnyServer;
+struct AnyServer(WebPkiSupportedAlgorithms);
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
@@ -156,29 +155,7 @@ impl ServerCertVerifier for AnyServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
+    handshake_signatures!(0);
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -204,7 +181,9 @@ impl TlsClient {
             .with_safe_default_protocol_versions()
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer));
+            .with_custom_certificate_verifier(Arc::new(AnyServer(
+                provider().signature_verification_algorithms,
+            )));
         let mut config = match options.identity {
             Some(identity) => {
                 let (chain, key) = identity.der();
