@@ -34,21 +34,24 @@ LIMITS = ["-timeout=10", "-rss_limit_mb=2048", "-max_len=16384"]
 
 
 def crates():
-    """The crates that have targets, with the kinds of tests that hold them."""
-    found = {}
-    for corpus in ROOT.glob("crates/*/**/__fuzz__"):
-        crate = corpus.relative_to(ROOT).parts[1]
-        found.setdefault(crate, set()).add("tests" if "tests" == corpus.relative_to(ROOT).parts[2] else "src")
-    return found
+    """The crates that have targets."""
+    return sorted({corpus.relative_to(ROOT).parts[1] for corpus in ROOT.glob("crates/*/**/__fuzz__")})
 
 
-def build(crate, places):
-    """Builds the crate's tests with counters; the paths of the programs."""
+def sources(crate):
+    """The files of a crate that hold targets, with their text."""
+    texts = ((path, path.read_text()) for path in (ROOT / "crates" / crate).glob("**/*.rs"))
+    return {path: text for path, text in texts if "bolero::check!" in text}
+
+
+def build(crate):
+    """Builds the tests that hold targets, with counters; the paths of the programs."""
     command = ["cargo", "test", "--no-run", "--message-format=json-render-diagnostics", "-p", crate,
                "--target", host(), "--target-dir", str(ROOT / "target/fuzz")]
-    command += ["--lib"] if "src" in places else []
+    places = [(path, path.relative_to(ROOT / "crates" / crate).parts[0]) for path in sources(crate)]
+    command += ["--lib"] if any(place == "src" for _, place in places) else []
     for test in sorted({path.parent.name if (path.parent / "main.rs").exists() else path.stem
-                        for path in (ROOT / "crates" / crate).glob("tests/**/*.rs") if "bolero::check!" in path.read_text()}):
+                        for path, place in places if place == "tests"}):
         command += ["--test", test]
     environment = {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(FLAGS)}
     output = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
@@ -64,11 +67,11 @@ def host():
 def targets(wanted):
     """Folder, program and test of each target, crate by crate."""
     missing = set(wanted)
-    for crate, places in sorted(crates().items()):
+    for crate in crates():
         names = {path.parent.name for path in (ROOT / "crates" / crate).glob("**/__fuzz__/*/corpus")}
         if wanted and not names & set(wanted):
             continue
-        for program in build(crate, places):
+        for program in build(crate):
             for folder, test in sorted(selected(crate, program)):
                 if not wanted or folder.name in wanted:
                     missing.discard(folder.name)
@@ -80,8 +83,8 @@ def targets(wanted):
 def selected(crate, program):
     """The targets that a program tells of. Its other tests are not asked, as they would run."""
     tests = []
-    for source in (ROOT / "crates" / crate).glob("**/*.rs"):
-        before = source.read_text().split("bolero::check!")[:-1]
+    for text in sources(crate).values():
+        before = text.split("bolero::check!")[:-1]
         tests += [re.findall(r"#\[test\]\s+fn (\w+)\(", part)[-1] for part in before]
     environment = {**os.environ, "CARGO_BOLERO_SELECT": "all"}
     output = subprocess.run([program, "--nocapture", "--test-threads=1", *tests], cwd=ROOT / "crates" / crate, env=environment,
@@ -136,12 +139,12 @@ def reduce(folder, program, test, most):
         new = features.pop(best) - seen
         if not new:
             break
-        chosen.append((best, pathlib.Path(best).read_bytes()))
+        chosen.append(pathlib.Path(best).read_bytes())
         seen |= new
     for path in corpus.iterdir():
         if generated(path):
             path.unlink()
-    for _, content in chosen:
+    for content in chosen:
         (corpus / hashlib.sha1(content).hexdigest()).write_bytes(content)
     print(f"{folder.name}: {len(named)} inputs with a name, {len(chosen)} without, {len(seen)} features", flush=True)
     return True

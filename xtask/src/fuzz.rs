@@ -40,19 +40,18 @@ pub(crate) fn check(root: &Path, sources: &[PathBuf], complaints: &mut Vec<Strin
             }
             folders.insert(folder);
         }
-        for folder in entries(&beside) {
-            if text.contains(BEGIN) && folder.join("crashes").exists() {
-                let what = "what breaks it belongs into the corpus, with the repair";
-                complaints.push(format!("{}: {what}", shown(&folder)));
-            }
-        }
     }
-    for beside in sources.iter().filter_map(|source| source.parent()) {
-        for folder in entries(&beside.join(FOLDER)) {
-            if !folders.contains(&folder) {
-                complaints.push(format!("{}: no fuzz target has this name", shown(&folder)));
-                folders.insert(folder);
-            }
+    let places: BTreeSet<_> = sources
+        .iter()
+        .filter_map(|source| source.parent())
+        .collect();
+    for folder in places.iter().flat_map(|place| entries(&place.join(FOLDER))) {
+        if !folders.contains(&folder) {
+            complaints.push(format!("{}: no fuzz target has this name", shown(&folder)));
+        }
+        if folder.join("crashes").exists() {
+            let what = "what breaks it belongs into the corpus, with the repair";
+            complaints.push(format!("{}: {what}", shown(&folder)));
         }
     }
     Ok(())
